@@ -1,0 +1,47 @@
+"""Neural-network classifiers trained with an exact all-but-one softmax cross entropy, on NVIDIA GPUs or on the CPU.
+
+    from gpu_nn import functional as F          # the mathematics
+    net = gpu_nn.Network([784, 256, 10])        # a network
+    gpu_nn.Trainer(net, gpu_nn.Adam(1e-3)).fit(x, y, epochs=10)
+
+Names are imported when they are first used: neither CuPy nor scikit-learn is loaded by `import gpu_nn`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "functional": "gpu_nn.functional",
+    "layers": "gpu_nn.layers",
+    "schedules": "gpu_nn.schedules",
+    "Network": "gpu_nn.network",
+    "SGD": "gpu_nn.optimizers",
+    "Adam": "gpu_nn.optimizers",
+    "AdamW": "gpu_nn.optimizers",
+    "Trainer": "gpu_nn.training",
+    "History": "gpu_nn.training",
+    "save": "gpu_nn.model_file",
+    "load": "gpu_nn.model_file",
+    "Dense": "gpu_nn.layers",
+    "Dropout": "gpu_nn.layers",
+    "Standardize": "gpu_nn.layers",
+    "DataError": "gpu_nn.errors",
+    "DeviceError": "gpu_nn.errors",
+    "TrainingDiverged": "gpu_nn.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gpu_nn' has no attribute {name!r}")
+    module = import_module(home)
+    return module if home == f"gpu_nn.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,66 @@
+"""The command `gpu-nn`, = `python -m gpu_nn`: results on stdout, progress and one-line errors on stderr.
+
+Exit codes: 0 done, 2 usage, 3 data or files, 4 device, 5 training diverged, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gpu_nn import __version__
+from gpu_nn.cli import evaluate, info, predict, train
+from gpu_nn.errors import DataError, DeviceError, TrainingDiverged
+
+USAGE, DATA, DEVICE, DIVERGED, INTERRUPTED = 2, 3, 4, 5, 130
+
+_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "info": info}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser(prog="gpu-nn", description="Train neural-network classifiers with an exact cost, on a GPU or a CPU.")
+    top.add_argument("--version", action="version", version=f"gpu_nn {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone, as `| head` does; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _failed(options, "interrupted", INTERRUPTED)
+    except (DataError, OSError) as error:
+        return _failed(options, error, DATA)
+    except DeviceError as error:
+        return _failed(options, error, DEVICE)
+    except TrainingDiverged as error:
+        return _failed(options, error, DIVERGED)
+    except (ValueError, TypeError) as error:
+        return _failed(options, error, USAGE)
+    except MemoryError:
+        return _failed(options, "out of memory; a smaller --batch-size or --hidden needs less", DATA)
+    return 0
+
+
+def _failed(options: argparse.Namespace, error: object, code: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"gpu-nn {options.command}: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,97 @@
+"""Devices by name: "auto", "cpu", "cuda", "cuda:1".
+
+A `Device` hands down the array module (`xp`: NumPy or CuPy). Which kernels belong to it is decided in `gpu_nn.kernels`.
+"""
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.errors import DeviceError, unknown_name
+
+Array = Any  # a NumPy or CuPy array; the two share no base class
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays live.
+
+    name: "cpu" or "cuda:N". xp: numpy or cupy. reason: why "auto" chose it, empty when it was asked for by name.
+    """
+
+    name: str
+    xp: ModuleType | Any
+    reason: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def index(self) -> int:
+        return int(self.name.partition(":")[2] or 0)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+    def active(self) -> AbstractContextManager[Any]:
+        """A context in which new arrays are made on this device."""
+        return nullcontext() if self.kind == "cpu" else self.xp.cuda.Device(self.index)
+
+    def asarray(self, array: Array, dtype: Any = None) -> Array:
+        """`array` on this device, C-contiguous, as `dtype` (its own when None); not copied when it already is that."""
+        with self.active():
+            return self.xp.ascontiguousarray(self.xp.asarray(array, dtype=dtype))
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """`array` as a NumPy array. On a GPU this waits for the device."""
+        return array if isinstance(array, np.ndarray) else array.get()
+
+
+CPU = Device("cpu", np)
+
+
+@cache
+def why_no_cuda() -> str:
+    """The reason why no GPU can be used, with its cure; empty when one can."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed: pip install 'gpu_nn[cuda12x]', or [cuda13x] for drivers from 580 on"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no NVIDIA GPU or driver: check nvidia-smi, and in a container pass --gpus all"
+    return ""
+
+
+def resolve_device(name: "str | Device" = "auto") -> Device:
+    """The device of that name.
+
+    "auto" takes the first GPU that CuPy finds, else the CPU, and says why in `Device.reason`; every other name is taken
+    at its word.
+
+    Raises ValueError for a name that is not known, DeviceError for a GPU that is not there.
+    """
+    if isinstance(name, Device):
+        return name
+    if name == "cpu":
+        return CPU
+    match = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if match is None and name != "auto":
+        raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:1"))
+    problem = why_no_cuda()
+    if name == "auto" and problem:
+        return Device("cpu", np, f"auto: {problem}")
+    if problem:
+        raise DeviceError(f"device={name!r}, but {problem}. device='cpu' or 'auto' runs without a GPU")
+    import cupy
+
+    count = cupy.cuda.runtime.getDeviceCount()
+    index = int(match[1] or 0) if match else 0
+    if index >= count:
+        raise DeviceError(f"device={name!r}, but there are {count} GPUs: 'cuda:0' to 'cuda:{count - 1}'")
+    return Device(f"cuda:{index}", cupy, "auto: the first GPU that CuPy finds" if name == "auto" else "")

@@ -1,0 +1,36 @@
+"""The errors of gpu_nn, and the sentence for a name that is not known.
+
+A wrong argument is a plain ValueError or TypeError. The classes here are for what a caller may want to tell apart; the
+command turns each into its own exit code.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DataError(ValueError):
+    """A file or a data set that cannot be used: missing, truncated, foreign, or with values out of range."""
+
+
+class DeviceError(RuntimeError):
+    """A device that was asked for by name and is not there."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss became NaN or infinite. `step` is the number of the optimizer step, from 1."""
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(
+            f"the loss became {loss} at step {step}; training stopped. Lower the learning rate, clip the gradient "
+            f"(max_norm=1.0), or look for extreme values in the data"
+        )
+        self.step = step
+        self.loss = loss
+
+
+def unknown_name(argument: str, came: object, known: Iterable[str]) -> ValueError:
+    """The error for `argument=came` where only the `known` names are right; it names the nearest of them."""
+    names = sorted(known)
+    near = get_close_matches(str(came).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"{argument}={came!r} is not one of {', '.join(names)}.{hint}")

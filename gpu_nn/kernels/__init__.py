@@ -1,0 +1,45 @@
+"""The one place where CPU and GPU differ: two modules with the same functions and the same signatures.
+
+`numpy_kernels` and `cuda_kernels` implement, one file an operation:
+
+    softmax_cross_entropy   loss and output gradient of each row, in one pass
+    softmax                 softmax, log_softmax, log1m_softmax, all_but_one_softmax
+    activation              bias + activation forward, activation backward with the bias gradient
+    linear                  the matrix products of a layer
+    optimizer               sgd, adam over the flat parameter vector; gradient_norm
+    gather                  the rows of a batch
+    dropout                 a counter-based mask
+
+Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; nothing is returned.
+Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an
+address: its row becomes NaN. A number that changes from step to step (learning rate, step count, random counter) is an
+array of one element on the device, so that a captured CUDA graph sees its new value.
+"""
+
+from types import ModuleType
+
+import numpy as np
+
+from gpu_nn.device import CPU, Array, Device
+
+
+def kernels_for(device: Device) -> ModuleType:
+    """The kernels that run on `device`."""
+    if device.kind == "cpu":
+        from gpu_nn.kernels import numpy_kernels
+
+        return numpy_kernels
+    from gpu_nn.kernels import cuda_kernels
+
+    return cuda_kernels
+
+
+def device_of(array: Array) -> Device | None:
+    """The device on which `array` lives; None for what is neither a NumPy nor a CuPy array."""
+    if isinstance(array, np.ndarray):
+        return CPU
+    if type(array).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        return Device(f"cuda:{array.device.id}", cupy)
+    return None

@@ -1,0 +1,31 @@
+"""The matrix products of a layer, z = b + a·w with w of shape (inputs, outputs) (seed, section 3)."""
+
+import numpy as np
+
+from gpu_nn.kernels.numpy_kernels.rows import scratch
+
+# Elements of the temporary product: little beside the outputs, and enough for BLAS to run at its full rate.
+_PRODUCT_ELEMENTS = 1 << 18
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a·b. a and b may be transposed views."""
+    np.matmul(a, b, out=out)
+
+
+def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out += a·b."""
+    rows, columns = out.shape
+    step = max(1, _PRODUCT_ELEMENTS // rows)
+    for start in range(0, columns, step):
+        out[:, start : start + step] += a @ b[:, start : start + step]
+
+
+def column_sum(a: np.ndarray, out: np.ndarray) -> None:
+    """out_j = Σ_r a_rj."""
+    np.matmul(scratch.ones(len(a), a.dtype), a, out=out)
+
+
+def column_sum_add(a: np.ndarray, out: np.ndarray) -> None:
+    """out_j += Σ_r a_rj."""
+    out += scratch.ones(len(a), a.dtype) @ a

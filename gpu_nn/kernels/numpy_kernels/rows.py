@@ -1,0 +1,203 @@
+"""The row state of a block of logits, and the scratch memory that the blocks share.
+
+Let k = argmax z, M₁ = z_k, M₂ = max_{s≠k} z_s, E = Σ_{s≠k} e^{z_s-M₂}. Every quantity of the softmax and of the
+all-but-one softmax comes from these without ever forming 1 - p_k (DESIGN §1):
+
+    q   = e^{M₂-M₁} E = (1-p_k)/p_k        p_k = 1/(1+q)        c_k = 1-p_k = q/(1+q)
+    s_j = e^{z_j-M₂}/E = soft(z_{≠k}, j)   p_j = s_j c_k        o_j = p_j/(1-p_j) = e^{z_j-M₂} / (E/c_k - e^{z_j-M₂})
+
+p_j ≤ ½ for j ≠ k, so nothing cancels in o_j.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+# Elements of a block: the few arrays of a block stay in the L2 cache, and a call still does enough work.
+BLOCK_ELEMENTS = 1 << 16
+
+# Up to this many classes a block is held class by class, (m, rows) in memory: reductions over few classes then run
+# along whole rows of memory instead of in loops of length m.
+CLASS_MAJOR_LIMIT = 64
+
+_ARGMAX_ROWS = 512
+_BYTE = np.dtype(np.uint8)
+
+
+class _Scratch(threading.local):
+    """Memory reused from call to call, one array a name and thread, bounded by the block and not by the batch."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, np.ndarray] = {}
+        self._views: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+        self._ones: dict[np.dtype, np.ndarray] = {}
+        self._integers = np.arange(0)
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype, class_major: bool = False) -> np.ndarray:
+        """An array of that shape; class_major: the transpose of one that is contiguous."""
+        return self.take_with_flat(name, shape, dtype, class_major)[0]
+
+    def take_with_flat(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype, class_major: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The array, and the same as it lies in memory, 1-D."""
+        key = (name, shape, dtype, class_major)
+        views = self._views.get(key)
+        if views is None:
+            size = math.prod(shape)
+            memory = self._memory.get(name)
+            if memory is None or memory.nbytes < size * dtype.itemsize:
+                memory = self._memory[name] = np.empty(max(size, BLOCK_ELEMENTS) * dtype.itemsize, np.uint8)
+                self._views.clear()
+            flat = memory[: size * dtype.itemsize].view(dtype)
+            if len(self._views) > 256:
+                self._views.clear()
+            views = self._views[key] = flat.reshape(shape[::-1]).T if class_major else flat.reshape(shape), flat
+        return views
+
+    def integers(self, stop: int) -> np.ndarray:
+        """0 … stop-1, to be read only."""
+        if len(self._integers) < stop:
+            self._integers = np.arange(stop)
+        return self._integers[:stop]
+
+    def ones(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """To be read only."""
+        ones = self._ones.get(dtype)
+        if ones is None or len(ones) < size:
+            ones = self._ones[dtype] = np.ones(size, dtype)
+        return ones[:size]
+
+
+scratch = _Scratch()
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether 1-D `values` are all finite; False also where their squares overflow."""
+    return math.isfinite(values.dot(values))
+
+
+def compute_dtype(dtype: np.dtype) -> np.dtype:
+    """The type in which logits of `dtype` are computed: float32 for the half types, else their own."""
+    return np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+
+
+def blocks(n: int, m: int) -> Iterator[slice]:
+    """The rows 0…n of an (n, m) array in blocks of about BLOCK_ELEMENTS elements."""
+    rows = max(1, BLOCK_ELEMENTS // max(m, 1))
+    for start in range(0, n, rows):
+        yield slice(start, min(start + rows, n))
+
+
+def _exp_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """e^{a-b} with the rounding error of a-b made good; at a-b = -80 it would cost e^{a-b} its last six bits."""
+    if a.dtype == np.float32:
+        return np.exp(np.subtract(a, b, dtype=np.float64)).astype(np.float32)
+    difference = a - b
+    virtual_b = difference - a
+    error = (a - (difference - virtual_b)) - (b + virtual_b)
+    power = np.exp(difference)
+    power += power * error
+    return power
+
+
+class RowState:
+    """The row state of `z`, (rows, m), with e_j = e^{z_j-M₂} for all j ≠ k held in scratch memory (e_k = 0).
+
+    k, at_k: column of the maximum, and its place in the memory of a scratch array.  maximum: M₁.  gap: M₂-M₁ ≤ 0.
+    mass: E.  q, log1p_q, p_k, c_k: as above.  All of them (rows,).
+
+    A class with logit -inf has p = 0; so have all classes of a row that holds nothing else. A row with NaN or +inf is
+    NaN throughout.
+    """
+
+    def __init__(self, z: np.ndarray):
+        self.rows, self.m = z.shape
+        self.class_major = self.m <= CLASS_MAJOR_LIMIT
+        self.dtype = compute_dtype(z.dtype)
+        self.row_numbers = scratch.integers(self.rows)
+        self.ones = scratch.ones(self.m, self.dtype)
+        self.e, self.flat_e = e, flat_e = self.array("e")
+        np.copyto(e, z)
+        self.k = self._first_maximum(z)
+        self.at_k = self.place(self.k)
+        self.maximum = flat_e[self.at_k]
+        flat_e[self.at_k] = -np.inf
+        second = np.maximum.reduce(e, axis=1)
+        self.gap = second - self.maximum
+        self.q = _exp_difference(second, self.maximum)
+        self.unusual = not all_finite(self.gap)
+        if self.unusual:
+            lone, empty = self._settle_unusual_rows(second)
+        e -= second[:, None]
+        np.exp(e, out=e)
+        self.mass = e @ self.ones  # faster than a sum along the axis, and as deterministic
+        if self.unusual:
+            self.mass[lone] = 1
+        self.q *= self.mass
+        self.p_k = np.reciprocal(1 + self.q)
+        self.c_k = self.q * self.p_k
+        if self.unusual:
+            self.p_k[empty] = 0
+        self.log1p_q = np.log1p(self.q)
+
+    def _first_maximum(self, z: np.ndarray) -> np.ndarray:
+        if not self.class_major or self.rows < _ARGMAX_ROWS:
+            return z.argmax(axis=1)
+        # argmax costs 30 ns a row however short; the largest of (m-1-j)·[z_j = M₁] takes passes over whole columns.
+        maximal = scratch.take("maximal", self.e.shape, _BYTE, self.class_major)
+        np.equal(self.e, self.e.max(axis=1)[:, None], out=maximal.view(bool))
+        maximal *= np.arange(self.m - 1, -1, -1, dtype=_BYTE)
+        return self.m - 1 - maximal.max(axis=1).astype(np.intp)
+
+    def _settle_unusual_rows(self, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give M₁, M₂ and e^{M₂-M₁} the values that lead to the right limits in rows with fewer than two finite logits.
+
+        Returns which rows have at most one class that is not masked, and which have none.
+        """
+        lone, empty = np.isneginf(second), np.isneginf(self.maximum)
+        second[lone] = 0
+        self.gap[lone] = -np.inf
+        self.q[np.isneginf(self.gap)] = 0
+        self.gap[empty] = 0
+        self.maximum[empty] = 0
+        broken = ~(self.maximum < np.inf)
+        self.gap[broken] = self.q[broken] = np.nan
+        return lone, empty
+
+    def array(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A scratch array of the block's shape and layout, and the same as it lies in memory, for `place`."""
+        return scratch.take_with_flat(name, (self.rows, self.m), self.dtype, self.class_major)
+
+    def place(self, column: np.ndarray) -> np.ndarray:
+        """Where (row, column[row]) lies in the memory of a scratch array."""
+        if self.class_major:
+            return column * self.rows + self.row_numbers
+        return column + self.row_numbers * self.m
+
+    def weighted_depth(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
+        """Σ_t weight_t (M₁-z_t), where 0 · ∞ is 0."""
+        depth, _ = self.array("work")
+        np.subtract(self.maximum[:, None], z, out=depth, dtype=self.dtype)
+        depth *= weight
+        total = depth @ self.ones
+        if not all_finite(total):
+            depth[np.broadcast_to(weight == 0, depth.shape)] = 0
+            total = depth @ self.ones
+        return total
+
+    def odds(self) -> tuple[np.ndarray, np.ndarray]:
+        """o_j for j ≠ k, in scratch memory, and the same as it lies there; 0 at k."""
+        odds, flat_odds = self.array("odds")
+        np.subtract((self.mass / self.c_k)[:, None], self.e, out=odds)
+        np.divide(self.e, odds, out=odds)
+        return odds, flat_odds
+
+    def log1m_p_k(self) -> np.ndarray:
+        """ln(1-p_k) = (M₂-M₁) + ln E - log1p(q)."""
+        log1m = np.log(self.mass)
+        log1m += self.gap
+        log1m -= self.log1p_q
+        return log1m

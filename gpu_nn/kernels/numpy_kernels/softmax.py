@@ -1,0 +1,59 @@
+"""softmax, its logarithm, ln(1 - softmax), and the softmax with one class left out (seed, section 1)."""
+
+import numpy as np
+
+from gpu_nn.kernels.numpy_kernels.rows import RowState, blocks
+
+
+def softmax(z: np.ndarray, out: np.ndarray) -> None:
+    """out_j = p_j."""
+    with np.errstate(all="ignore"):
+        for block in blocks(*z.shape):
+            state = RowState(z[block])
+            state.e *= (state.c_k / state.mass)[:, None]
+            _store(state, state.e, state.p_k, out[block])
+
+
+def log_softmax(z: np.ndarray, out: np.ndarray) -> None:
+    """out_j = ln p_j = (z_j - M₁) - log1p(q)."""
+    with np.errstate(all="ignore"):
+        for block in blocks(*z.shape):
+            state = RowState(z[block])
+            log_p = np.subtract(z[block], state.maximum[:, None], dtype=state.dtype)
+            log_p -= state.log1p_q[:, None]
+            np.copyto(out[block], log_p, casting="same_kind")
+
+
+def log1m_softmax(z: np.ndarray, out: np.ndarray) -> None:
+    """out_j = ln(1 - p_j) = -log1p(o_j), and at the maximum (M₂-M₁) + ln E - log1p(q)."""
+    with np.errstate(all="ignore"):
+        for block in blocks(*z.shape):
+            state = RowState(z[block])
+            odds, _ = state.odds()
+            np.log1p(odds, out=odds)
+            np.negative(odds, out=odds)
+            _store(state, odds, state.log1m_p_k(), out[block])
+
+
+def all_but_one_softmax(z: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:
+    """out_rj = soft(z_{≠t}, j) with t = t_r, (n,) of int64: s_j where t is the maximum, else p_j/(1-p_t); 0 at t.
+
+    A row whose t is out of range is NaN.
+    """
+    m = z.shape[1]
+    with np.errstate(all="ignore"):
+        for block in blocks(*z.shape):
+            state = RowState(z[block])
+            wrong = (t[block] < 0) | (t[block] >= m)
+            column = np.where(wrong, 0, t[block])
+            # 1/(1-p_t) = 1 + o_t, and 0 in place of o_k, which is not used.
+            scale = 1 + state.odds()[1][state.place(column)]
+            state.e *= (np.where(column == state.k, 1, state.c_k * scale) / state.mass)[:, None]
+            _store(state, state.e, state.p_k * scale, out[block])
+            out[block][state.row_numbers, column] = 0
+            out[block][wrong] = np.nan
+
+
+def _store(state: RowState, values: np.ndarray, value_k: np.ndarray, out: np.ndarray) -> None:
+    np.copyto(out, values, casting="same_kind")
+    out[state.row_numbers, state.k] = value_k

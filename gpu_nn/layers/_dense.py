@@ -1,0 +1,83 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.errors import unknown_name
+from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.layers._layer import Stage, Workplace
+
+
+@dataclass(frozen=True)
+class Dense:
+    """a = act(b + x·w) with w of shape (inputs, units).
+
+    Backward (seed, section 3): δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
+    Weights start with variance 2/inputs (He et al. 2015) or 2/(inputs+units) (Glorot & Bengio 2010), as the table entry
+    of the activation says; biases at 0.
+    """
+
+    units: int
+    activation: str = "identity"
+    fixed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.units, int | np.integer) and self.units >= 1):
+            raise ValueError(f"units={self.units!r}; expected a whole number ≥ 1")
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name("activation", self.activation, ACTIVATIONS)
+
+    def n_outputs(self, n_inputs: int) -> int:
+        return self.units
+
+    def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
+        return {"weight": (n_inputs, self.units), "bias": (self.units,)}
+
+    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
+        return {}
+
+    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
+        weight = arrays["weight"]
+        n_inputs, units = weight.shape
+        he = ACTIVATIONS[self.activation].initialisation == "he"
+        variance = 2 / n_inputs if he else 2 / (n_inputs + units)
+        weight[:] = random.uniform(-1, 1, weight.shape) * (3 * variance) ** 0.5
+        arrays["bias"][:] = 0
+
+    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+        return _DenseStage(self, name, n, arrays, grads, at)
+
+
+class _DenseStage:
+    def __init__(
+        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
+    ):
+        self.activation = layer.activation
+        self.kernels = at.kernels
+        self.weight, self.bias = arrays["weight"], arrays["bias"]
+        self.weight_transposed = self.weight.T
+        units = self.weight.shape[1]
+        of_output = ACTIVATIONS[layer.activation].of_output
+        self.z = at.rows(f"{name}.z", n, units)
+        self.a = self.z if of_output else at.rows(f"{name}.a", n, units)
+        self.saved = self.a if of_output else self.z
+        if grads:
+            self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
+            self.name, self.n, self.at = name, n, at
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.x = x
+        self.kernels.matmul(x, self.weight, self.z)
+        self.kernels.bias_activation(self.z, self.bias, self.a, self.activation)
+        return self.a
+
+    def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
+        self.kernels.bias_activation_backward(d, self.saved, self.bias_grad, self.activation)
+        self.kernels.matmul(self.x.T, d, self.weight_grad)
+        if not needs_input_grad:
+            return None
+        input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
+        self.kernels.matmul(d, self.weight_transposed, input_grad)
+        return input_grad

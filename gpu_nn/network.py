@@ -1,0 +1,241 @@
+"""The network: layers over one flat parameter vector, with explicit backpropagation (seed, section 3)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
+from gpu_nn.device import Array, Device, resolve_device
+from gpu_nn.errors import unknown_name
+from gpu_nn.kernels import kernels_for
+from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.layers import Dense, Layer, Stage, Workplace
+
+DTYPES = ("float32", "float64")
+
+# Every array begins at a multiple of this many elements of the flat vector, so that it is aligned for vector loads.
+_ALIGNMENT = 16
+
+# Rows at a time where nothing is learned; their activations are all the memory that prediction takes.
+_INFERENCE_ROWS = 2048
+
+
+class Network:
+    """A classifier: layers that turn inputs into logits, and the cost's gradient back through them.
+
+    layers: widths, [784, 256, 128, 10] (inputs, hidden layers with `activation`, logits), or layers, [Dense(256,
+    "relu"), Dropout(0.2), Dense(10)], with n_inputs.  device: "auto", "cpu", "cuda", "cuda:1".  dtype: "float32" or
+    "float64".  seed: of the initial weights and of dropout; the same seed gives the same bits on every device.
+
+    parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
+    flat_grads (weights first, `n_decayed` elements that weight decay applies to, then the rest; each array begins on a
+    multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not learned.
+    classes: names of the classes, when the data had names; free for the caller to set.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int | Layer],
+        *,
+        n_inputs: int | None = None,
+        activation: str = "relu",
+        device: str | Device = "auto",
+        dtype: Any = "float32",
+        seed: int = 0,
+    ):
+        self.layers, self.n_inputs = _expanded(layers, n_inputs, activation)
+        self.widths = [self.n_inputs]
+        for layer in self.layers:
+            self.widths.append(layer.n_outputs(self.widths[-1]))
+        self.n_classes = self.widths[-1]
+        if self.n_classes < 2:
+            raise ValueError(f"the last layer has {self.n_classes} output; a softmax needs at least 2 classes")
+        self.dtype = np.dtype(dtype)
+        if self.dtype.name not in DTYPES:
+            raise unknown_name("dtype", self.dtype.name, DTYPES)
+        self.device = resolve_device(device)
+        self.kernels = kernels_for(self.device)
+        self.classes: Sequence[Any] | None = None
+        self._allocate(np.random.default_rng(seed))
+        self._at: dict[bool, Workplace] = {}
+        self._stages: dict[tuple[int, bool], list[Stage]] = {}
+        # Layers before the first learning one, which may be applied to a data set once.
+        self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
+
+    def __repr__(self) -> str:
+        return (
+            f"Network({list(self.layers)}, n_inputs={self.n_inputs}, device={self.device.name!r}, dtype={self.dtype})"
+        )
+
+    def _allocate(self, random: np.random.Generator) -> None:
+        shapes = {
+            f"{i}.{name}": shape
+            for i, layer in enumerate(self.layers)
+            for name, shape in layer.parameter_shapes(self.widths[i]).items()
+        }
+        places: dict[str, slice] = {}
+        end = self.n_decayed = 0
+        for is_weight in (True, False):
+            for name, shape in shapes.items():
+                if name.endswith(".weight") == is_weight:
+                    places[name] = slice(end, end + int(np.prod(shape)))
+                    end += -(-int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT
+            if is_weight:
+                self.n_decayed = end
+        self.n_parameters = sum(place.stop - place.start for place in places.values())
+        flat = np.zeros(end, self.dtype)
+        parameters = {name: flat[places[name]].reshape(shape) for name, shape in shapes.items()}
+        state = {
+            f"{i}.{name}": np.zeros(shape, dtype or self.dtype)
+            for i, layer in enumerate(self.layers)
+            for name, (shape, dtype) in layer.state_shapes(self.widths[i]).items()
+        }
+        for i, layer in enumerate(self.layers):
+            layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
+        with self.device.active():
+            self.flat_parameters = self.device.asarray(flat)
+            self.flat_grads = self.device.xp.zeros_like(self.flat_parameters)
+            self.state: Mapping[str, Array] = {name: self.device.asarray(array) for name, array in state.items()}
+        self.parameters: Mapping[str, Array] = {
+            name: self.flat_parameters[places[name]].reshape(shape) for name, shape in shapes.items()
+        }
+        self.grads: Mapping[str, Array] = {
+            name: self.flat_grads[places[name]].reshape(shape) for name, shape in shapes.items()
+        }
+
+    def stages(self, n: int, training: bool) -> list[Stage]:
+        """The layers at work on n rows; memory is allocated for the largest n met so far."""
+        stages = self._stages.get((n, training))
+        if stages is not None:
+            return stages
+        at = self._at.get(training)
+        if at is None or at.capacity < n:
+            at = self._at[training] = Workplace(self.device, self.kernels, self.dtype, n)
+            self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
+        arrays = {**self.parameters, **self.state}
+        stages = [
+            layer.stage(str(i), n, _of_layer(i, arrays), _of_layer(i, self.grads) if training else {}, at)
+            for i, layer in enumerate(self.layers)
+        ]
+        if len(self._stages) > 64:
+            self._stages.clear()
+        self._stages[n, training] = stages
+        return stages
+
+    def _inputs(self, x: Any) -> Array:
+        shape = np.shape(x)
+        if len(shape) != 2 or shape[1] != self.n_inputs:
+            raise ValueError(f"x has shape {shape}; expected (n, {self.n_inputs}), one column for each input")
+        return self.device.asarray(x, self.dtype)
+
+    def prepare(self, x: Any) -> Array:
+        """`x` on the device, through the fixed layers at the front: what `train_step` takes. (n, inputs)."""
+        x = self._inputs(x)
+        return x if not self.n_fixed else self._through(x, 0, self.n_fixed)
+
+    def forward(self, x: Any) -> Array:
+        """Logits of x, (n, inputs): (n, classes), without dropout."""
+        return self._through(self._inputs(x), 0, len(self.layers))
+
+    def forward_prepared(self, x: Array) -> Array:
+        """Logits of x as it comes out of `prepare`."""
+        return self._through(x, self.n_fixed, len(self.layers))
+
+    def _through(self, x: Array, first: int, last: int) -> Array:
+        with self.device.active():
+            out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
+            for start in range(0, len(x), _INFERENCE_ROWS):
+                a = x[start : start + _INFERENCE_ROWS]
+                for stage in self.stages(len(a), training=False)[first:last]:
+                    a = stage.forward(a, False)
+                out[start : start + _INFERENCE_ROWS] = a
+        return out
+
+    def predict_proba(self, x: Any) -> Array:
+        """Probabilities of the classes, (n, classes)."""
+        logits = self.forward(x)
+        with self.device.active():
+            self.kernels.softmax(logits, logits)
+        return logits
+
+    def predict(self, x: Any) -> Array:
+        """The most probable class of each row, (n,) integers."""
+        return self.forward(x).argmax(axis=1)
+
+    def loss_and_grad(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        complement_weight: float = 1.0,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> Array:
+        """The cost of one batch, a scalar on the device; fills `grads`.
+
+        x: (n, inputs). y and the options as in `functional.softmax_cross_entropy`, but for reduction="mean", under
+        which a learning rate means the same for every batch size.
+        """
+        cost = Cost(complement_weight, class_weight, label_smoothing, ignore_index)
+        check_reduction(reduction)
+        if reduction == "none":
+            raise ValueError('reduction="none" has no single gradient of the parameters; expected "sum" or "mean"')
+        x = self._inputs(x)
+        n, xp = len(x), self.device.xp
+        with self.device.active():
+            y = targets(y, n, self.n_classes, ignore_index, xp, self.dtype)
+            if sample_weight is not None:
+                sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, self.dtype)
+            scale_rows, scale = row_scale(y, sample_weight, ignore_index, reduction, n, xp, self.dtype)
+            options = cost.kernel_options(xp, self.n_classes, self.dtype)
+            return self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options)
+
+    def train_step(self, x: Array, y: Array, first: int, **options: Any) -> Array:
+        """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the cost.
+
+        Nothing is checked and nothing waits for the device. options: those of the kernel `softmax_cross_entropy`.
+        """
+        n = len(x)
+        if n == 0:
+            self.flat_grads[...] = 0
+            return self.device.xp.zeros((), self.dtype)
+        stages = self.stages(n, training=True)[first:]
+        a = x
+        for stage in stages:
+            a = stage.forward(a, True)
+        loss = self._at[True].rows("loss", n, 1)[:, 0]
+        # The gradient is written over the logits.
+        self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
+        d = a
+        for i in range(len(stages) - 1, -1, -1):
+            d = stages[i].backward(d, i > 0)
+        return loss.sum()
+
+
+def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{i}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: str) -> tuple[tuple[Layer, ...], int]:
+    """The layers and the number of inputs that either form of `layers` stands for."""
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    numbers = [isinstance(layer, int | np.integer) for layer in layers]
+    if not layers or any(numbers) != all(numbers):
+        raise ValueError(f"layers={list(layers)!r}; expected widths, such as [784, 100, 10], or layers, not both")
+    if not any(numbers):
+        if n_inputs is None or n_inputs < 1:
+            raise ValueError(f"n_inputs={n_inputs}; expected the number of input columns when `layers` holds layers")
+        return tuple(layer for layer in layers if not isinstance(layer, int | np.integer)), int(n_inputs)
+    widths = [int(width) for width in layers if isinstance(width, int | np.integer)]
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"layers={widths}; expected at least inputs and classes, each a whole number ≥ 1")
+    if n_inputs is not None and n_inputs != widths[0]:
+        raise ValueError(f"n_inputs={n_inputs}, but layers begins with {widths[0]}; leave n_inputs out")
+    hidden = [Dense(width, activation) for width in widths[1:-1]]
+    return (*hidden, Dense(widths[-1])), widths[0]

@@ -1,0 +1,190 @@
+"""Optimizers over a network's flat parameter vector: one kernel a step, whatever the number of layers.
+
+Weight decay applies to weights, not to biases. In SGD and Adam it is coupled (L2: its gradient joins the cost's), in
+AdamW decoupled. max_norm scales the gradient of a step down to that Euclidean norm where it is longer.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.network import Network
+from gpu_nn.schedules import Schedule, as_schedule
+
+# A moment that decays by 0.9 a step loses a factor of 1,000 in between, far less than what flush_subnormals leaves.
+_FLUSH_EVERY = 64
+
+
+class Optimizer:
+    """lr: a number or a `schedules.Schedule`.  An optimizer serves one network: its state has that network's size."""
+
+    _state_names: tuple[str, ...] = ()
+
+    def __init__(self, lr: float | Schedule, weight_decay: float, max_norm: float | None):
+        self.schedule = as_schedule(lr)
+        self.weight_decay = _number("weight_decay", weight_decay, 0)
+        self.max_norm = None if max_norm is None else _number("max_norm", max_norm, 0, exclusive=True)
+        self.steps = 0
+        self._net: Network | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.schedule(self.steps)
+
+    def bind(self, net: Network) -> None:
+        """Allocate the state for `net`; the first `step` does it when this was not called."""
+        if self._net is net:
+            return
+        if self._net is not None:
+            raise ValueError("this optimizer belongs to another network; make a new one for each network")
+        self._net = net
+        self._kernels = net.kernels
+        with net.device.active():
+            xp = net.device.xp
+            self.state: Mapping[str, Array] = {name: xp.zeros_like(net.flat_parameters) for name in self._state_names}
+            # In float64: a schedule's value must not be rounded before it meets the other factors.
+            self._learning_rate = xp.zeros(1, np.float64)
+            self._step = xp.zeros(1, np.int64)
+            self._norm = xp.zeros(1, np.float64)
+            self._scale = None if self.max_norm is None else xp.ones(1, net.dtype)
+        self._step[...] = self.steps
+        self._last_learning_rate = math.nan
+
+    def step(self, net: Network) -> None:
+        """Change net's parameters by its gradients."""
+        self.bind(net)
+        learning_rate = self.learning_rate
+        if learning_rate != self._last_learning_rate:
+            self._learning_rate.fill(learning_rate)
+            self._last_learning_rate = learning_rate
+        self._kernels.advance(self._step)
+        self.steps += 1
+        if self._scale is not None:
+            self._kernels.gradient_norm(net.flat_grads, self._norm)
+            self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
+        self._apply(net)
+        if self.steps % _FLUSH_EVERY == 0:
+            for array in self.state.values():
+                self._kernels.flush_subnormals(array)
+
+    def _apply(self, net: Network) -> None:
+        raise NotImplementedError
+
+    def load_state(self, steps: int, arrays: Mapping[str, np.ndarray], net: Network) -> None:
+        """Continue after `steps` steps with the state arrays of that moment."""
+        self.bind(net)
+        self.steps = steps
+        self._step.fill(steps)
+        for name, array in self.state.items():
+            array[...] = net.device.asarray(arrays[name])
+
+
+class SGD(Optimizer):
+    """v ← momentum·v + g;  w ← w - η v, with nesterov w ← w - η (g + momentum·v).  g includes weight_decay·w."""
+
+    def __init__(
+        self,
+        lr: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        max_norm: float | None = None,
+    ):
+        super().__init__(lr, weight_decay, max_norm)
+        self.momentum = _number("momentum", momentum, 0, 1)
+        self.nesterov = bool(nesterov)
+        if nesterov and not momentum:
+            raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
+        if momentum:
+            self._state_names = ("velocity",)
+
+    def _apply(self, net: Network) -> None:
+        self._kernels.sgd(
+            net.flat_parameters,
+            net.flat_grads,
+            self.state.get("velocity"),
+            self._learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            decayed=net.n_decayed,
+            gradient_scale=self._scale,
+        )
+
+
+class Adam(Optimizer):
+    """m ← β₁m + (1-β₁)g, v ← β₂v + (1-β₂)g², w ← w - η m̂/(√v̂ + ε) (Kingma & Ba 2015).
+
+    m̂ = m/(1-β₁ᵗ) and v̂ = v/(1-β₂ᵗ) at step t, from 1.
+    """
+
+    _state_names = ("mean", "square")
+    _decoupled = False
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        max_norm: float | None = None,
+    ):
+        super().__init__(lr, weight_decay, max_norm)
+        self.beta1 = _number("beta1", beta1, 0, 1)
+        self.beta2 = _number("beta2", beta2, 0, 1)
+        self.eps = _number("eps", eps, 0, exclusive=True)
+
+    def _apply(self, net: Network) -> None:
+        self._kernels.adam(
+            net.flat_parameters,
+            net.flat_grads,
+            self.state["mean"],
+            self.state["square"],
+            self._learning_rate,
+            self._step,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled=self._decoupled,
+            decayed=net.n_decayed,
+            gradient_scale=self._scale,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w ← w - η·weight_decay·w beside Adam's step (Loshchilov & Hutter 2019)."""
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        max_norm: float | None = None,
+    ):
+        super().__init__(lr, beta1, beta2, eps, weight_decay, max_norm=max_norm)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def _number(name: str, value: Any, low: float, below: float = math.inf, *, exclusive: bool = False) -> float:
+    """`value` as a float in [low, below), or in (low, below) when exclusive."""
+    good = isinstance(value, int | float | np.number) and low <= value < below and not (exclusive and value == low)
+    if not good:
+        bounds = f"above {low}" if exclusive else f"≥ {low}"
+        upper = "" if below == math.inf else f" and below {below}"
+        raise ValueError(f"{name}={value!r}; expected a number {bounds}{upper}")
+    return float(value)

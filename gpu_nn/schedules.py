@@ -1,0 +1,144 @@
+"""Learning rates that change with the optimizer's step.
+
+A schedule is called with the number of the step, from 0, and returns the learning rate. It also has `observe(metric)`,
+which a Trainer calls after each epoch with the value to be lowered; only ReduceOnPlateau heeds it.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Schedule:
+    """Calls of a schedule must not depend on one another: training that resumes calls it from the middle."""
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+    def observe(self, metric: float) -> None:
+        """Take notice of the metric after an epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """What `observe` has learned, for a checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+
+
+@dataclass
+class Constant(Schedule):
+    """η."""
+
+    lr: float
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+
+@dataclass
+class Step(Schedule):
+    """η · factor^⌊step / every⌋."""
+
+    lr: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive("every", self.every)
+
+    def __call__(self, step: int) -> float:
+        return self.lr * self.factor ** (step // self.every)
+
+
+@dataclass
+class Cosine(Schedule):
+    """From η down to `final` along half a cosine in `steps` steps, then `final` (Loshchilov & Hutter 2017)."""
+
+    lr: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        done = min(step / self.steps, 1.0)
+        return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass
+class WarmUp(Schedule):
+    """The schedule `then`, multiplied by (step+1)/steps during the first `steps` steps."""
+
+    steps: int
+    then: Schedule
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        return self.then(step) * min((step + 1) / self.steps, 1.0)
+
+    def observe(self, metric: float) -> None:
+        self.then.observe(metric)
+
+    def state(self) -> dict[str, Any]:
+        return self.then.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.then.load_state(state)
+
+
+@dataclass
+class ReduceOnPlateau(Schedule):
+    """η, multiplied by `factor` whenever the metric has not fallen by `min_delta` for `patience` epochs."""
+
+    lr: float
+    factor: float = 0.5
+    patience: int = 5
+    min_delta: float = 0.0
+    min_lr: float = 0.0
+    _current: float = field(init=False, repr=False)
+    _best: float = field(init=False, repr=False, default=math.inf)
+    _epochs_since_best: int = field(init=False, repr=False, default=0)
+
+    def __post_init__(self) -> None:
+        _positive("patience", self.patience)
+        self._current = self.lr
+
+    def __call__(self, step: int) -> float:
+        return self._current
+
+    def observe(self, metric: float) -> None:
+        if metric < self._best - self.min_delta:
+            self._best = metric
+            self._epochs_since_best = 0
+            return
+        self._epochs_since_best += 1
+        if self._epochs_since_best >= self.patience:
+            self._current = max(self._current * self.factor, self.min_lr)
+            self._epochs_since_best = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"current": self._current, "best": self._best, "epochs_since_best": self._epochs_since_best}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._current = state["current"]
+        self._best = state["best"]
+        self._epochs_since_best = state["epochs_since_best"]
+
+
+def as_schedule(lr: "float | Schedule") -> Schedule:
+    """A number as a constant schedule."""
+    if isinstance(lr, Schedule):
+        return lr
+    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
+        raise ValueError(f"lr={lr!r}; expected a finite number ≥ 0, or a schedule")
+    return Constant(float(lr))
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value}; expected a whole number ≥ 1")
