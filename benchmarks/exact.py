@@ -6,10 +6,43 @@ scale. A test holds the two against each other.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mpmath import mp, mpf, workdps
 
 Numbers = Sequence[float]
+
+
+class Exact(NamedTuple):
+    """cost: C.  grad: ∂C/∂z.  terms: the largest sum of the absolute terms of one ∂C/∂z_j, which tells how far the
+    gradient cancels."""
+
+    cost: mpf
+    grad: list[mpf]
+    terms: mpf
+
+    def cost_error(self, cost: float, tiny: float) -> float:
+        """Relative error of `cost`; differences up to the smallest normal number `tiny` are underflow and count 0."""
+        return float(max(abs(mpf(float(cost)) - self.cost) - mpf(tiny), 0) / max(self.cost, mpf(tiny)))
+
+    def grad_error(self, grad: Numbers, tiny: float) -> float:
+        """|Δg|∞/|g|∞ of the row, underflow as in `cost_error`.
+
+        Where the exact gradient cancels to less than a twentieth of its own terms, as next to a minimum, it is measured
+        against that twentieth.
+        """
+        worst = max(abs(mpf(float(found)) - exact) for found, exact in zip(grad, self.grad, strict=True))
+        return float(max(worst - mpf(tiny), 0) / max(self.largest, self.terms / 20, mpf(tiny)))
+
+    @property
+    def largest(self) -> mpf:
+        """|g|∞."""
+        return max(abs(g) for g in self.grad)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the exact gradient is less than a twentieth of its own terms."""
+        return bool(self.largest < self.terms / 20)
 
 
 def digits_for(z: Numbers) -> int:
@@ -43,7 +76,7 @@ def cost_and_grad(
     complement_weight: float = 1.0,
     class_weight: Numbers | None = None,
     label_smoothing: float = 0.0,
-) -> tuple[mpf, list[mpf]]:
+) -> Exact:
     """C and ∂C/∂z of one row, smoothed first, then A_t = w_t y_t and B_t = λ w_t (1-y_t); -inf masks a class."""
     m = len(z)
     with workdps(60):
@@ -65,8 +98,10 @@ def cost_and_grad(
             cost += b[t] * mp.log1p(power[t] / others[t]) if b[t] else 0  # -ln(1-p_t)
         odds = [b[t] * p[t] / c[t] if b[t] else mpf(0) for t in range(m)]
         a_others, odds_others = _sums_of_the_others(a), _sums_of_the_others(odds)
-        grad = [a_others[j] * p[j] - a[j] * c[j] + b[j] * p[j] - p[j] * odds_others[j] for j in range(m)]
-        return cost, grad
+        gained = [(a_others[j] + b[j]) * p[j] for j in range(m)]
+        lost = [a[j] * c[j] + p[j] * odds_others[j] for j in range(m)]
+        grad = [gained[j] - lost[j] for j in range(m)]
+        return Exact(cost, grad, max(gained[j] + lost[j] for j in range(m)))
 
 
 def _sums_of_the_others(values: list[mpf]) -> list[mpf]:

@@ -1,0 +1,21 @@
+"""python -m benchmarks accuracy|step: what README states, measured here.
+
+Each writes benchmarks/results/NAME.json with the machine and the versions, and prints a table. `readme` puts the tables
+of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME -->.
+"""
+
+import argparse
+from importlib import import_module
+
+COMMANDS = ("accuracy", "step", "readme")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    command = parser.parse_args().command
+    import_module(f"benchmarks.{command}").main()
+
+
+if __name__ == "__main__":
+    main()
