@@ -1,4 +1,4 @@
-"""python -m benchmarks accuracy|step: what README states, measured here.
+"""python -m benchmarks accuracy|step|gpu|resources: what README and cuda_src/README state, measured here.
 
 Each writes benchmarks/results/NAME.json with the machine and the versions, and prints a table. `readme` puts the tables
 of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME -->.
@@ -7,13 +7,13 @@ of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME --
 import argparse
 from importlib import import_module
 
-COMMANDS = ("accuracy", "step", "readme")
+COMMANDS = ("accuracy", "step", "gpu", "resources", "readme")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    command = parser.parse_args().command
+    command = parser.parse_known_args()[0].command
     import_module(f"benchmarks.{command}").main()
 
 

@@ -7,6 +7,7 @@ the smallest normal number count 0 (see `exact.Exact`).
 """
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,10 @@ def errors(compute: Compute, z: np.ndarray, y: np.ndarray, truth: list[Exact]) -
     }
 
 
-def cells(classes: tuple[int, ...] = CLASSES, scales: tuple[int, ...] = SCALES) -> Iterator[dict[str, Any]]:
-    """Every cell's errors, of ours in both types and of the compositions in float32."""
+def cells(
+    compute: Compute = ours, classes: tuple[int, ...] = CLASSES, scales: tuple[int, ...] = SCALES
+) -> Iterator[dict[str, Any]]:
+    """Every cell's errors, of `compute` in both types and of the compositions in float32."""
     for m in classes:
         for scale in scales:
             for labels in LABELS:
@@ -97,9 +100,9 @@ def cells(classes: tuple[int, ...] = CLASSES, scales: tuple[int, ...] = SCALES) 
                     z, y = rows(m, scale, labels, dtype, ROWS[m])
                     truth = [cost_and_grad(z[r], y[r]) for r in range(len(z))]
                     cell[f"{dtype}_cancelled"] = sum(exact.cancelled for exact in truth)
-                    cell[dtype] = errors(ours, z, y, truth)
+                    cell[dtype] = errors(compute, z, y, truth)
                     if dtype == "float32":
-                        cell |= {name: errors(compute, z, y, truth) for name, compute in COMPOSITIONS.items()}
+                        cell |= {name: errors(composed, z, y, truth) for name, composed in COMPOSITIONS.items()}
                 yield cell
 
 
@@ -127,7 +130,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    result = {"machine": machine("numpy", "mpmath"), "bounds": BOUNDS, "cells": list(cells())}
+    result: dict[str, Any] = {"machine": machine("numpy", "mpmath"), "bounds": BOUNDS, "cells": list(cells())}
     write("accuracy", result)
     print(markdown(result))
     cancelled = sum(cell[f"{dtype}_cancelled"] for cell in result["cells"] for dtype in BOUNDS)
@@ -135,6 +138,7 @@ def main() -> None:
     print(f"{cancelled} of {total} rows were measured against a twentieth of their gradient's terms")
     for dtype, bound in BOUNDS.items():
         for field in ("grad_error", "cost_error"):
-            cell = max(result["cells"], key=lambda cell, key=dtype, field=field: cell[key][field])
+            found = [(cell[dtype][field], cell) for cell in result["cells"]]
+            worst, cell = max(found, key=itemgetter(0))
             where = f"{cell['classes']} classes, ×{cell['scale']}, {cell['labels']}"
-            print(f"{dtype} {field}: worst {cell[dtype][field]:.1e} ({where}), bound {bound:.0e}")
+            print(f"{dtype} {field}: worst {worst:.1e} ({where}), bound {bound:.0e}")

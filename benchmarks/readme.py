@@ -1,6 +1,5 @@
 """Puts the tables of benchmarks/results/*.json into README.md."""
 
-import re
 from importlib import import_module
 from pathlib import Path
 
@@ -14,12 +13,13 @@ def filled(text: str) -> str:
     """README's text with every table as the JSON files have it."""
     for name in TABLES:
         markdown = import_module(f"benchmarks.{name}").markdown(read(name))
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text, count = re.subn(
-            pattern, lambda match, new=markdown: f"{match[1]}{new}\n{match[2]}", text, flags=re.DOTALL
-        )
-        if count != 1:
-            raise SystemExit(f"README.md has {count} places for the table {name}; expected <!-- {name} --> once")
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{name} -->")
+        if not closing:
+            raise SystemExit(
+                f"README.md has no place for the table {name}; expected <!-- {name} --> … <!-- /{name} -->"
+            )
+        text = f"{before}{opening}{markdown}\n{closing}{after}"
     return text
 
 

@@ -34,7 +34,7 @@ def sklearn_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -
 
     peer = MLPClassifier(widths[1:-1], batch_size=batch, alpha=0, random_state=0)
     classes = np.arange(widths[-1])
-    return lambda: peer.partial_fit(x, y, classes)
+    return lambda: peer.partial_fit(x, y, classes=classes)
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         networks = [measured(name) for name in NETWORKS]
-    result = {"machine": machine("numpy", "scikit-learn"), "rounds": ROUNDS, "networks": networks}
+    result: dict[str, Any] = {"machine": machine("numpy", "scikit-learn"), "rounds": ROUNDS, "networks": networks}
     write("step", result)
     print(markdown(result))
     for row in networks:

@@ -61,8 +61,11 @@ def why_no_cuda() -> str:
     """The reason why no GPU can be used, with its cure; empty when one can."""
     try:
         import cupy
-    except ImportError:
+    except ModuleNotFoundError:
         return "CuPy is not installed: pip install 'gpu_nn[cuda12x]', or [cuda13x] for drivers from 580 on"
+    except ImportError as error:
+        reason = next(iter(str(error).split("\n")))
+        return f"CuPy is installed but cannot be imported ({reason}): install it anew with pip"
     if not cupy.cuda.is_available():
         return "CuPy finds no NVIDIA GPU or driver: check nvidia-smi, and in a container pass --gpus all"
     return ""
@@ -82,7 +85,7 @@ def resolve_device(name: "str | Device" = "auto") -> Device:
         return CPU
     match = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
     if match is None and name != "auto":
-        raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:1"))
+        raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:1"), {"gpu": "cuda", "nvidia": "cuda"})
     problem = why_no_cuda()
     if name == "auto" and problem:
         return Device("cpu", np, f"auto: {problem}")

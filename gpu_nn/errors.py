@@ -4,7 +4,7 @@ A wrong argument is a plain ValueError or TypeError. The classes here are for wh
 command turns each into its own exit code.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -28,9 +28,17 @@ class TrainingDiverged(ArithmeticError):
         self.loss = loss
 
 
-def unknown_name(argument: str, came: object, known: Iterable[str]) -> ValueError:
+def unknown_name(
+    argument: str, came: object, known: Iterable[str], meant: Mapping[str, str] | None = None
+) -> ValueError:
     """The error for `argument=came` where only the `known` names are right; it names the nearest of them."""
+    return ValueError(f"{argument}={not_one_of(came, known, meant)}")
+
+
+def not_one_of(came: object, known: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
+    """What `unknown_name` says of `came`. meant: names that people use for a known one which is spelled otherwise."""
     names = sorted(known)
-    near = get_close_matches(str(came).lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"{argument}={came!r} is not one of {', '.join(names)}.{hint}")
+    word = str(came).lower()
+    near = [(meant or {}).get(word), *get_close_matches(word, names, n=1, cutoff=0.5)]
+    hint = next((f" Did you mean {name!r}?" for name in near if name), "")
+    return f"{came!r} is not one of {', '.join(names)}.{hint}"

@@ -194,8 +194,8 @@ def _like(name: str, array: Array, reference: Array, shape: tuple[int | None, ..
         raise TypeError(f"{name} is a {type(array).__name__} on another device than a; bring both to {device}")
     fits = array.ndim == len(shape) and all(s is None or s == got for s, got in zip(shape, array.shape, strict=True))
     if not fits:
-        expected = ", ".join("m" if s is None else str(s) for s in shape)
-        raise ValueError(f"{name} has shape {array.shape}; expected ({expected})")
+        expected = tuple("m" if s is None else s for s in shape)
+        raise ValueError(f"{name} has shape {array.shape}; expected {str(expected).replace(chr(39), '')}")
     if array.dtype != reference.dtype:
         raise TypeError(f"{name} is of {array.dtype} and a of {reference.dtype}; expected one type")
     return device.asarray(array)

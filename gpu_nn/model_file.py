@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpu_nn.device import Device
+from gpu_nn.device import Device, resolve_device
 from gpu_nn.errors import DataError
 from gpu_nn.layers import LAYERS, Layer
 from gpu_nn.network import DTYPES, Network
@@ -24,8 +24,8 @@ from gpu_nn.network import DTYPES, Network
 FORMAT = "gpu_nn.network"
 VERSION = 1
 
-# A header may ask for at most this many parameters; it is believed only as far as the file has bytes.
-_MAX_WIDTH = 1 << 31
+# safetensors' names of the types that a network's arrays have.
+_TYPES = {"F32": "float32", "F64": "float64", "U64": "uint64"}
 
 
 @contextmanager
@@ -58,12 +58,20 @@ def _umask() -> int:
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network, whole or not at all. Raises DataError when it cannot be written."""
+    """Write the network, whole or not at all.
+
+    Raises DataError when it cannot be written, ValueError for a network that could not be read again: with parameters
+    that are not finite, or `classes` that do not fit.
+    """
     from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.ascontiguousarray(net.device.to_host(array)) for name, array in _arrays(net).items()}
+    classes = _plain(net.classes)
+    for name, array in arrays.items():
+        _check_finite(name, array)
+    _check_classes(classes, net.n_classes)
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
-    header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": _plain(net.classes)}
+    header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     metadata = {"format": FORMAT, "version": str(VERSION), "network": json.dumps(header)}
     content = to_bytes(arrays, metadata)
     with whole_file(path) as file:
@@ -73,23 +81,39 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str], device: str | Device = "auto") -> Network:
     """The network in the file, on `device`.
 
-    Raises DataError for a file that is missing, truncated, of another kind, or whose header does not fit its arrays.
+    Raises DataError for a file that is missing, truncated, of another kind, or whose header does not fit its arrays,
+    ValueError and DeviceError for the device, as `resolve_device` does.
     """
     from safetensors import SafetensorError, safe_open
 
+    device = resolve_device(device)
+    if Path(path).is_dir():
+        raise DataError(f"{path} is a folder; expected a file, such as {Path(path) / 'model.safetensors'}")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise DataError(f"{path} is a safetensors file, but not one that gpu_nn wrote")
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            net = _built(path, metadata, shapes, device)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            stored = {
+                name: (_TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
+            net = _built(path, metadata, stored, device)
             for name, array in _arrays(net).items():
-                array[...] = net.device.asarray(file.get_tensor(name), array.dtype)
+                values = file.get_tensor(name)
+                _check_finite(name, values)
+                array[...] = net.device.asarray(values)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise DataError(f"{path} is not a whole safetensors file: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path} makes no network: {error}") from None
     return net
 
 
@@ -103,39 +127,68 @@ def _plain(classes: Any) -> list[str | int | float] | None:
     return [value.item() if isinstance(value, np.generic) else value for value in classes]
 
 
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"array {name} has NaN or infinite values; expected finite numbers")
+
+
+def _check_classes(classes: Any, count: int) -> None:
+    if classes is None:
+        return
+    alike = isinstance(classes, list) and (
+        all(isinstance(value, str) for value in classes) or all(isinstance(value, int | float) for value in classes)
+    )
+    if not alike:
+        raise ValueError(f"classes={classes!r}; expected a list of names or a list of numbers")
+    if len(classes) != count or len(set(classes)) != count:
+        raise ValueError(f"classes has {len(classes)} names, {len(set(classes))} different; expected {count}")
+
+
 def _built(
     path: str | os.PathLike[str],
     metadata: dict[str, str],
-    shapes: dict[str, tuple[int, ...]],
-    device: str | Device,
+    stored: dict[str, tuple[str, tuple[int, ...]]],
+    device: Device,
 ) -> Network:
-    """The network that the header describes, after checking that it is the one whose arrays the file holds."""
+    """The network that the header describes, after checking that it is the one whose arrays the file holds.
+
+    stored: type and shape of each array. Nothing is allocated until they fit, so a header cannot ask for more memory
+    than the file has bytes.
+    """
     version = metadata.get("version", "")
     if version != str(VERSION):
         raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade gpu_nn")
     try:
         header = json.loads(metadata["network"])
         layers = [_layer(dict(entry)) for entry in header["layers"]]
-        n_inputs, dtype, classes = header["n_inputs"], header["dtype"], header.get("classes")
-        if dtype not in DTYPES or not 0 < n_inputs < _MAX_WIDTH:
-            raise ValueError(f"dtype {dtype!r}, {n_inputs} inputs")
-        expected, width = {}, n_inputs
+        n_inputs, dtype, classes = header["n_inputs"], header["dtype"], header["classes"]
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        if type(n_inputs) is not int or n_inputs < 1:
+            raise ValueError(f"n_inputs is {n_inputs!r}, expected a whole number ≥ 1")
+        expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+        width = n_inputs
         for i, layer in enumerate(layers):
-            state = {name: shape for name, (shape, _) in layer.state_shapes(width).items()}
-            for name, shape in {**layer.parameter_shapes(width), **state}.items():
-                expected[f"{i}.{name}"] = tuple(shape)
+            arrays: dict[str, tuple[tuple[int, ...], str | None]] = dict(layer.state_shapes(width))
+            arrays |= {name: (shape, None) for name, shape in layer.parameter_shapes(width).items()}
+            expected |= {f"{i}.{name}": (kind or dtype, shape) for name, (shape, kind) in arrays.items()}
             width = layer.n_outputs(width)
-        if classes is not None and len(classes) != width:
-            raise ValueError(f"{len(classes)} class names for {width} classes")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        _check_classes(classes, width)
+    except KeyError as error:
+        raise DataError(f"{path} has a header that makes no network: {error} is missing") from None
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} has a header that makes no network: {error}") from None
-    for name in sorted(expected.keys() | shapes.keys()):
-        if expected.get(name) != shapes.get(name):
-            came, wanted = shapes.get(name, "no such array"), expected.get(name, "none")
+    for name in sorted(expected.keys() | stored.keys()):
+        if expected.get(name) != stored.get(name):
+            came, wanted = _said(stored.get(name)), _said(expected.get(name))
             raise DataError(f"{path} does not fit its header: array {name} is {came}, the header says {wanted}")
     net = Network(layers, n_inputs=n_inputs, dtype=dtype, device=device)
     net.classes = classes
     return net
+
+
+def _said(array: tuple[str, tuple[int, ...]] | None) -> str:
+    return "absent" if array is None else f"{array[1]} of {array[0]}"
 
 
 def _layer(entry: dict[str, Any]) -> Layer:

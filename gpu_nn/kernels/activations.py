@@ -103,9 +103,11 @@ def _silu(z: ndarray, a: ndarray) -> None:
 
 
 def _silu_derivative(z: ndarray, d: ndarray) -> None:
+    # σ(z) (1 + z σ(-z)): 1 - σ(z) would be left with few digits where z is large.
     sigmoid = np.empty_like(z)
     _sigmoid(z, sigmoid)
-    np.subtract(1, sigmoid, out=d)
+    np.negative(z, out=d)
+    _sigmoid(d, d)
     d *= z
     d += 1
     d *= sigmoid
@@ -164,7 +166,8 @@ ACTIVATIONS: dict[str, Activation] = {
         forward=_elu,
         derivative=_elu_derivative,
         cuda_forward="z < T(0) ? expm1(z) : z",
-        cuda_derivative="a < T(0) ? a + T(1) : T(1)",
+        # Written so that NaN stays NaN.
+        cuda_derivative="a > T(0) ? T(1) : a + T(1)",
         initialisation="he",
     ),
     "gelu": Activation(
@@ -179,7 +182,8 @@ ACTIVATIONS: dict[str, Activation] = {
         forward=_silu,
         derivative=_silu_derivative,
         cuda_forward="z / (T(1) + exp(-z))",
-        cuda_derivative="(T(1) + z * (T(1) - T(1) / (T(1) + exp(-z)))) / (T(1) + exp(-z))",
+        # 1 / (1 + e^z) is 1 - sigmoid(z) with all its digits.
+        cuda_derivative="(T(1) + z / (T(1) + exp(z))) / (T(1) + exp(-z))",
         of_output=False,
         initialisation="he",
     ),
@@ -191,3 +195,15 @@ ACTIVATIONS: dict[str, Activation] = {
         initialisation="he",
     ),
 }
+
+
+def cuda_header() -> str:
+    """The table as the CUDA source sees it: a struct `<name>_activation` for each entry."""
+    return "\n".join(
+        f"struct {name}_activation {{\n"
+        f"    template <class T> static __device__ T forward(T z) {{ return {entry.cuda_forward}; }}\n"
+        f"    template <class T> static __device__ T derivative(T {'a' if entry.of_output else 'z'}) "
+        f"{{ return {entry.cuda_derivative}; }}\n"
+        f"}};"
+        for name, entry in ACTIVATIONS.items()
+    )

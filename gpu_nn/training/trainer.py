@@ -78,7 +78,8 @@ class Trainer:
         """
         if epochs < 0:
             raise ValueError(f"epochs={epochs}; expected a whole number ≥ 0")
-        with self.net.device.active():
+        # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
+        with self.net.device.active(), np.errstate(over="ignore", invalid="ignore"):
             self._x, self._y = self._entered("x", "y", x, y)
             n = len(self._x)
             self._weight = self._entered_weight(sample_weight, n)

@@ -10,7 +10,7 @@ _PRODUCT_ELEMENTS = 1 << 18
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a·b. a and b may be transposed views."""
-    np.matmul(a, b, out=out)
+    np.dot(a, b, out=out)  # the same BLAS call as matmul's, a microsecond sooner
 
 
 def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
@@ -23,7 +23,7 @@ def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 def column_sum(a: np.ndarray, out: np.ndarray) -> None:
     """out_j = Σ_r a_rj."""
-    np.matmul(scratch.ones(len(a), a.dtype), a, out=out)
+    np.dot(scratch.ones(len(a), a.dtype), a, out=out)
 
 
 def column_sum_add(a: np.ndarray, out: np.ndarray) -> None:

@@ -79,9 +79,12 @@ def all_finite(values: np.ndarray) -> bool:
     return math.isfinite(values.dot(values))
 
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
 def compute_dtype(dtype: np.dtype) -> np.dtype:
     """The type in which logits of `dtype` are computed: float32 for the half types, else their own."""
-    return np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
 
 
 def blocks(n: int, m: int) -> Iterator[slice]:
@@ -133,7 +136,7 @@ class RowState:
             lone, empty = self._settle_unusual_rows(second)
         e -= second[:, None]
         np.exp(e, out=e)
-        self.mass = e @ self.ones  # faster than a sum along the axis, and as deterministic
+        self.mass = e.dot(self.ones)  # faster than a sum along the axis, and as deterministic
         if self.unusual:
             self.mass[lone] = 1
         self.q *= self.mass
@@ -182,10 +185,10 @@ class RowState:
         depth, _ = self.array("work")
         np.subtract(self.maximum[:, None], z, out=depth, dtype=self.dtype)
         depth *= weight
-        total = depth @ self.ones
+        total = depth.dot(self.ones)
         if not all_finite(total):
             depth[np.broadcast_to(weight == 0, depth.shape)] = 0
-            total = depth @ self.ones
+            total = depth.dot(self.ones)
         return total
 
     def odds(self) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.numpy_kernels.rows import RowState, all_finite, blocks, compute_dtype
+from gpu_nn.kernels.numpy_kernels.small_batch import CLASSES, ELEMENTS, small_batch
 
 # Down to this many elements a block's log1p(o) are first multiplied together; log1p costs twenty multiplications.
 _LOG1P_ELEMENTS = 2048
@@ -50,7 +51,11 @@ def softmax_cross_entropy(
         cost = _IndexCost(m, dtype, complement_weight, class_weight, label_smoothing)
     else:
         cost = _OneHotCost(complement_weight)
+    plain = isinstance(cost, _OneHotCost) and row_scale is None and ignore_index is None and dtype != np.float64
     with np.errstate(all="ignore"):
+        if plain and 0 < z.size <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None:
+            if small_batch(z, y, loss, dz, complement_weight, scale):
+                return
         for block in blocks(n, m):
             target: Array = y[block]
             factor: Array = scale
@@ -73,7 +78,7 @@ def softmax_cross_entropy(
 def _legal(y: Array, m: int, ignore_index: int | None) -> tuple[Array, Array | None, Array | None]:
     """The labels with harmless ones in place of the unusable, which rows are out of range, and which are ignored."""
     unsigned: Array = y.view(np.uint64 if y.itemsize == 8 else np.uint32)
-    if ignore_index is None and unsigned.max(initial=0) < m:
+    if ignore_index is None and np.maximum.reduce(unsigned) < m:
         return y, None, None
     wrong = unsigned >= m
     ignored = None if ignore_index is None else y == ignore_index
@@ -151,7 +156,7 @@ class _OneHotCost:
         if self.complement_weight != 1:
             complement *= self.complement_weight
             odds *= self.complement_weight
-        return odds @ self.state.ones, complement
+        return odds.dot(self.state.ones), complement
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         """e -= A, but for column k."""
@@ -213,7 +218,7 @@ class _IndexCost:
         complement += hot_b * np.log1p(odds_label)
         odds *= self.cold_b
         flat_odds[self.label] = hot_b * odds_label
-        return odds @ state.ones, complement
+        return odds.dot(state.ones), complement
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         if self.smoothing:
@@ -243,7 +248,7 @@ class _DenseCost:
         self.a_k, self.b_k = flat_a[state.at_k], flat_b[state.at_k]
         flat_a[state.at_k] = 0
         flat_b[state.at_k] = 0
-        self.a_rest = a @ state.ones
+        self.a_rest = a.dot(state.ones)
         self.a_total = self.a_k + self.a_rest
 
     def depth(self, z: np.ndarray) -> Array:
@@ -258,7 +263,7 @@ class _DenseCost:
         np.log1p(odds, out=work)
         work *= self.b
         odds *= self.b
-        return odds @ self.state.ones, work @ self.state.ones
+        return odds.dot(self.state.ones), work.dot(self.state.ones)
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         e -= self.a
@@ -290,4 +295,4 @@ def _sum_log1p(state: RowState, odds: np.ndarray) -> np.ndarray:
             product[:, 0] += last * (1 + product[:, 0])
         group, width = product, half
         names.reverse()
-    return np.log1p(group) @ state.ones[:width]
+    return np.log1p(group).dot(state.ones[:width])

@@ -1,0 +1,118 @@
+import builtins
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpu_nn import device
+from gpu_nn.device import CPU, Device, resolve_device, why_no_cuda
+from gpu_nn.errors import DeviceError
+
+
+@pytest.fixture
+def cupy_with(monkeypatch):
+    """Puts a stand-in for CuPy in its place that finds so many GPUs."""
+
+    def cupy_with(gpus: int) -> ModuleType:
+        cupy = ModuleType("cupy")
+        runtime = SimpleNamespace(getDeviceCount=lambda: gpus)
+        cupy.cuda = SimpleNamespace(is_available=lambda: gpus > 0, runtime=runtime)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        return cupy
+
+    why_no_cuda.cache_clear()
+    yield cupy_with
+    why_no_cuda.cache_clear()
+
+
+def test_cpu_is_numpy():
+    assert resolve_device("cpu") == CPU == Device("cpu", np)
+    assert (CPU.kind, CPU.index, str(CPU)) == ("cpu", 0, "cpu")
+
+
+def test_a_device_is_itself():
+    assert resolve_device(CPU) is CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("cudo", "cuda"), ("gpu", "cuda"), ("GPU", "cuda"), ("CPU", "cpu"), ("cuda:", "cuda:1"), ("cuda:-1", "cuda:1")],
+)
+def test_an_unknown_device_is_a_value_error_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:1") as error:
+        resolve_device(name)
+    assert str(error.value).endswith(f"Did you mean {nearest!r}?")
+
+
+@pytest.mark.parametrize("name", ["", None, 0, "cuda:1:2", "cuda 1", "tpu:0"])
+def test_what_is_no_name_is_a_value_error(name):
+    with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:1"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
+def test_cuda_without_a_gpu_is_an_error_and_never_the_cpu(cupy_with, name):
+    cupy_with(0)
+    with pytest.raises(DeviceError, match="CuPy finds no NVIDIA GPU or driver: check nvidia-smi") as error:
+        resolve_device(name)
+    assert f"device={name!r}" in str(error.value)
+
+
+def test_auto_without_a_gpu_is_the_cpu_and_says_why(cupy_with):
+    cupy_with(0)
+    chosen = resolve_device("auto")
+    assert (chosen.name, chosen.xp) == ("cpu", np)
+    assert "CuPy finds no NVIDIA GPU" in str(chosen)
+
+
+def test_auto_with_gpus_is_the_first(cupy_with):
+    cupy = cupy_with(2)
+    chosen = resolve_device("auto")
+    assert (chosen.name, chosen.kind, chosen.index, chosen.xp) == ("cuda:0", "cuda", 0, cupy)
+    assert "auto" in str(chosen)
+
+
+def test_a_gpu_is_chosen_by_its_number(cupy_with):
+    cupy_with(2)
+    assert resolve_device("cuda").name == "cuda:0"
+    assert (resolve_device("cuda:1").index, str(resolve_device("cuda:1"))) == (1, "cuda:1")
+
+
+def test_a_number_beyond_the_gpus_is_an_error_that_says_how_many(cupy_with):
+    cupy_with(2)
+    with pytest.raises(DeviceError, match=r"device='cuda:2', but there are 2 GPUs: 'cuda:0' to 'cuda:1'"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'cupy'"), r"CuPy is not installed: pip install 'gpu_nn\[cuda12x\]'"),
+        (ImportError("libnvrtc.so: no such file\nmore"), r"cannot be imported \(libnvrtc\.so: no such file\)"),
+    ],
+)
+def test_a_cupy_that_is_absent_or_broken_is_told_apart(cupy_with, monkeypatch, error, reason):
+    original = builtins.__import__
+
+    def failing(name, *arguments, **options):
+        if name == "cupy":
+            raise error
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", failing)
+    with pytest.raises(DeviceError, match=reason):
+        resolve_device("cuda")
+
+
+def test_arrays_on_the_cpu_are_contiguous_and_not_copied_without_need():
+    array = np.arange(6.0).reshape(2, 3)
+    assert CPU.asarray(array) is array
+    assert CPU.to_host(array) is array
+    assert CPU.asarray(array.T).flags.c_contiguous
+    assert CPU.asarray([1, 2], np.float32).dtype == np.float32
+
+
+def test_nothing_of_cupy_is_needed_for_the_cpu(monkeypatch):
+    monkeypatch.setattr(device, "why_no_cuda", lambda: pytest.fail("asked for a GPU"))
+    assert resolve_device("cpu") is CPU
