@@ -40,8 +40,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             yield file  # type: ignore[misc]
-            file.flush()
-            os.fsync(file.fileno())
+            to_disk(file)  # type: ignore[arg-type]
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -49,6 +48,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def to_disk(file: BinaryIO) -> None:
+    """Returns when all that was written to the file is on the disk. Raises OSError when there is no room."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _umask() -> int:

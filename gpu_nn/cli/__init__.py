@@ -1,6 +1,7 @@
 """The command `gpu-nn`, = `python -m gpu_nn`: results on stdout, progress and one-line errors on stderr.
 
-Exit codes: 0 done, 2 usage, 3 data or files, 4 device, 5 training diverged, 130 interrupted.
+Exit codes: 0 done, 1 the reader of stdout has gone, 2 usage, 3 data or files, 4 device, 5 training diverged, 130
+interrupted.
 """
 
 import argparse
@@ -8,6 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+import numpy as np
 
 from gpu_nn import __version__
 from gpu_nn.cli import evaluate, info, predict, train
@@ -20,7 +23,7 @@ _COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "info": i
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(USAGE, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,15 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        # Numbers out of range show in the loss, which is checked; NumPy's warnings would only say it less well.
+        with np.errstate(all="ignore"):
+            options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone, as `| head` does; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
     except KeyboardInterrupt:
         return _failed(options, "interrupted", INTERRUPTED)
-    except (DataError, OSError) as error:
+    except DataError as error:
+        return _failed(options, error, DATA)
+    except OSError as error:
+        _give_up_stdout()
         return _failed(options, error, DATA)
     except DeviceError as error:
         return _failed(options, error, DEVICE)
@@ -60,7 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _give_up_stdout() -> None:
+    """Leave nothing there that Python would try to write again at its end, and fail to with lines of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _failed(options: argparse.Namespace, error: object, code: int) -> int:
-    line = " ".join(str(error).split())
-    print(f"gpu-nn {options.command}: {line}", file=sys.stderr)
+    print(f"gpu-nn {options.command}: {_one_line(error)}", file=sys.stderr)
     return code
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 
 from gpu_nn.data.sets import encoded, labelled
 from gpu_nn.errors import DataError
@@ -25,8 +26,10 @@ def run(options: argparse.Namespace) -> None:
     if x.shape[1] != net.n_inputs:
         raise DataError(f"{options.data} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
     classes = range(net.n_classes) if net.classes is None else net.classes
-    y = net.device.asarray(encoded(options.data, labels, list(classes)))
+    y = net.device.asarray(encoded(options.data, labels, classes))
     loss, accuracy = Trainer(net, SGD()).evaluate(net.prepare(x), y)
+    if not math.isfinite(loss):
+        raise DataError(f"the loss of {options.model} on {options.data} is {loss}: too large numbers for {net.dtype}")
     if options.json:
         print(json.dumps({"accuracy": accuracy, "loss": loss, "rows": len(x)}))
     else:

@@ -1,12 +1,13 @@
 """gpu-nn predict"""
 
 import argparse
+import csv
 import io
 import sys
-from pathlib import Path
 
 import numpy as np
 
+from gpu_nn.cli.arguments import file_name
 from gpu_nn.data import read_inputs
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load, whole_file
@@ -18,31 +19,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
     parser.add_argument("--data", required=True, metavar="FILE.npz|IDX", help="an array x, or images")
     parser.add_argument("--proba", action="store_true", help="probabilities, one column a class")
-    parser.add_argument("--out", metavar="FILE.csv|FILE.npy", help="write them there instead of to stdout")
+    out_help = "write them there instead of to stdout"
+    parser.add_argument("--out", type=file_name(".csv", ".npy"), metavar="FILE.csv|FILE.npy", help=out_help)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
 
 
 def run(options: argparse.Namespace) -> None:
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix not in (".csv", ".npy"):
-        raise ValueError(f"--out {out}; expected a name that ends in .csv or .npy")
     net = load(options.model, options.device)
     x = read_inputs(options.data)
     if x.shape[1] != net.n_inputs:
         raise DataError(f"{options.data} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
+    scores = net.device.to_host(net.predict_proba(x) if options.proba else net.forward(x))
+    finite = np.isfinite(scores).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise DataError(f"row {row} of {options.data} has no prediction: too large numbers for {net.dtype}")
     classes = np.asarray(range(net.n_classes) if net.classes is None else net.classes)
-    answer = net.device.to_host(net.predict_proba(x) if options.proba else net.predict(x))
-    values = answer if options.proba else classes[answer]
-    content = io.BytesIO()
-    if out is not None and out.suffix == ".npy":
-        np.save(content, values, allow_pickle=False)
-    elif options.proba:
-        header = ",".join(map(str, classes))
-        np.savetxt(content, values, fmt="%.9g", delimiter=",", header=header, comments="")
-    else:
-        np.savetxt(content, values, fmt="%s")
-    if out is None:
-        sys.stdout.write(content.getvalue().decode())
+    values = scores if options.proba else classes[scores.argmax(axis=1)]
+    if options.out is None:
+        _to_stdout(_text(values, classes))
         return
-    with whole_file(out) as file:
+    content = io.BytesIO()
+    if options.out.endswith(".npy"):
+        np.save(content, values, allow_pickle=False)
+    else:
+        content.write(_text(values, classes).encode())
+    with whole_file(options.out) as file:
         file.write(content.getvalue())
+
+
+def _to_stdout(text: str) -> None:
+    """All of it, or an error: with PYTHONUNBUFFERED Python drops what a full disk or a reader did not take at once."""
+    left = memoryview(text.encode(sys.stdout.encoding))
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+
+
+def _text(values: np.ndarray, classes: np.ndarray) -> str:
+    """A class a line; or probabilities, (n, classes), as CSV under a line with the classes."""
+    text = io.StringIO()
+    if values.ndim == 2:
+        csv.writer(text, lineterminator="\n").writerow(classes.tolist())
+        # Nine digits tell any two float32 apart.
+        np.savetxt(text, values, fmt="%.9g", delimiter=",")
+    else:
+        text.writelines(f"{value}\n" for value in values.tolist())
+    return text.getvalue()

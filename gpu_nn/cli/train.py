@@ -2,20 +2,27 @@
 
 import argparse
 import json
+import math
 import sys
+import tempfile
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from gpu_nn.cli.arguments import number, one_of, whole, widths
 from gpu_nn.data import DataSet, read, scaling
 from gpu_nn.device import resolve_device
-from gpu_nn.errors import DataError, unknown_name
+from gpu_nn.errors import DataError, TrainingDiverged
+from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import Dense, Dropout, Layer, Standardize
-from gpu_nn.model_file import save, whole_file
+from gpu_nn.model_file import save, to_disk, whole_file
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
 from gpu_nn.training import EpochRecord, Trainer
+
+_MODEL, _HISTORY = "model.safetensors", "history.json"
 
 HELP = "train a network; without arguments, on the handwritten digits that scikit-learn ships"
 
@@ -23,27 +30,33 @@ HELP = "train a network; without arguments, on the handwritten digits that sciki
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", metavar="FILE.npz|IDX-FOLDER", help="arrays x and y, or MNIST-like files; default: the digits")
-    add("--test-fraction", type=float, default=0.2, help="share of the rows to test on (default 0.2)")
-    add("--test-last", type=int, metavar="N", help="test on the last N rows instead")
-    add("--hidden", type=_widths, default=[256], metavar="256,128", help="widths of the hidden layers (default 256)")
-    add("--activation", default="relu", help="of the hidden layers (default relu)")
-    add("--dropout", type=float, default=0.0, help="rate after each hidden layer (default 0)")
-    add("--epochs", type=int, default=50, help="passes over the training rows (default 50)")
-    add("--batch-size", type=int, default=32, help="rows of an optimizer step (default 32)")
-    add("--optimizer", default="adam", help=f"{', '.join(OPTIMIZERS)} (default adam)")
-    add("--lr", type=float, help="learning rate (default 0.001, sgd 0.1)")
-    add("--weight-decay", type=float, help="default: the optimizer's")
-    add("--max-norm", type=float, help="longest gradient of a step")
-    add("--label-smoothing", type=float, default=0.0)
-    add("--complement-weight", type=float, default=1.0, help="weight of the ln(1-p) terms; 0 is the everyday loss")
-    add("--seed", type=int, default=0)
+    share = number(0, 1, above=True, below=True)
+    add("--test-fraction", type=share, default=0.2, help="share of the rows to test on (default 0.2)")
+    add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
+    add("--hidden", type=widths, default=[256], metavar="256,128", help="widths of the hidden layers (default 256)")
+    add("--activation", type=one_of(ACTIVATIONS), default="relu", help="of the hidden layers (default relu)")
+    add("--dropout", type=number(0, 1, below=True), default=0.0, help="rate after each hidden layer (default 0)")
+    add("--epochs", type=whole(0), default=50, help="passes over the training rows (default 50)")
+    add("--batch-size", type=whole(1), default=32, help="rows of an optimizer step (default 32)")
+    add("--optimizer", type=one_of(OPTIMIZERS), default="adam", help=f"{', '.join(OPTIMIZERS)} (default adam)")
+    add("--lr", type=number(0), help="learning rate (default 0.001, sgd 0.1)")
+    add("--weight-decay", type=number(0), help="default: the optimizer's")
+    add("--max-norm", type=number(0, above=True), help="longest gradient of a step")
+    add("--label-smoothing", type=number(0, 1), default=0.0)
+    add("--complement-weight", type=number(0), default=1.0, help="weight of the ln(1-p) terms; 0 is the everyday loss")
+    add("--seed", type=whole(0, 2**32 - 1), default=0)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
-    add("--dtype", default="float32", help=f"{', '.join(DTYPES)} (default float32)")
+    add("--dtype", type=one_of(DTYPES), default="float32", help=f"{', '.join(DTYPES)} (default float32)")
     add("--out", metavar="FOLDER", help="write model.safetensors and history.json there")
     add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
+    with _output(options.out) as folder:
+        _train(options, folder)
+
+
+def _train(options: argparse.Namespace, folder: Path | None) -> None:
     device = resolve_device(options.device)
     optimizer = _optimizer(options)
     layers: list[Layer] = [Standardize()]
@@ -51,7 +64,6 @@ def run(options: argparse.Namespace) -> None:
         layers.append(Dense(width, options.activation))
         if options.dropout:
             layers.append(Dropout(options.dropout))
-    folder = None if options.out is None else _writable(Path(options.out))
     data = read(options.data, options.test_fraction, options.test_last, options.seed)
     net = Network(
         [*layers, Dense(len(data.classes))],
@@ -72,16 +84,19 @@ def run(options: argparse.Namespace) -> None:
         trainer.fit(data.x, data.y, epochs=options.epochs)
     seconds = time.perf_counter() - began
     loss, accuracy = trainer.evaluate(net.prepare(data.x_test), net.device.asarray(data.y_test))
+    if not math.isfinite(loss):
+        # The last step can do this: the training has met no row since.
+        raise TrainingDiverged(optimizer.steps, loss)
     if folder is not None:
-        save(net, folder / "model.safetensors")
-        with whole_file(folder / "history.json") as file:
+        with whole_file(folder / _HISTORY) as file:
             file.write(trainer.history.to_json().encode())
+            # There is room for it before the model is written: neither comes without the other.
+            to_disk(file)
+            save(net, folder / _MODEL)
     _report(options, device.name, accuracy, loss, len(data.x_test), seconds, folder)
 
 
 def _optimizer(options: argparse.Namespace) -> Optimizer:
-    if options.optimizer not in OPTIMIZERS:
-        raise unknown_name("--optimizer", options.optimizer, OPTIMIZERS)
     chosen: dict[str, Any] = {"max_norm": options.max_norm}
     chosen["lr"] = options.lr if options.lr is not None else (0.1 if options.optimizer == "sgd" else 0.001)
     if options.weight_decay is not None:
@@ -91,23 +106,36 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
     return OPTIMIZERS[options.optimizer](**chosen)
 
 
-def _widths(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 256,128") from None
+@contextmanager
+def _output(path: str | None) -> Iterator[Path | None]:
+    """The folder --out, made if need be and proved to be writable before any work is done.
 
-
-def _writable(folder: Path) -> Path:
-    """The folder, made if need be and proved to be writable before any work is done."""
+    What was made is taken away again when the work fails.
+    """
+    if path is None:
+        yield None
+        return
+    folder = Path(path)
+    made: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise DataError(f"--out {folder} cannot be written: {error.strerror}") from None
-    return folder
+        try:
+            for place in (*reversed(folder.parents), folder):
+                if not place.exists():
+                    place.mkdir()
+                    made.append(place)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise DataError(f"--out {folder} cannot be written: {error.strerror}; choose another folder") from None
+        for name in (_MODEL, _HISTORY):
+            if (folder / name).is_dir():
+                raise DataError(f"--out {folder} cannot be written: it holds a folder named {name}")
+        yield folder
+    except BaseException:
+        for place in reversed(made):
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def _trainer(
@@ -154,13 +182,13 @@ def _report(
             "epochs": options.epochs,
             "seconds": round(seconds, 3),
             "device": device,
-            "model": None if folder is None else str(folder / "model.safetensors"),
+            "model": None if folder is None else str(folder / _MODEL),
         }
         print(json.dumps(result))
         return
     print(f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}")
     if folder is not None:
-        print(f"model: {folder / 'model.safetensors'}")
+        print(f"model: {folder / _MODEL}")
 
 
 def _say(line: str) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.data.digits import digits
-from gpu_nn.data.idx import read_idx, read_idx_folder
+from gpu_nn.data.idx import read_idx, read_idx_folder, read_idx_images
 from gpu_nn.data.npz import read_npz
 from gpu_nn.errors import DataError
+
+# Inputs and their scale stay below this, so that float32, which ends at 3e38, has room for what is computed from them.
+_LARGEST = 1e30
+
+# Up to here every whole number is a float64 of its own.
+_LARGEST_WHOLE = 2**53
 
 
 @dataclass
@@ -29,12 +35,12 @@ def read(source: str | None, test_fraction: float = 0.2, test_last: int | None =
     A test part that the source names (x_test, y_test; t10k beside train) is taken. Else the last `test_last` rows are
     the test part, or, when that is None, a random `test_fraction` with the classes in equal shares.
     """
-    name = source or "digits"
+    name = "digits" if source is None else source
     parts = _parts(source)
     x, y = parts[0]
-    classes, y = np.unique(_labels(name, y), return_inverse=True)
+    classes, y = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise DataError(f"{name} has 1 class, {classes[0]!r}; a classifier needs at least 2")
+        raise DataError(f"{name} has 1 class, {classes[0]}; a classifier needs at least 2")
     if len(parts) == 1:
         return DataSet(*split(name, x, y, test_fraction, test_last, seed), classes)
     x_test, y_test = parts[1]
@@ -49,7 +55,7 @@ def split(
     """x, y, x_test, y_test."""
     if test_last is not None:
         if not 0 < test_last < len(x):
-            raise DataError(f"{name} has {len(x)} rows; the last {test_last} cannot be its test part")
+            raise DataError(f"{name} has {len(x)} rows; its test part cannot be the last {test_last}: choose fewer")
         return x[:-test_last], y[:-test_last], x[-test_last:], y[-test_last:]
     from sklearn.model_selection import train_test_split
 
@@ -67,30 +73,31 @@ def read_inputs(source: str) -> np.ndarray:
     """x of an npz file, or the images of an IDX file or folder, all of them: for prediction, without labels."""
     path = Path(source)
     if path.is_dir():
-        return np.concatenate([x for x, _ in read_idx_folder(path).values()])
+        parts = [_inputs(source, f"{name} images", images) for name, images in read_idx_images(path).items()]
+        if len({x.shape[1] for x in parts}) > 1:
+            raise DataError(f"{source} holds images of several sizes; name one of its files")
+        return np.concatenate(parts)
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if "x" not in arrays:
-            raise DataError(f"{source} has no array x")
-        return _inputs(source, arrays["x"])
-    return _inputs(source, _idx_rows(path))
+            raise DataError(f"{source} has no array x; it holds {', '.join(arrays) or 'none of x, y, x_test, y_test'}")
+        return _inputs(source, "x", arrays["x"])
+    return _inputs(source, "its array", read_idx(path))
 
 
 def labelled(source: str | None) -> tuple[np.ndarray, np.ndarray]:
     """x and labels as they stand: of the test part where the source has one, else of all."""
-    x, y = _parts(source)[-1]
-    return x, _labels(source or "digits", y)
+    return _parts(source)[-1]
 
 
 def encoded(name: str, labels: np.ndarray, classes: Any) -> np.ndarray:
     """Labels as indices into `classes`. Raises DataError for one that is not there."""
-    labels = _labels(name, labels)
     index = {value: i for i, value in enumerate(np.asarray(classes).tolist())}
     found = [index.get(value, -1) for value in labels.tolist()]
     if -1 in found:
         at = found.index(-1)
-        known = ", ".join(map(str, list(index)[:10]))
-        raise DataError(f"{name}: label {labels[at]!s} at row {at} is not a class of the model: {known} …")
+        known = ", ".join(map(str, list(index)[:10])) + (" …" if len(index) > 10 else "")
+        raise DataError(f"{name}: label {labels[at]} at row {at} is not a class of the model: {known}")
     return np.array(found, np.int64)
 
 
@@ -105,7 +112,7 @@ def scaling(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
-    return scaler.mean_, 1 / scaler.scale_
+    return scaler.mean_, np.minimum(1 / scaler.scale_, _LARGEST)
 
 
 def _parts(source: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -114,7 +121,10 @@ def _parts(source: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
         return [digits()]
     path = Path(source)
     if path.is_dir():
-        pairs = read_idx_folder(path)
+        pairs = {
+            name: (_inputs(source, f"{name} images", x), _labels(source, f"{name} labels", y))
+            for name, (x, y) in read_idx_folder(path).items()
+        }
         if len(pairs) == 1:
             return list(pairs.values())
         if pairs.keys() != {"train", "t10k"}:
@@ -133,39 +143,48 @@ def _parts(source: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
         if x is None or y is None:
             found = ", ".join(sorted(arrays)) or "neither"
             raise DataError(f"{source} must hold the arrays x{suffix} and y{suffix}; it holds {found}")
-        x = _inputs(source, x)
+        x = _inputs(source, f"x{suffix}", x)
         if y.shape != (len(x),):
-            raise DataError(
-                f"{source}: y{suffix} has shape {y.shape}; expected ({len(x)},), one label for each row of x"
-            )
-        parts.append((x, y))
+            expected = f"({len(x)},), one label for each row of x{suffix}"
+            raise DataError(f"{source}: y{suffix} has shape {y.shape}; expected {expected}")
+        parts.append((x, _labels(source, f"y{suffix}", y)))
     return parts
 
 
-def _inputs(name: str, x: np.ndarray) -> np.ndarray:
+def _inputs(source: str, what: str, x: np.ndarray) -> np.ndarray:
+    """`x` as finite numbers, (n, inputs)."""
     if x.ndim < 2 or not x.size:
-        raise DataError(f"{name}: x has shape {x.shape}; expected rows of inputs, at least one")
+        raise DataError(f"{source}: {what} has shape {x.shape}; expected rows of inputs, at least one")
     if x.dtype.kind not in "fiub":
-        raise DataError(f"{name}: x is of {x.dtype}; expected numbers")
+        raise DataError(f"{source}: {what} is of {x.dtype}; expected numbers")
     x = x.reshape(len(x), -1)
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise DataError(f"{name}: x[{row}, {column}] is {x[row, column]}; expected finite numbers")
+    if x.dtype.kind == "f":
+        good = np.abs(x) <= _up_to(_LARGEST, x.dtype)
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            expected = f"finite numbers up to {_LARGEST:g} in size: impute, drop or rescale them"
+            raise DataError(f"{source}: {what}[{row}, {column}] is {x[row, column]}; expected {expected}")
     return x
 
 
-def _labels(name: str, y: np.ndarray) -> np.ndarray:
+def _labels(source: str, what: str, y: np.ndarray) -> np.ndarray:
+    """`y` as whole numbers or text."""
     if y.dtype.kind == "f":
-        whole = np.isfinite(y) & (y == np.floor(y))
+        whole = (y == np.floor(y)) & (np.abs(y) <= _up_to(_LARGEST_WHOLE, y.dtype))
         if not whole.all():
             at = int(np.argmin(whole))
-            raise DataError(f"{name}: y[{at}] = {y[at]} is not a class; expected whole numbers or names")
+            raise DataError(f"{source}: {what}[{at}] is {y[at]}, not a class; expected whole numbers or names")
         return y.astype(np.int64)
-    if y.dtype.kind not in "iubUS":
-        raise DataError(f"{name}: y is of {y.dtype}; expected whole numbers or names")
+    if y.dtype.kind == "S":
+        try:
+            return np.char.decode(y, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source}: {what} holds bytes that are not UTF-8 text: {error}") from None
+    if y.dtype.kind not in "iubU":
+        raise DataError(f"{source}: {what} is of {y.dtype}; expected whole numbers or names")
     return y
 
 
-def _idx_rows(path: Path) -> np.ndarray:
-    array = read_idx(path)
-    return array.reshape(len(array), -1) if array.ndim > 1 else array
+def _up_to(bound: float, dtype: np.dtype) -> float:
+    """`bound`, or what comes before infinity in a type that does not reach it."""
+    return min(bound, float(np.finfo(dtype).max))

@@ -1,0 +1,78 @@
+"""Kinds of values on the command line. Each refuses a wrong value before any work is done, saying what it expected."""
+
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable
+
+from gpu_nn.errors import not_one_of
+
+# The kernels count columns in 32 bits.
+_WIDEST = 2**31 - 1
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A whole number from low to high, both included."""
+    bounds = f"≥ {low}" if high is None else f"from {low} to {high}"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise ArgumentTypeError(f"{text!r}; expected a whole number {bounds}")
+        return value
+
+    return read
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Callable[[str], float]:
+    """A finite number from low to high; above, below: low, high itself is left out."""
+    bounds = f"above {low:g}" if above else f"≥ {low:g}"
+    if high < math.inf:
+        bounds += f" and below {high:g}" if below else f" and ≤ {high:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        within = (low < value if above else low <= value) and (value < high if below else value <= high)
+        if not (within and math.isfinite(value)):
+            raise ArgumentTypeError(f"{text!r}; expected a finite number {bounds}")
+        return value
+
+    return read
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """One of the names; the error names the nearest."""
+    known = tuple(names)
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise ArgumentTypeError(not_one_of(text, known))
+        return text
+
+    return read
+
+
+def widths(text: str) -> list[int]:
+    """Whole numbers such as 256,128; none for an empty text."""
+    width = whole(1, _WIDEST)
+    try:
+        return [width(part) for part in text.split(",")] if text.strip() else []
+    except ArgumentTypeError:
+        expected = f"whole numbers from 1 to {_WIDEST}, such as 256,128"
+        raise ArgumentTypeError(f"{text!r}; expected {expected}") from None
+
+
+def file_name(*suffixes: str) -> Callable[[str], str]:
+    """A file's name that ends in one of the suffixes."""
+
+    def read(text: str) -> str:
+        if not text.endswith(suffixes):
+            raise ArgumentTypeError(f"{text!r}; expected a name that ends in {' or '.join(suffixes)}")
+        return text
+
+    return read

@@ -1,0 +1,51 @@
+import json
+import platform
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import gpu_nn
+from gpu_nn import device
+from gpu_nn.cli import info
+
+
+@pytest.fixture
+def without_gpu(no_gpu, monkeypatch):
+    monkeypatch.setattr(info, "why_no_cuda", device.why_no_cuda)
+
+
+def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
+    done = command("info")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == f"gpu_nn {gpu_nn.__version__}, Python {platform.python_version()}"
+    assert f"numpy {np.__version__}" in lines
+    assert lines[-1] == "auto chooses cpu (auto: CuPy finds no NVIDIA GPU)"
+
+
+def test_json_says_the_same(command, without_gpu):
+    facts = json.loads(command("info", "--json").out)
+    assert facts["gpu_nn"] == gpu_nn.__version__
+    assert facts["packages"]["numpy"] == np.__version__
+    assert facts["gpus"] == []
+    assert facts["auto"].startswith("cpu")
+
+
+def test_a_package_that_is_not_there_is_said_to_be_missing(command, without_gpu, monkeypatch):
+    monkeypatch.setattr(info, "_PACKAGES", ("no-such-package-as-this",))
+    assert "no-such-package-as-this not installed\n" in command("info").out
+    assert json.loads(command("info", "--json").out)["packages"] == {"no-such-package-as-this": None}
+
+
+def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
+    properties = {"name": b"H200", "totalGlobalMem": 139 * 2**30, "major": 9, "minor": 0}
+    runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDeviceProperties=lambda _: properties)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for module in (device, info):
+        monkeypatch.setattr(module, "why_no_cuda", lambda: "")
+    out = command("info").out
+    assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out
+    assert "auto chooses cuda:0" in out

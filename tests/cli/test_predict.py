@@ -1,0 +1,148 @@
+import csv
+import io
+import os
+
+import numpy as np
+import pytest
+
+from gpu_nn import load, save
+from tests.cli.conftest import CLASSES
+from tests.data.files import idx_bytes, live_pickle
+
+CPU = ("--device", "cpu")
+
+
+def test_each_row_has_the_name_of_its_class_on_a_line(command, model, data, arrays):
+    done = command("predict", model, "--data", data, *CPU)
+    net = load(model, "cpu")
+    assert done.err == ""
+    assert done.out.splitlines() == [net.classes[i] for i in net.predict(arrays["x"])]
+    assert set(done.out.splitlines()) == set(CLASSES)
+
+
+def test_probabilities_are_csv_with_the_classes_on_top(command, model, data, arrays):
+    done = command("predict", model, "--data", data, "--proba", *CPU)
+    rows = list(csv.reader(io.StringIO(done.out)))
+    assert rows[0] == CLASSES
+    # Nine digits are all of a float32.
+    np.testing.assert_array_equal(np.array(rows[1:], np.float32), load(model, "cpu").predict_proba(arrays["x"]))
+
+
+def test_a_model_without_names_gives_numbers(command, model, data, arrays, tmp_path):
+    net = load(model, "cpu")
+    net.classes = None
+    save(net, tmp_path / "m")
+    done = command("predict", tmp_path / "m", "--data", data, *CPU)
+    assert [int(line) for line in done.out.splitlines()] == net.predict(arrays["x"]).tolist()
+
+
+@pytest.mark.parametrize("proba", [(), ("--proba",)])
+def test_a_csv_file_holds_what_stdout_would(command, model, data, tmp_path, proba):
+    shown = command("predict", model, "--data", data, *proba, *CPU).out
+    done = command("predict", model, "--data", data, *proba, *CPU, "--out", tmp_path / "a.csv")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (tmp_path / "a.csv").read_text("utf-8") == shown
+
+
+def test_an_npy_file_holds_the_arrays(command, model, data, arrays, tmp_path):
+    net = load(model, "cpu")
+    command("predict", model, "--data", data, "--proba", *CPU, "--out", tmp_path / "p.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), net.predict_proba(arrays["x"]))
+    command("predict", model, "--data", data, *CPU, "--out", tmp_path / "c.npy")
+    assert np.load(tmp_path / "c.npy").tolist() == [net.classes[i] for i in net.predict(arrays["x"])]
+
+
+def test_images_are_predicted_without_labels(command, model, arrays, tmp_path):
+    images = arrays["x"].astype(np.float32)
+    (tmp_path / "a-images-idx2").write_bytes(idx_bytes(images))
+    one = command("predict", model, "--data", tmp_path / "a-images-idx2", *CPU)
+    assert one.out.splitlines() == [load(model, "cpu").classes[i] for i in load(model, "cpu").predict(images)]
+    assert command("predict", model, "--data", tmp_path, *CPU).out == one.out
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((3, 4)), "has 4 columns; the model was trained on 5"),
+        (np.ones((0, 5)), "x has shape (0, 5); expected rows of inputs, at least one"),
+        (np.ones(5), "x has shape (5,)"),
+        (np.full((3, 5), np.nan), "x[0, 0] is nan; expected finite numbers"),
+        (np.full((3, 5), "a"), "expected numbers"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(refused, model, tmp_path, x, message):
+    np.savez(tmp_path / "a.npz", x=x)
+    assert message in refused(3, "predict", model, "--data", tmp_path / "a.npz", *CPU, "--out", tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone", None, "gone does not exist"),
+        ("gone.npz", None, "gone.npz does not exist"),
+        ("a.png", b"\x89PNG\r\n", "is not an IDX file: it begins with 89 50 4e 47"),
+        ("a", b"", "is not an IDX file"),
+        ("a", idx_bytes(np.ones((3, 5), np.uint8))[:-1], "says 3×5, 15 bytes, but holds 14; it is not whole"),
+        ("a", idx_bytes(np.ones((3, 5), np.uint8), (2**32 - 1, 2**32 - 1)), "cannot hold more than"),
+        ("a.npz", b"PK", "is not an npz file"),
+    ],
+)
+def test_files_that_are_no_inputs_are_refused(refused, model, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert message in refused(3, "predict", model, "--data", tmp_path / name, *CPU)
+
+
+def test_a_pickle_is_neither_model_nor_data(refused, model, data, tmp_path):
+    sign = tmp_path / "sign"
+    (tmp_path / "a").write_bytes(live_pickle(sign))
+    (tmp_path / "a.npz").write_bytes(live_pickle(sign))
+    refused(3, "predict", tmp_path / "a", "--data", data, *CPU)
+    refused(3, "predict", model, "--data", tmp_path / "a", *CPU)
+    refused(3, "predict", model, "--data", tmp_path / "a.npz", *CPU)
+    assert not sign.exists()
+
+
+def test_a_row_without_a_finite_score_is_named_and_not_guessed(refused, model, arrays, tmp_path):
+    net = load(model, "cpu")
+    net.state["0.scale"][...] = 1e38
+    save(net, tmp_path / "m")
+    x = arrays["x"].copy()
+    x[:] = net.state["0.shift"]
+    x[4] = 1e20
+    np.savez(tmp_path / "a.npz", x=x)
+    for proba in ((), ("--proba",)):
+        line = refused(3, "predict", tmp_path / "m", "--data", tmp_path / "a.npz", *proba, *CPU)
+        assert "row 4 of" in line
+
+
+def test_an_out_that_cannot_be_written_is_named(refused, model, data, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "a.npy").mkdir()
+    for out, reason in (("file/a.csv", "Not a directory"), ("a.npy", "Is a directory"), ("gone/a.csv", "No such file")):
+        line = refused(3, "predict", model, "--data", data, *CPU, "--out", tmp_path / out)
+        assert f"cannot write {tmp_path / out}: {reason}" in line
+
+
+def test_a_write_that_stops_half_way_leaves_the_old_file(command, model, data, tmp_path, monkeypatch):
+    command("predict", model, "--data", data, *CPU, "--out", tmp_path / "a.csv")
+    before = (tmp_path / "a.csv").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+    done = command("predict", model, "--data", data, "--proba", *CPU, "--out", tmp_path / "a.csv")
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert (tmp_path / "a.csv").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_an_out_of_another_kind_is_wrong_usage(refused, model, data, tmp_path):
+    line = refused(2, "predict", model, "--data", data, *CPU, "--out", tmp_path / "a.txt")
+    assert "argument --out: " in line
+    assert "expected a name that ends in .csv or .npy" in line
+
+
+def test_cuda_without_a_gpu_is_code_4(refused, no_gpu, model, data):
+    assert "device='cuda', but" in refused(4, "predict", model, "--data", data, "--device", "cuda")
