@@ -6,7 +6,8 @@ needed.
 
 import ctypes
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,19 +74,31 @@ def compile_kernels(
 
     Raises CompilationError. Other threads run meanwhile: ctypes lets go of Python's lock.
     """
+    flags = (*options, f"-arch=sm_{architecture}", "--ptxas-options=-v")
+    with _compiled(code, names, flags) as program:
+        log = _text(program, "ProgramLog")
+        found = {match["name"]: _resources(match[0]) for match in _ENTRY.finditer(log)}
+        return {name: found[_lowered(program, name)] for name in names}
+
+
+def ptx(code: str, name: str, architecture: int, options: Sequence[str] = ()) -> str:
+    """The PTX of one name expression, as the compiler hands it to ptxas."""
+    with _compiled(code, [name], (*options, f"-arch=compute_{architecture}")) as program:
+        return _text(program, "PTX")
+
+
+@contextmanager
+def _compiled(code: str, names: Sequence[str], flags: Sequence[str]) -> Iterator[ctypes.c_void_p]:
     library, program = _library(), ctypes.c_void_p()
-    flags = [*options, f"-arch=sm_{architecture}", "--ptxas-options=-v", f"-I{include_folder()}"]
+    flags = [*flags, f"-I{include_folder()}"]
     _check(library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"module.cu", 0, None, None))
     try:
         for name in names:
             _check(library.nvrtcAddNameExpression(program, name.encode()))
         encoded = (ctypes.c_char_p * len(flags))(*(flag.encode() for flag in flags))
-        status = library.nvrtcCompileProgram(program, len(flags), encoded)
-        log = _text(program, library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog)
-        if status:
-            raise CompilationError(f"sm_{architecture}, {', '.join(flags)}:\n{log}")
-        found = {match["name"]: _resources(match[0]) for match in _ENTRY.finditer(log)}
-        return {name: found[_lowered(program, name)] for name in names}
+        if library.nvrtcCompileProgram(program, len(flags), encoded):
+            raise CompilationError(f"{', '.join(flags)}:\n{_text(program, 'ProgramLog')}")
+        yield program
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -109,11 +122,11 @@ def _lowered(program: ctypes.c_void_p, name: str) -> str:
     return lowered.value.decode()
 
 
-def _text(program: ctypes.c_void_p, size_of: Callable[..., int], get: Callable[..., int]) -> str:
-    size = ctypes.c_size_t()
-    _check(size_of(program, ctypes.byref(size)))
+def _text(program: ctypes.c_void_p, what: str) -> str:
+    library, size = _library(), ctypes.c_size_t()
+    _check(getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     text = ctypes.create_string_buffer(size.value)
-    _check(get(program, text))
+    _check(getattr(library, f"nvrtcGet{what}")(program, text))
     return text.value.decode()
 
 

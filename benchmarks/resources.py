@@ -138,7 +138,9 @@ class Table:
         text = readme.partition(_OPENING)[2].partition(_CLOSING)[0]
         lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
         cells = {
-            f"{operation} | {kernel}": {column: cell for column, cell in zip(lines[0][2:], row, strict=True) if cell != "—"}
+            f"{operation} | {kernel}": {
+                column: cell for column, cell in zip(lines[0][2:], row, strict=True) if cell != "—"
+            }
             for operation, kernel, *row in lines[2:]
         }
         return Table(cells, dict(re.findall(r"<!-- of (\w+) ([0-9a-f]{16}) -->", text)))
@@ -146,6 +148,8 @@ class Table:
     def text(self) -> str:
         columns = [f"sm_{architecture}" for architecture in ARCHITECTURES]
         lines = [
+            f"NVRTC {nvrtc.version()}.",
+            "",
             *(f"<!-- of {operation} {made_of} -->" for operation, made_of in sorted(self.digests.items())),
             "",
             f"| file | kernel | {' | '.join(columns)} |",
@@ -165,12 +169,15 @@ class Table:
 
 def main() -> None:
     for operation in OPERATIONS:
-        readme = README.read_text(encoding="utf-8")
-        table, current = Table.read(readme), digest(operation)
-        if table.digests.get(operation) == current:
+        current = digest(operation)
+        if Table.read(README.read_text(encoding="utf-8")).digests.get(operation) == current:
             continue
-        print(f"{operation}: {len(instances([operation], ARCHITECTURES))} kernels", file=sys.stderr, flush=True)
-        made = rows(measure(instances([operation], ARCHITECTURES)))
+        wanted = instances([operation], ARCHITECTURES)
+        print(f"{operation}: {len(wanted)} kernels", file=sys.stderr, flush=True)
+        made = rows(measure(wanted))
+        # Read again, for it took minutes.
+        readme = README.read_text(encoding="utf-8")
+        table = Table.read(readme)
         kept = {row: cells for row, cells in table.cells.items() if row.partition(" | ")[0] != operation}
         table = Table(kept | made, {**table.digests, operation: current})
         README.write_text(table.put_into(readme), encoding="utf-8")

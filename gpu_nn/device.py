@@ -4,9 +4,9 @@ A `Device` hands down the array module (`xp`: NumPy or CuPy). Which kernels belo
 """
 
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -56,19 +56,45 @@ class Device:
 CPU = Device("cpu", np)
 
 
-@cache
-def why_no_cuda() -> str:
-    """The reason why no GPU can be used, with its cure; empty when one can."""
+# Takes the place of CuPy where it is not None: the tests' emulated device.
+stand_in: Any = None
+
+
+def cupy_module() -> Any:
+    """CuPy, or what stands in for it. Raises DeviceError, with the cure, where it cannot be imported."""
+    if stand_in is not None:
+        return stand_in
     try:
         import cupy
     except ModuleNotFoundError:
-        return "CuPy is not installed: pip install 'gpu_nn[cuda12x]', or [cuda13x] for drivers from 580 on"
+        cure = "pip install 'gpu_nn[cuda12x]', or [cuda13x] for drivers from 580 on"
+        raise DeviceError(f"CuPy is not installed: {cure}") from None
     except ImportError as error:
         reason = next(iter(str(error).split("\n")))
-        return f"CuPy is installed but cannot be imported ({reason}): install it anew with pip"
-    if not cupy.cuda.is_available():
+        raise DeviceError(f"CuPy is installed but cannot be imported ({reason}): install it anew with pip") from None
+    return cupy
+
+
+def why_no_cuda() -> str:
+    """The reason why no GPU can be used, with its cure; empty when one can."""
+    try:
+        available = cupy_module().cuda.is_available()
+    except DeviceError as error:
+        return str(error)
+    if not available:
         return "CuPy finds no NVIDIA GPU or driver: check nvidia-smi, and in a container pass --gpus all"
     return ""
+
+
+def device_of(array: Array) -> Device | None:
+    """The device on which `array` lives; None for what is neither a NumPy nor a CuPy array."""
+    if isinstance(array, np.ndarray):
+        return CPU
+    # An array of CuPy exists only where CuPy has been imported.
+    cupy = stand_in or sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return Device(f"cuda:{array.device.id}", cupy)
+    return None
 
 
 def resolve_device(name: "str | Device" = "auto") -> Device:
@@ -91,10 +117,9 @@ def resolve_device(name: "str | Device" = "auto") -> Device:
         return Device("cpu", np, f"auto: {problem}")
     if problem:
         raise DeviceError(f"device={name!r}, but {problem}. device='cpu' or 'auto' runs without a GPU")
-    import cupy
-
+    cupy = cupy_module()
     count = cupy.cuda.runtime.getDeviceCount()
     index = int(match[1] or 0) if match else 0
     if index >= count:
-        raise DeviceError(f"device={name!r}, but there are {count} GPUs: 'cuda:0' to 'cuda:{count - 1}'")
+        raise DeviceError(f"device={name!r}, but the GPUs here are 'cuda:0' to 'cuda:{count - 1}'")
     return Device(f"cuda:{index}", cupy, "auto: the first GPU that CuPy finds" if name == "auto" else "")

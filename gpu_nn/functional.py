@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.cost import Cost, check_reduction, class_indices, row_scale, targets, weights
-from gpu_nn.device import Array, Device
-from gpu_nn.kernels import device_of, kernels_for
+from gpu_nn.device import Array, Device, device_of
+from gpu_nn.kernels import kernels_for
 
 # linear_softmax_cross_entropy_with_grad holds about this many logits at a time on the CPU.
 _CHUNK_LOGITS = 1 << 22

@@ -18,9 +18,7 @@ array of one element on the device, so that a captured CUDA graph sees its new v
 
 from types import ModuleType
 
-import numpy as np
-
-from gpu_nn.device import CPU, Array, Device
+from gpu_nn.device import Device
 
 
 def kernels_for(device: Device) -> ModuleType:
@@ -32,14 +30,3 @@ def kernels_for(device: Device) -> ModuleType:
     from gpu_nn.kernels import cuda_kernels
 
     return cuda_kernels
-
-
-def device_of(array: Array) -> Device | None:
-    """The device on which `array` lives; None for what is neither a NumPy nor a CuPy array."""
-    if isinstance(array, np.ndarray):
-        return CPU
-    if type(array).__module__.partition(".")[0] == "cupy":
-        import cupy
-
-        return Device(f"cuda:{array.device.id}", cupy)
-    return None

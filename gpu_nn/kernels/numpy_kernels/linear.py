@@ -8,6 +8,10 @@ from gpu_nn.kernels.numpy_kernels.rows import scratch
 _PRODUCT_ELEMENTS = 1 << 18
 
 
+# BLAS adds a column up one by one; sums of this many rows keep the digits of float32.
+_ROWS_OF_A_SUM = 4096
+
+
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a·b. a and b may be transposed views."""
     np.dot(a, b, out=out)  # the same BLAS call as matmul's, a microsecond sooner
@@ -23,7 +27,10 @@ def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 def column_sum(a: np.ndarray, out: np.ndarray) -> None:
     """out_j = Σ_r a_rj."""
-    np.dot(scratch.ones(len(a), a.dtype), a, out=out)
+    n = len(a)
+    np.dot(scratch.ones(min(n, _ROWS_OF_A_SUM), a.dtype), a[:_ROWS_OF_A_SUM], out=out)
+    for start in range(_ROWS_OF_A_SUM, n, _ROWS_OF_A_SUM):
+        column_sum_add(a[start : start + _ROWS_OF_A_SUM], out)
 
 
 def column_sum_add(a: np.ndarray, out: np.ndarray) -> None:

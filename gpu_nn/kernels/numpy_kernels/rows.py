@@ -23,6 +23,7 @@ BLOCK_ELEMENTS = 1 << 16
 CLASS_MAJOR_LIMIT = 64
 
 _ARGMAX_ROWS = 512
+_SUMMED_ONE_BY_ONE = 32
 _BYTE = np.dtype(np.uint8)
 
 
@@ -136,7 +137,7 @@ class RowState:
             lone, empty = self._settle_unusual_rows(second)
         e -= second[:, None]
         np.exp(e, out=e)
-        self.mass = e.dot(self.ones)  # faster than a sum along the axis, and as deterministic
+        self.mass = self.sum(e)
         if self.unusual:
             self.mass[lone] = 1
         self.q *= self.mass
@@ -180,15 +181,32 @@ class RowState:
             return column * self.rows + self.row_numbers
         return column + self.row_numbers * self.m
 
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """Σ over the classes: halves are added up first, so that no sum of float32 runs over many terms one by one.
+
+        The product with ones is faster than a sum along the axis, and as deterministic.
+        """
+        width = self.m
+        if width > _SUMMED_ONE_BY_ONE:
+            folded, _ = self.array("folded")
+            while width > _SUMMED_ONE_BY_ONE:
+                half = width // 2
+                last = array[:, width - 1] if width % 2 else None
+                array = np.add(array[:, :half], array[:, half : 2 * half], out=folded[:, :half])
+                if last is not None:
+                    array[:, 0] += last
+                width = half
+        return array.dot(self.ones[:width])
+
     def weighted_depth(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
         """Σ_t weight_t (M₁-z_t), where 0 · ∞ is 0."""
         depth, _ = self.array("work")
         np.subtract(self.maximum[:, None], z, out=depth, dtype=self.dtype)
         depth *= weight
-        total = depth.dot(self.ones)
+        total = self.sum(depth)
         if not all_finite(total):
             depth[np.broadcast_to(weight == 0, depth.shape)] = 0
-            total = depth.dot(self.ones)
+            total = self.sum(depth)
         return total
 
     def odds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -199,8 +217,11 @@ class RowState:
         return odds, flat_odds
 
     def log1m_p_k(self) -> np.ndarray:
-        """ln(1-p_k) = (M₂-M₁) + ln E - log1p(q)."""
+        """ln(1-p_k) = (M₂-M₁) + ln E - log1p(q), which is ln q - log1p(q); where q ≥ 1 that cancels, -log1p(1/q) not."""
         log1m = np.log(self.mass)
         log1m += self.gap
         log1m -= self.log1p_q
+        unsure = self.q >= 1
+        if unsure.any():
+            log1m[unsure] = -np.log1p(1 / self.q[unsure])
         return log1m

@@ -53,9 +53,9 @@ def softmax_cross_entropy(
         cost = _OneHotCost(complement_weight)
     plain = isinstance(cost, _OneHotCost) and row_scale is None and ignore_index is None and dtype != np.float64
     with np.errstate(all="ignore"):
-        if plain and 0 < z.size <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None:
-            if small_batch(z, y, loss, dz, complement_weight, scale):
-                return
+        small = plain and 0 < z.size <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None
+        if small and small_batch(z, y, loss, dz, complement_weight, scale):
+            return
         for block in blocks(n, m):
             target: Array = y[block]
             factor: Array = scale
@@ -156,7 +156,7 @@ class _OneHotCost:
         if self.complement_weight != 1:
             complement *= self.complement_weight
             odds *= self.complement_weight
-        return odds.dot(self.state.ones), complement
+        return self.state.sum(odds), complement
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         """e -= A, but for column k."""
@@ -218,7 +218,7 @@ class _IndexCost:
         complement += hot_b * np.log1p(odds_label)
         odds *= self.cold_b
         flat_odds[self.label] = hot_b * odds_label
-        return odds.dot(state.ones), complement
+        return state.sum(odds), complement
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         if self.smoothing:
@@ -248,7 +248,7 @@ class _DenseCost:
         self.a_k, self.b_k = flat_a[state.at_k], flat_b[state.at_k]
         flat_a[state.at_k] = 0
         flat_b[state.at_k] = 0
-        self.a_rest = a.dot(state.ones)
+        self.a_rest = state.sum(a)
         self.a_total = self.a_k + self.a_rest
 
     def depth(self, z: np.ndarray) -> Array:
@@ -263,7 +263,7 @@ class _DenseCost:
         np.log1p(odds, out=work)
         work *= self.b
         odds *= self.b
-        return odds.dot(self.state.ones), work.dot(self.state.ones)
+        return self.state.sum(odds), self.state.sum(work)
 
     def subtract_from(self, e: np.ndarray, flat_e: np.ndarray) -> None:
         e -= self.a

@@ -1,0 +1,32 @@
+"""The kernels on a GPU through CuPy: one file an operation, each beside its source in cuda_src."""
+
+from gpu_nn.kernels.cuda_kernels.activation import bias_activation, bias_activation_backward
+from gpu_nn.kernels.cuda_kernels.dropout import dropout, dropout_backward
+from gpu_nn.kernels.cuda_kernels.gather import gather
+from gpu_nn.kernels.cuda_kernels.linear import column_sum, column_sum_add, matmul, matmul_add
+from gpu_nn.kernels.cuda_kernels.optimizer import adam, advance, clip_scale, flush_subnormals, gradient_norm, sgd
+from gpu_nn.kernels.cuda_kernels.softmax import all_but_one_softmax, log1m_softmax, log_softmax, softmax
+from gpu_nn.kernels.cuda_kernels.softmax_cross_entropy import softmax_cross_entropy
+
+__all__ = [
+    "adam",
+    "advance",
+    "all_but_one_softmax",
+    "bias_activation",
+    "bias_activation_backward",
+    "clip_scale",
+    "column_sum",
+    "column_sum_add",
+    "dropout",
+    "dropout_backward",
+    "flush_subnormals",
+    "gather",
+    "gradient_norm",
+    "log1m_softmax",
+    "log_softmax",
+    "matmul",
+    "matmul_add",
+    "sgd",
+    "softmax",
+    "softmax_cross_entropy",
+]

@@ -1,0 +1,53 @@
+"""Inverted dropout with a counter-based mask: the same seed and counter give the same mask on every device."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, tiles
+
+# As in dropout.cu: a thread decides over this many elements.
+_DRAWN = 8
+
+_WORD = (1 << 64) - 1
+
+
+@cache
+def _dropout(dtype: str) -> Kernel:
+    numbers = (np.uint64, np.uint64, np.uint32, np.dtype(COMPUTED[dtype]).type, np.int64)
+    return Kernel("dropout.cu", f"dropout<{CUDA_FLOATS[dtype]}>", (dtype, "bool", "uint64"), numbers)
+
+
+@cache
+def _backward(dtype: str) -> Kernel:
+    numbers = (np.dtype(COMPUTED[dtype]).type, np.int64)
+    return Kernel("dropout.cu", f"dropout_backward<{CUDA_FLOATS[dtype]}>", (dtype, "bool"), numbers)
+
+
+def every_kernel() -> Iterator[Kernel]:
+    """Each instantiation that can be asked for."""
+    for dtype in CUDA_FLOATS:
+        yield _dropout(dtype)
+        yield _backward(dtype)
+
+
+def dropout(a: Array, mask: Array, rate: float, seed: int, counter: Array) -> None:
+    """Zero each element of `a` with probability `rate`, in place, and divide the others by 1-rate.
+
+    mask: bool of the shape of a, True where an element stays. counter: (1,) uint64, the number of the draw.
+    Element i stays when 32-bit word i of Philox4x64-10, key (seed, 0) and first 256-bit counter (1, 0, 0, draw), is at
+    least rate · 2³².
+    """
+    numbers = (seed & _WORD, seed >> 64, int(rate * 2.0**32), 1 / (1 - rate), a.size)
+    grid = (ceil_div(a.size, THREADS * _DRAWN),)
+    launch(_dropout(a.dtype.name), grid, (THREADS,), (a, mask, counter), (a.size, a.size, 1), numbers)
+
+
+def dropout_backward(da: Array, mask: Array, rate: float) -> None:
+    """∂C/∂a in place of ∂C/∂(dropped a)."""
+    kernel = _backward(da.dtype.name)
+    grid = tiles(da.size, da.itemsize)
+    launch(kernel, grid, (THREADS,), (da, mask), (da.size, da.size), (1 / (1 - rate), da.size))

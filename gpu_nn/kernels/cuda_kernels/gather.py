@@ -1,0 +1,44 @@
+"""The rows of a batch, gathered from the data set into the batch's own memory."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, tiles
+
+_CUDA_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", **CUDA_FLOATS}
+
+# Data become what a network computes in, labels one of the two integers that the loss takes; each may stay as it is.
+_CAST_TO = {
+    source: tuple(dict.fromkeys((source, "float32", "float64", *(("int32", "int64") if "int" in source else ()))))
+    for source in _CUDA_TYPES
+}
+
+
+@cache
+def _gather(source: str, out: str) -> Kernel:
+    if out not in _CAST_TO.get(source, ()):
+        raise TypeError(
+            f"no kernel gathers {source} into {out}; there are "
+            + "; ".join(f"{source} into {', '.join(outs)}" for source, outs in _CAST_TO.items())
+        )
+    name = f"gather<{_CUDA_TYPES[source]}, {_CUDA_TYPES[out]}>"
+    return Kernel("gather.cu", name, (source, "int64", out), (np.int64, np.int64))
+
+
+def every_kernel() -> Iterator[Kernel]:
+    """Each instantiation that can be asked for."""
+    for source, outs in _CAST_TO.items():
+        for out in outs:
+            yield _gather(source, out)
+
+
+def gather(source: Array, rows: Array, out: Array) -> None:
+    """out_i = source[rows_i], cast to the type of out. rows: (n,) of int64, within range. source: 1-D or 2-D."""
+    kernel = _gather(source.dtype.name, out.dtype.name)
+    width = source.shape[1] if source.ndim == 2 else 1
+    sizes = (source.size, rows.size, rows.size * width)
+    launch(kernel, tiles(out.size, out.itemsize), (THREADS,), (source, rows, out), sizes, (width, out.size))

@@ -1,0 +1,93 @@
+"""Launch shapes of the kernels that go through whole arrays, and the memory for partial sums."""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from gpu_nn.device import Array, cupy_module
+
+# As in packs.cuh.
+WARP = 32
+THREADS = 256
+ACCESS_BYTES = 16
+
+# As in columns.cuh.
+DEPTH = 2
+
+# What a dtype is called in CUDA, and in which one its numbers are computed.
+CUDA_FLOATS = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+COMPUTED = {"float32": "float32", "float64": "float64", "float16": "float32", "bfloat16": "float32"}
+
+# Enough blocks to fill every GPU there is; a constant, so that sums are cut alike on all of them.
+_BLOCKS = 1024
+
+# A grid's y has no more blocks.
+_MOST_CHUNKS = 65535
+
+# Partial sums are a write and a read more for each chunk of rows, of three a row in the backward pass of an activation.
+_ROWS_SUMMED = 8
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def tiles(size: int, itemsize: int) -> tuple[int]:
+    """The grid of a kernel whose blocks cut a flat array into tiles of packs."""
+    pack = ACCESS_BYTES // itemsize
+    return (ceil_div(size + pack - 1, THREADS * pack) if size else 0,)
+
+
+class Columns(NamedTuple):
+    """The launch of a kernel of columns.cuh, and what it leaves when it sums columns."""
+
+    grid: tuple[int, int]
+    block: tuple[int]
+    span: int  # elements of a row of the flat array
+    rows: int  # such rows of a chunk
+    partial_rows: int  # rows of `width` partial sums
+
+
+@lru_cache(maxsize=1024)
+def columns(n: int, width: int, itemsize: int, summed: bool) -> Columns:
+    """The shape for an (n, width) matrix. summed: its columns are added up, so that a chunk should have many rows."""
+    pack = ACCESS_BYTES // itemsize
+    span = math.lcm(max(width, 1), pack)
+    if span <= THREADS * pack:
+        # No wider than needed: what a short matrix does not fill stays idle.
+        span *= max(1, min(THREADS * pack // span, ceil_div(n * width, span)))
+    packs = span // pack
+    column_tiles = ceil_div(packs, THREADS)
+    threads = ceil_div(ceil_div(packs, column_tiles), WARP) * WARP
+    rows = ceil_div(n * width, span)
+    chunk = max(_ROWS_SUMMED, ceil_div(rows * column_tiles, _BLOCKS)) if summed else DEPTH
+    chunk = max(chunk, ceil_div(rows, _MOST_CHUNKS))
+    chunks = ceil_div(rows, chunk)
+    return Columns(
+        grid=(column_tiles, chunks),
+        block=(threads,),
+        span=span,
+        rows=chunk,
+        partial_rows=chunks * (1 if column_tiles == 1 else span // width),
+    )
+
+
+_scratch: dict[tuple[Any, ...], Array] = {}
+
+
+def scratch(like: Array, dtype: str, size: int) -> Array:
+    """Memory of that size for what two kernels of one operation hand over, on the device of `like`.
+
+    It belongs to the current stream, in which the next operation begins when this one has ended, and is never freed: a
+    captured CUDA graph may hold it. What it takes is bounded by the launch shapes: a few MiB.
+    """
+    module = cupy_module()
+    key = (id(module), getattr(like.device, "id", 0), module.cuda.get_current_stream().ptr, dtype)
+    array = _scratch.get((*key, size))
+    if array is None:
+        capacity = 1 << (max(size, 1) - 1).bit_length()
+        memory = _scratch.get((*key, "memory", capacity))
+        if memory is None:
+            memory = _scratch[(*key, "memory", capacity)] = module.empty(capacity, dtype)
+        array = _scratch[(*key, size)] = memory[:size]
+    return array

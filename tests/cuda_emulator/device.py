@@ -1,0 +1,17 @@
+"""The emulated GPU as a device of gpu_nn: the package's own launch code, on the proxy and the emulator."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from gpu_nn import device
+from gpu_nn.device import Device
+from tests.cuda_emulator import cupy_proxy, require
+
+
+@contextmanager
+def emulated_device() -> Iterator[Device]:
+    """While it lasts, "cuda" is the emulated device, and its arrays are those of `cupy_proxy`."""
+    require()
+    with mock.patch.object(device, "stand_in", cupy_proxy):
+        yield device.resolve_device("cuda")

@@ -1,0 +1,76 @@
+"""`backend`: the same assertions on NumPy, on the emulated GPU, and on a real one."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpu_nn import device
+from gpu_nn.device import why_no_cuda
+from gpu_nn.kernels import numpy_kernels
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kernels module, the array module it works on, and the ways in and out.
+
+    name: "numpy", "emulated" or "gpu". Arrays of the emulated device are neither NumPy's nor a caller's memory.
+    """
+
+    name: str
+    kernels: ModuleType
+    xp: Any
+
+    def array(self, host: np.ndarray) -> Any:
+        return host if self.name == "numpy" else self.xp.asarray(host)
+
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        return self.xp.zeros(shape, dtype)
+
+    def shifted(self, host: np.ndarray, elements: int) -> Any:
+        """`host` in memory that begins `elements` elements past a boundary of 16 bytes."""
+        memory = self.array(np.zeros(host.size + elements, host.dtype))
+        view = memory[elements:].reshape(host.shape)
+        view[...] = self.array(host)
+        return view
+
+    def host(self, array: Any) -> np.ndarray:
+        return array if self.name == "numpy" else array.get()
+
+
+@pytest.fixture(params=["numpy", "emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.getfixturevalue(f"{request.param}_backend")
+
+
+@pytest.fixture
+def numpy_backend() -> Backend:
+    return Backend("numpy", numpy_kernels, np)
+
+
+@pytest.fixture
+def emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The launch code and the kernels of the GPU on the CPU. Lanes run in both orders, and must leave the same bits."""
+    from tests.cuda_emulator import compiler, cupy_proxy, require
+
+    require()
+    from gpu_nn.kernels import cuda_kernels
+
+    if "-default-device" not in compiler.IGNORED_OPTIONS:
+        monkeypatch.setattr(compiler, "IGNORED_OPTIONS", (*compiler.IGNORED_OPTIONS, "-default-device"))
+    monkeypatch.setenv("CUDA_EMULATOR_ORDER", "both")
+    monkeypatch.setattr(device, "stand_in", cupy_proxy)
+    return Backend("emulated", cuda_kernels, cupy_proxy)
+
+
+@pytest.fixture
+def gpu_backend() -> Backend:
+    if reason := why_no_cuda():
+        pytest.skip(reason)
+    import cupy
+
+    from gpu_nn.kernels import cuda_kernels
+
+    return Backend("gpu", cuda_kernels, cupy)

@@ -1,0 +1,34 @@
+"""The two implementations of the kernels are interchangeable, and the CUDA one can be imported anywhere."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from gpu_nn.kernels import cuda_kernels, numpy_kernels
+
+
+def test_both_have_the_same_public_names():
+    assert sorted(numpy_kernels.__all__) == sorted(cuda_kernels.__all__)
+
+
+@pytest.mark.parametrize("name", numpy_kernels.__all__)
+def test_parameters_have_the_same_names_kinds_and_defaults(name):
+    def parameters(module):
+        function = getattr(module, name)
+        return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+    assert parameters(numpy_kernels) == parameters(cuda_kernels)
+    assert inspect.signature(getattr(cuda_kernels, name)).return_annotation in (None, "None")
+
+
+def test_importing_the_cuda_kernels_needs_neither_cupy_nor_a_compiler():
+    program = (
+        "import sys; sys.modules['cupy'] = None\n"
+        "from gpu_nn.kernels import cuda_kernels\n"
+        "from gpu_nn.kernels.cuda_kernels import sources\n"
+        "assert sources.source.cache_info().currsize == 0, 'a source was read at import'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,165 @@
+"""The whole GPU path on the emulated device: functional, network and training run there as they do on the CPU."""
+
+import numpy as np
+import pytest
+
+from gpu_nn import SGD, Adam, AdamW, Dense, Dropout, Network, Standardize, Trainer
+from gpu_nn import functional as F
+from gpu_nn.data import digits
+from gpu_nn.errors import DeviceError
+from tests.cuda_emulator import cupy_proxy
+from tests.cuda_emulator.device import emulated_device
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device():
+    with emulated_device() as found:
+        yield found
+
+
+def digits_trainer(device, optimizer=Adam, layers=None, **options):
+    """A trainer whose optimizer keeps the loss of every step in `losses`."""
+    layers = layers or [Dense(32, "relu"), Dense(10)]
+    net = Network(layers, n_inputs=64, device=device, seed=3)
+    return Trainer(net, optimizer(1e-3), batch_size=32, **options)
+
+
+def losses_of_steps(trainer, steps):
+    x, y = digits()
+    taken = []
+    step = trainer.net.train_step
+
+    def spy(*arguments, **options):
+        loss = step(*arguments, **options)
+        taken.append(loss)
+        return loss
+
+    trainer.net.train_step = spy
+    trainer.fit(x[: steps * 32] / 16, y[: steps * 32], epochs=1)
+    return np.array([float(loss) for loss in taken])
+
+
+class TestTraining:
+    def test_digits_train_to_the_loss_curve_of_the_cpu(self, device):
+        emulated = losses_of_steps(digits_trainer(device), 50)
+        cpu = losses_of_steps(digits_trainer("cpu"), 50)
+        assert len(emulated) == 50
+        np.testing.assert_allclose(emulated, cpu, rtol=1e-4)
+        assert emulated[-10:].mean() < emulated[:10].mean() - 0.2  # and it does learn
+
+    @pytest.mark.parametrize("optimizer", [lambda lr: SGD(lr, 0.9, nesterov=True, max_norm=1.0), AdamW])
+    def test_dropout_standardization_and_other_optimizers_agree_with_the_cpu(self, device, optimizer):
+        layers = [Standardize(), Dense(24, "gelu"), Dropout(0.3), Dense(10)]
+        curves = [losses_of_steps(digits_trainer(where, optimizer, layers), 10) for where in (device, "cpu")]
+        np.testing.assert_allclose(*curves, rtol=1e-4)
+
+    def test_a_training_step_never_waits_for_the_device(self, device):
+        trainer = digits_trainer(device, layers=[Dense(24, "silu"), Dropout(0.3), Dense(10)])
+        x, y = digits()
+        trainer.fit(x[:64] / 16, y[:64], epochs=1)
+        rows = device.asarray(np.arange(32))
+        with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
+            for _ in range(3):
+                trainer._step(rows, 32)
+        assert waits == []
+        assert copies == []
+
+    def test_two_runs_leave_the_same_bits(self, device):
+        runs = []
+        for _ in range(2):
+            trainer = digits_trainer(device)
+            losses_of_steps(trainer, 10)
+            runs.append(trainer.net.flat_parameters.get())
+        np.testing.assert_array_equal(*runs)
+
+    def test_initial_parameters_are_those_of_the_cpu(self, device):
+        emulated, cpu = (Network([64, 32, 10], device=where, seed=3) for where in (device, "cpu"))
+        np.testing.assert_array_equal(emulated.flat_parameters.get(), cpu.flat_parameters)
+
+    def test_validation_and_prediction_agree_with_the_cpu(self, device):
+        x, y = digits()
+        x = x[:200] / 16
+        nets = [Network([64, 16, 10], device=where, seed=3) for where in (device, "cpu")]
+        records = [Trainer(net, SGD(0.0)).fit(x, y[:200], epochs=1, validation=(x, y[:200]))[0] for net in nets]
+        assert records[0].validation_loss == pytest.approx(records[1].validation_loss, rel=1e-5)
+        assert records[0].validation_accuracy == records[1].validation_accuracy
+        np.testing.assert_allclose(nets[0].predict_proba(x).get(), nets[1].predict_proba(x), rtol=1e-4, atol=1e-7)
+        np.testing.assert_array_equal(nets[0].predict(x).get(), nets[1].predict(x))
+
+
+class TestFunctional:
+    Z = (np.random.default_rng(0).standard_normal((6, 5)) * 20).astype(np.float32)
+    Y = np.array([0, 1, 2, 3, 4, 0])
+
+    @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"label_smoothing": 0.1, "class_weight": np.arange(5.0)}, {"ignore_index": 0, "complement_weight": 0.5}],
+    )
+    def test_results_are_arrays_of_the_device_with_the_values_of_the_cpu(self, device, reduction, options):
+        z, y = device.asarray(self.Z), device.asarray(self.Y)
+        loss, dz = F.softmax_cross_entropy_with_grad(z, y, reduction=reduction, **options)
+        exact, exact_dz = F.softmax_cross_entropy_with_grad(self.Z, self.Y, reduction=reduction, **options)
+        assert isinstance(loss, cupy_proxy.ndarray)
+        np.testing.assert_allclose(loss.get(), exact, rtol=4e-6)
+        np.testing.assert_allclose(dz.get(), exact_dz, rtol=1e-5, atol=1e-6)
+
+    def test_the_softmax_family(self, device):
+        z = device.asarray(self.Z)
+        for function in (F.softmax, F.log_softmax, F.log1m_softmax, lambda z: F.all_but_one_softmax(z, 2)):
+            np.testing.assert_allclose(function(z).get(), function(self.Z), rtol=1e-5, atol=1e-7)
+
+    def test_linear_in_chunks(self, device):
+        random = np.random.default_rng(1)
+        a, w, b = (random.standard_normal(shape).astype(np.float32) for shape in ((30, 6), (6, 5), (5,)))
+        y = random.integers(0, 5, 30)
+        on_device = [device.asarray(array) for array in (a, w, b, y)]
+        found = F.linear_softmax_cross_entropy_with_grad(*on_device, chunk_rows=7)
+        exact = F.linear_softmax_cross_entropy_with_grad(a, w, b, y)
+        for one, other in zip(found, exact, strict=True):
+            np.testing.assert_allclose(one.get(), other, rtol=1e-4, atol=1e-5)
+
+    def test_an_empty_batch(self, device):
+        loss, dz = F.softmax_cross_entropy_with_grad(device.asarray(self.Z[:0]), device.asarray(self.Y[:0]))
+        assert float(loss) == 0
+        assert dz.shape == (0, 5)
+
+    def test_arrays_that_are_not_contiguous_are_copied(self, device):
+        z, y = device.asarray(self.Z), device.asarray(self.Y)
+        found = F.softmax_cross_entropy_with_grad(z[::2], y[::2])[1]
+        np.testing.assert_allclose(
+            found.get(), F.softmax_cross_entropy_with_grad(self.Z[::2], self.Y[::2])[1], rtol=1e-5, atol=1e-6
+        )
+
+    def test_a_label_out_of_range_makes_its_row_nan(self, device):
+        loss = F.softmax_cross_entropy(device.asarray(self.Z), device.asarray(self.Y + 1), reduction="none").get()
+        np.testing.assert_array_equal(np.isnan(loss), self.Y == 4)
+
+    def test_mixed_libraries_are_refused(self, device):
+        a, w, b = np.zeros((2, 3), np.float32), np.zeros((3, 2), np.float32), np.zeros(2, np.float32)
+        with pytest.raises(TypeError, match=r"w is a .* on another device than a"):
+            F.linear_softmax_cross_entropy_with_grad(device.asarray(a), w, b, [0, 1])
+        with pytest.raises(TypeError, match="out lies on another device"):
+            F.softmax_cross_entropy_with_grad(device.asarray(self.Z), self.Y, out=np.empty_like(self.Z))
+
+
+class TestDevice:
+    def test_auto_takes_the_gpu_and_says_so(self):
+        assert str(Network([4, 2]).device) == "cuda:0 (auto: the first GPU that CuPy finds)"
+
+    def test_a_gpu_that_is_not_there_is_refused(self):
+        with pytest.raises(DeviceError, match="device='cuda:7', but the GPUs here are 'cuda:0' to 'cuda:0'"):
+            Network([4, 2], device="cuda:7")
+
+    def test_out_of_range_labels_are_found_when_data_enter_a_trainer(self, device):
+        with pytest.raises(ValueError, match=r"y\[1\] = 2; expected 0 to 1"):
+            Trainer(Network([4, 2], device=device), SGD()).fit(np.zeros((2, 4)), device.asarray(np.array([0, 2])))
+
+    def test_the_gpu_benchmark_reaches_its_end(self, capsys, monkeypatch):
+        from benchmarks import gpu
+
+        monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
+        gpu.main()
+        printed = capsys.readouterr().out
+        assert "| 1000 |" in printed
+        assert "tests: not run on the emulated device" in printed
