@@ -20,6 +20,7 @@ _HOMES = {
     "SGD": "gpu_nn.optimizers",
     "Adam": "gpu_nn.optimizers",
     "AdamW": "gpu_nn.optimizers",
+    "MLPClassifier": "gpu_nn.estimator",
     "Trainer": "gpu_nn.training",
     "History": "gpu_nn.training",
     "save": "gpu_nn.model_file",

@@ -1,0 +1,90 @@
+"""A fitted classifier as NumPy arrays, so that what was trained on a GPU opens where there is none."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import CPU, Device, resolve_device
+from gpu_nn.errors import DeviceError
+from gpu_nn.estimator._progress import Progress
+from gpu_nn.network import Network
+from gpu_nn.optimizers import OPTIMIZERS, Optimizer
+
+
+@dataclass
+class Course:
+    """What partial_fit goes on with. solver, options: what the optimizer was made from, but lr and weight_decay."""
+
+    solver: str
+    options: dict[str, Any]
+    optimizer: Optimizer
+    random: np.random.Generator
+    progress: Progress
+
+
+def parameters(net: Network, kind: str) -> list[np.ndarray]:
+    """Copies of the weights or biases, from the inputs on. kind: "weight" or "bias"."""
+    copies = [
+        np.array(net.device.to_host(array)) for name, array in net.parameters.items() if name.endswith(f".{kind}")
+    ]
+    for copy in copies:
+        copy.flags.writeable = False  # a change would not reach the network
+    return copies
+
+
+def without_device(state: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a classifier with NumPy arrays in the place of network and optimizer."""
+    if "net_" in state:
+        net, course = state.pop("net_"), state.pop("_course")
+        arrays = {**net.parameters, **net.state}
+        state["_stored_network"] = {
+            "layers": net.layers,
+            "n_inputs": net.n_inputs,
+            "dtype": net.dtype.name,
+            "classes": net.classes,
+            "arrays": _on_host(net.device, arrays),
+        }
+        state["_stored_course"] = {
+            "solver": course.solver,
+            "options": course.options,
+            "lr": course.optimizer.schedule,
+            "weight_decay": course.optimizer.weight_decay,
+            "steps": course.optimizer.steps,
+            "arrays": _on_host(net.device, course.optimizer.state),
+            "random": course.random,
+            "progress": course.progress,
+        }
+    return state
+
+
+def with_device(state: dict[str, Any]) -> dict[str, Any]:
+    """The attributes again, on the device that the parameter `device` names.
+
+    Where that is a GPU that is not there, the classifier opens on the CPU with a UserWarning.
+    """
+    stored, course = state.pop("_stored_network", None), state.pop("_stored_course", None)
+    if stored is None:
+        return state
+    net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=stored["dtype"], device=_there(state["device"]))
+    net.classes = stored["classes"]
+    for name, array in {**net.parameters, **net.state}.items():
+        array[...] = net.device.asarray(stored["arrays"][name])
+    solver, options = course["solver"], course["options"]
+    optimizer = OPTIMIZERS[solver](lr=course["lr"], weight_decay=course["weight_decay"], **options)
+    optimizer.load_state(course["steps"], course["arrays"], net)
+    state["net_"], state["_course"] = net, Course(solver, options, optimizer, course["random"], course["progress"])
+    return state
+
+
+def _there(name: str | Device) -> Device:
+    try:
+        return resolve_device(name)
+    except DeviceError as error:
+        warnings.warn(f"the classifier opens on the CPU: {error}", UserWarning, stacklevel=4)
+        return CPU
+
+
+def _on_host(device: Device, arrays: Any) -> dict[str, np.ndarray]:
+    return {name: np.array(device.to_host(array)) for name, array in arrays.items()}

@@ -1,0 +1,135 @@
+"""What happens at the end of an epoch: the curves grow, the best is kept, and the training goes on or stops."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.estimator._labelling import Labelling
+from gpu_nn.network import Network
+from gpu_nn.schedules import Schedule
+from gpu_nn.training import EpochRecord, Trainer
+
+# "adaptive" divides the learning rate by the one, and stops where it is not above the other (scikit-learn's numbers).
+_ADAPTIVE_FACTOR, _ADAPTIVE_LOWEST = 5.0, 1e-6
+
+
+@dataclass
+class EpochRate(Schedule):
+    """A learning rate that stays until the end of an epoch sets another."""
+
+    lr: float
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+    def state(self) -> dict[str, Any]:
+        return {"lr": self.lr}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.lr = state["lr"]
+
+
+@dataclass
+class Progress:
+    """What a classifier's training has come to; calls of partial_fit add to it.
+
+    losses: cost and penalty of each epoch. scores: accuracies on held-out rows. best_loss, best_score: None until there
+    is one. rows_seen: rows times epochs. waited: epochs in a row that were not better by tol.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best_loss: float | None = None
+    best_score: float | None = None
+    rows_seen: int = 0
+    waited: int = 0
+
+
+class EpochEnd:
+    """The callback that keeps `progress`, and stops the training as scikit-learn's MLPClassifier does.
+
+    estimator: where the parameters stand. n: rows of an epoch. decay: 0.5·decay·‖W‖² is the penalty of the loss.
+    With early_stopping the score decides, and the parameters of the best epoch are kept; else the loss does.
+    """
+
+    def __init__(self, estimator: Any, progress: Progress, n: int, decay: float):
+        self.estimator, self.progress, self.n, self.decay = estimator, progress, n, decay
+        self.epochs = 0
+        self.best: Array | None = None
+
+    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+        progress, tol = self.progress, self.estimator.tol
+        self.epochs += 1
+        progress.rows_seen += self.n
+        loss, score = record.loss + self._penalty(trainer.net), record.validation_accuracy
+        by_score = self.estimator.early_stopping and score is not None
+        if by_score:
+            better = progress.best_score is None or score >= progress.best_score + tol
+        else:
+            better = progress.best_loss is None or loss <= progress.best_loss - tol
+        progress.waited = 0 if better else progress.waited + 1
+        if score is not None:
+            progress.scores.append(score)
+            if progress.best_score is None or score > progress.best_score:
+                progress.best_score = score
+                if by_score:
+                    self._keep(trainer.net)
+        progress.losses.append(loss)
+        progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
+        if self.estimator.verbose:
+            print(record.line())
+        self._decide(trainer, trainer.optimizer.schedule)
+
+    def _penalty(self, net: Network) -> float:
+        if not self.decay:
+            return 0.0
+        weights = net.flat_parameters[: net.n_decayed]
+        return 0.5 * self.decay * float(weights @ weights)
+
+    def _keep(self, net: Network) -> None:
+        if self.best is None:
+            self.best = net.device.xp.empty_like(net.flat_parameters)
+        self.best[...] = net.flat_parameters
+
+    def restore(self, net: Network) -> None:
+        """Bring back the parameters of the best epoch, where they were kept."""
+        if self.best is not None:
+            net.flat_parameters[...] = self.best
+
+    def _decide(self, trainer: Trainer, rate: Schedule) -> None:
+        estimator, progress = self.estimator, self.progress
+        if isinstance(rate, EpochRate) and estimator.learning_rate == "invscaling":
+            rate.lr = estimator.learning_rate_init / (progress.rows_seen + 1) ** estimator.power_t
+        if progress.waited <= estimator.n_iter_no_change:
+            return
+        said = f"no better by tol={estimator.tol:g} for {estimator.n_iter_no_change} epochs"
+        if isinstance(rate, EpochRate) and estimator.learning_rate == "adaptive" and rate.lr > _ADAPTIVE_LOWEST:
+            rate.lr /= _ADAPTIVE_FACTOR
+            progress.waited = 0
+            said += f": the learning rate is {rate.lr:g} from here on"
+        else:
+            trainer.stopping = True
+        if estimator.verbose:
+            print(said)
+
+
+class ScoringTrainer(Trainer):
+    """A Trainer whose validation knows what a right row is, and what it weighs."""
+
+    def score_by(self, labelling: Labelling, weight: Array | None) -> None:
+        """labelling: of the targets. weight: (n,) of the validation rows, on the network's device, or None."""
+        self._labelling, self._validation_weight = labelling, weight
+
+    def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
+        """Mean cost and accuracy over prepared data."""
+        net, weight = self.net, self._validation_weight
+        logits = net.forward_prepared(x)
+        losses = net.device.xp.empty(len(x), net.dtype)
+        right = self._labelling.right(logits, y)
+        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self._options)
+        if weight is None:
+            return float(losses.mean(dtype=np.float64)), float(right.mean())
+        total = weight.sum()
+        return float((losses * weight).sum() / total), float((right * weight).sum() / total)

@@ -1,0 +1,175 @@
+"""The parameters of MLPClassifier: what each may be, and the layers and the optimizer that they describe."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import resolve_device
+from gpu_nn.errors import unknown_name
+from gpu_nn.estimator._progress import EpochRate
+from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.layers import Dense, Dropout, Layer, Standardize
+from gpu_nn.network import DTYPES
+from gpu_nn.optimizers import OPTIMIZERS
+from gpu_nn.schedules import Constant, Schedule
+
+# What scikit-learn calls by another name, and what people ask for that is not here.
+_OUR_NAMES = {"logistic": "sigmoid"}
+_MEANT = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity", "float": "float64"}
+
+_LEARNING_RATES = ("constant", "invscaling", "adaptive")
+
+# Lowest and highest value, and which of the two are allowed themselves.
+_NUMBERS: dict[str, tuple[float, float, str]] = {
+    "alpha": (0, math.inf, "[)"),
+    "learning_rate_init": (0, math.inf, "()"),
+    "power_t": (0, math.inf, "[)"),
+    "tol": (0, math.inf, "[)"),
+    "momentum": (0, 1, "[)"),
+    "validation_fraction": (0, 1, "[)"),
+    "beta_1": (0, 1, "[)"),
+    "beta_2": (0, 1, "[)"),
+    "epsilon": (0, math.inf, "()"),
+    "dropout": (0, 1, "[)"),
+    "label_smoothing": (0, 1, "[]"),
+    "complement_weight": (0, math.inf, "[)"),
+    "max_norm": (0, math.inf, "()"),
+}
+_COUNTS = ("max_iter", "n_iter_no_change", "batch_size")
+_WORDS: dict[str, tuple[Any, str]] = {
+    "batch_size": ("auto", " or 'auto'"),
+    "n_iter_no_change": (math.inf, " or infinity"),
+    "max_norm": (None, " or None"),
+}
+_FLAGS = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "standardize")
+
+
+def check(estimator: Any) -> None:
+    """Raises ValueError or TypeError for a parameter that cannot be: its name, its value, and what was expected."""
+    for name in (*_NUMBERS, *_COUNTS):
+        value, (word, or_word) = getattr(estimator, name), _WORDS.get(name, ("", ""))
+        if or_word and (value is word or value == word):
+            continue
+        if name in _NUMBERS:
+            low, high, ends = _NUMBERS[name]
+            _check_number(name, value, low, high, ends, or_word)
+        elif not (_is(value, int | np.integer) and value >= 1):
+            raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1{or_word}")
+    for name in _FLAGS:
+        if not isinstance(getattr(estimator, name), bool | np.bool_):
+            raise ValueError(f"{name}={getattr(estimator, name)!r}; expected True or False")
+    if not isinstance(estimator.solver, str) or estimator.solver not in OPTIMIZERS:
+        raise unknown_name("solver", estimator.solver, OPTIMIZERS, _MEANT)
+    rate = estimator.learning_rate
+    if not isinstance(rate, Schedule) and not (isinstance(rate, str) and rate in _LEARNING_RATES):
+        raise unknown_name("learning_rate", rate, _LEARNING_RATES)
+    activation(estimator)
+    dtype(estimator)
+    hidden_sizes(estimator)
+    callbacks(estimator)
+    resolve_device(estimator.device)
+
+
+def _check_number(name: str, value: Any, low: float, high: float, ends: str, or_word: str) -> None:
+    if _is(value, int | float | np.number):
+        above = value >= low if ends[0] == "[" else value > low
+        below = value <= high if ends[1] == "]" else value < high
+        if above and below:
+            return
+    lower = "from" if ends[0] == "[" else "above"
+    upper = "" if high == math.inf else f" {'up to' if ends[1] == ']' else 'and below'} {high}"
+    raise ValueError(f"{name}={value!r}; expected a finite number {lower} {low}{upper}{or_word}")
+
+
+def _is(value: Any, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool | np.bool_)
+
+
+def activation(estimator: Any) -> str:
+    """Of the hidden layers, by our name."""
+    came = estimator.activation
+    name = _OUR_NAMES.get(came, came) if isinstance(came, str) else came
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise unknown_name("activation", came, (*ACTIVATIONS, *_OUR_NAMES), _MEANT)
+    return name
+
+
+def dtype(estimator: Any) -> np.dtype:
+    """Of parameters and computation."""
+    try:
+        found = np.dtype(estimator.dtype)
+    except TypeError:
+        found = None
+    if found is None or estimator.dtype is None or found.name not in DTYPES:
+        raise unknown_name("dtype", getattr(found, "name", estimator.dtype), DTYPES, _MEANT)
+    return found
+
+
+def hidden_sizes(estimator: Any) -> list[int]:
+    """The widths of the hidden layers."""
+    came = estimator.hidden_layer_sizes
+    sizes = list(came) if np.iterable(came) and not isinstance(came, str) else [came]
+    if not all(_is(size, int | np.integer) and size >= 1 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes={came!r}; expected whole numbers ≥ 1, such as (100,), or () for none")
+    return [int(size) for size in sizes]
+
+
+def callbacks(estimator: Any) -> Sequence[Any]:
+    """The callbacks, in the order in which they are called."""
+    if estimator.callbacks is None:
+        return []
+    if not np.iterable(estimator.callbacks):
+        raise TypeError(f"callbacks={estimator.callbacks!r}; expected a list of them: put it in brackets")
+    return list(estimator.callbacks)
+
+
+def layers(estimator: Any, n_outputs: int) -> list[Layer]:
+    """The network's layers, from the inputs on."""
+    made: list[Layer] = [Standardize()] if estimator.standardize else []
+    for size in hidden_sizes(estimator):
+        made.append(Dense(size, activation(estimator)))
+        if estimator.dropout:
+            made.append(Dropout(float(estimator.dropout)))
+    return [*made, Dense(n_outputs)]
+
+
+def batch_rows(estimator: Any, n: int) -> int:
+    """Rows of a batch out of n."""
+    return min(200 if estimator.batch_size == "auto" else int(estimator.batch_size), n)
+
+
+def weight_decay(estimator: Any, n: int, mean_weight: float) -> float:
+    """The optimizer's weight decay that alpha stands for.
+
+    scikit-learn adds 0.5·alpha·‖W‖²/v to the mean cost of a batch, v being the sum of its rows' weights; that sum is
+    taken here for what it is on average. AdamW's decay is alpha itself.
+    """
+    if estimator.solver == "adamw":
+        return float(estimator.alpha)
+    return float(estimator.alpha) / (batch_rows(estimator, n) * mean_weight)
+
+
+def schedule(estimator: Any) -> Schedule:
+    """A learning rate of its own for one fit: those that learn from epochs change."""
+    if isinstance(estimator.learning_rate, Schedule):
+        return copy.deepcopy(estimator.learning_rate)
+    rate = float(estimator.learning_rate_init)
+    return EpochRate(rate) if changes_at_epochs(estimator) else Constant(rate)
+
+
+def changes_at_epochs(estimator: Any) -> bool:
+    """Whether "invscaling" or "adaptive" is at work; as in scikit-learn they are for SGD."""
+    return estimator.solver == "sgd" and estimator.learning_rate in ("invscaling", "adaptive")
+
+
+def optimizer_options(estimator: Any) -> dict[str, Any]:
+    """The keyword arguments of the solver's optimizer, but for its schedule and weight decay."""
+    if estimator.solver == "sgd":
+        nesterov = bool(estimator.nesterovs_momentum and estimator.momentum)
+        options = {"momentum": estimator.momentum, "nesterov": nesterov}
+    else:
+        options = {"beta1": estimator.beta_1, "beta2": estimator.beta_2, "eps": estimator.epsilon}
+    return {**options, "max_norm": estimator.max_norm}
