@@ -55,6 +55,19 @@ def instances(operations: Iterable[str], architectures: Iterable[int]) -> list[I
     ]
 
 
+def tabled(operations: Iterable[str]) -> list[Instance]:
+    """What the table is made of: every instantiation for sm_90, for the others the first and the last of each row.
+
+    Those are, of the loss, labels with all classes alike and targets that are weighed one by one. To compile all for
+    all takes half an hour: `python -m benchmarks.resources --every` does, and says what it finds spilled.
+    """
+    rows: dict[tuple[str, str, int], list[Instance]] = {}
+    for instance in instances(operations, ARCHITECTURES):
+        rows.setdefault((instance[0], row_of(instance[1]), instance[2]), []).append(instance)
+    chosen = (found if found[0][2] == 90 else dict.fromkeys((found[0], found[-1])) for found in rows.values())
+    return [instance for found in chosen for instance in found]
+
+
 def _parts(name: str) -> tuple[str, list[str]]:
     """The function and the template arguments of a name expression."""
     function, _, rest = name.partition("<")
@@ -167,12 +180,22 @@ class Table:
         return f"{before}{opening}{self.text()}\n{closing}{after}"
 
 
+def report_every_spill() -> None:
+    """Compile every instantiation for every architecture, and print those with spills."""
+    for (operation, name, architecture), resources in measure(instances(OPERATIONS, ARCHITECTURES)).items():
+        if resources.spills:
+            print(f"{operation} {name} sm_{architecture}: {resources.spills} B spilled")
+
+
 def main() -> None:
+    if "--every" in sys.argv:
+        report_every_spill()
+        return
     for operation in OPERATIONS:
         current = digest(operation)
         if Table.read(README.read_text(encoding="utf-8")).digests.get(operation) == current:
             continue
-        wanted = instances([operation], ARCHITECTURES)
+        wanted = tabled([operation])
         print(f"{operation}: {len(wanted)} kernels", file=sys.stderr, flush=True)
         made = rows(measure(wanted))
         # Read again, for it took minutes.

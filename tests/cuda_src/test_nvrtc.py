@@ -14,7 +14,7 @@ EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
 def one_of_each_row(operations):
     """A member of every row of the table, for one architecture; another one than in the rows beside it."""
     members = {}
-    for instance in resources.instances(operations, ARCHITECTURES):
+    for instance in resources.tabled(operations):
         members.setdefault((instance[0], resources.row_of(instance[1])), []).append(instance)
     return [found[5 * i % len(found)] for i, found in enumerate(members.values())]
 

@@ -259,6 +259,19 @@ def test_a_tie_goes_by_its_first_column_at_any_distance(backend):
             check(backend, z, np.array([1, 1 + distance, 0]))
 
 
+@pytest.mark.parametrize("m", [2, 33, 700])
+def test_a_sure_row_keeps_all_digits(backend, m):
+    """M₂-M₁ near -80 is rounded by up to 4e-6, which e to its power would take over."""
+    random = np.random.default_rng(m)
+    z = random.normal(0, 1, (40, m)).astype(np.float32)
+    z[:, 0] = random.uniform(62, 84, 40)
+    y = np.zeros(40, np.int64)
+    loss, dz = run(backend, z, y)
+    true_loss, true_dz = cross_entropy(z, y)
+    np.testing.assert_allclose(loss, true_loss, rtol=1e-6)
+    np.testing.assert_allclose(dz[:, 0], true_dz[:, 0], rtol=1e-6)
+
+
 def test_no_rows_make_no_losses(backend):
     for y in (np.empty(0, np.int64), np.empty((0, 5), np.float32)):
         loss, dz = run(backend, np.empty((0, 5), np.float32), y)

@@ -217,7 +217,7 @@ class RowState:
         return odds, flat_odds
 
     def log1m_p_k(self) -> np.ndarray:
-        """ln(1-p_k) = (M₂-M₁) + ln E - log1p(q), which is ln q - log1p(q); where q ≥ 1 that cancels, -log1p(1/q) not."""
+        """ln(1-p_k) = ln q - log1p(q) with ln q = (M₂-M₁) + ln E; for q ≥ 1, where that cancels, -log1p(1/q)."""
         log1m = np.log(self.mass)
         log1m += self.gap
         log1m -= self.log1p_q
