@@ -1,11 +1,12 @@
 """The command `gpu-nn`, = `python -m gpu_nn`: results on stdout, progress and one-line errors on stderr.
 
 Exit codes: 0 done, 1 the reader of stdout has gone, 2 usage, 3 data or files, 4 device, 5 training diverged, 130
-interrupted.
+interrupted (SIGINT), 143 asked to end (SIGTERM).
 """
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,9 +15,13 @@ import numpy as np
 
 from gpu_nn import __version__
 from gpu_nn.cli import evaluate, info, predict, train
+from gpu_nn.cli.interruption import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged
 
-USAGE, DATA, DEVICE, DIVERGED, INTERRUPTED = 2, 3, 4, 5, 130
+USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
+
+# Shells give this code, and the signal's number on top, to what a signal ended.
+_SIGNALLED = 128
 
 _COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "info": info}
 
@@ -50,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone, as `| head` does; there is nobody left to tell.
         _give_up_stdout()
         return 1
+    except Interrupted as error:
+        return _failed(options, error, _SIGNALLED + error.signum)
     except KeyboardInterrupt:
-        return _failed(options, "interrupted", INTERRUPTED)
+        return _failed(options, "interrupted", _SIGNALLED + signal.SIGINT)
     except DataError as error:
         return _failed(options, error, DATA)
     except OSError as error:

@@ -1,13 +1,26 @@
 """Kinds of values on the command line. Each refuses a wrong value before any work is done, saying what it expected."""
 
 import math
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable
 
 from gpu_nn.errors import not_one_of
+from gpu_nn.training import Every
 
 # The kernels count columns in 32 bits.
 _WIDEST = 2**31 - 1
+
+# Units of `interval`: what is counted, and how many of it one of them is.
+_UNITS: dict[str, tuple[str, int]] = {
+    "": ("epochs", 1),
+    "epochs": ("epochs", 1),
+    "steps": ("steps", 1),
+    "seconds": ("seconds", 1),
+    "s": ("seconds", 1),
+    "m": ("seconds", 60),
+    "h": ("seconds", 3600),
+}
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -76,3 +89,12 @@ def file_name(*suffixes: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def interval(text: str) -> Every:
+    """Epochs (5), steps (500steps) or a time (30s, 10m, 2h)."""
+    match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
+    if not (match and match[2] in _UNITS and int(match[1])):
+        raise ArgumentTypeError(f"{text!r}; expected epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h")
+    what, factor = _UNITS[match[2]]
+    return Every(**{what: int(match[1]) * factor})

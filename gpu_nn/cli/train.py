@@ -4,191 +4,279 @@ import argparse
 import json
 import math
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_nn.cli.arguments import number, one_of, whole, widths
-from gpu_nn.data import DataSet, read, scaling
+from gpu_nn.cli import configuration
+from gpu_nn.cli.arguments import file_name, interval, number, one_of, whole, widths
+from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
+from gpu_nn.cli.interruption import Interrupted, Interruption
+from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.data import DataSet, read, scaling, split
 from gpu_nn.device import resolve_device
-from gpu_nn.errors import DataError, TrainingDiverged
+from gpu_nn.errors import TrainingDiverged
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import Dense, Dropout, Layer, Standardize
-from gpu_nn.model_file import save, to_disk, whole_file
+from gpu_nn.model_file import load
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
-from gpu_nn.training import EpochRecord, Trainer
-
-_MODEL, _HISTORY = "model.safetensors", "history.json"
+from gpu_nn.training import (
+    Callback,
+    Checkpoints,
+    CsvLog,
+    EarlyStopping,
+    EpochRecord,
+    JsonLinesLog,
+    TensorBoardLog,
+    Trainer,
+)
+from gpu_nn.training.checkpoint import Checkpoint, newest, written_in
 
 HELP = "train a network; without arguments, on the handwritten digits that scikit-learn ships"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--data", metavar="FILE.npz|IDX-FOLDER", help="arrays x and y, or MNIST-like files; default: the digits")
+    """The flags; those that were not given are None, so that a run's own settings are told from its defaults."""
+
+    def add(flag: str, *, help: str = "", **options: Any) -> None:
+        default = DEFAULTS.get(flag.removeprefix("--").replace("-", "_"))
+        if default is not None:
+            said = ",".join(map(str, default)) if isinstance(default, list) else f"{default}"
+            help = f"{help} (default {said.removesuffix('.0')})".strip()
+        parser.add_argument(flag, help=help, **options)
+
     share = number(0, 1, above=True, below=True)
-    add("--test-fraction", type=share, default=0.2, help="share of the rows to test on (default 0.2)")
+    add("--data", metavar="FILE.npz|IDX-FOLDER", help="arrays x and y, or MNIST-like files; default: the digits")
+    add("--test-fraction", type=share, help="share of the rows to test on")
     add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
-    add("--hidden", type=widths, default=[256], metavar="256,128", help="widths of the hidden layers (default 256)")
-    add("--activation", type=one_of(ACTIVATIONS), default="relu", help="of the hidden layers (default relu)")
-    add("--dropout", type=number(0, 1, below=True), default=0.0, help="rate after each hidden layer (default 0)")
-    add("--epochs", type=whole(0), default=50, help="passes over the training rows (default 50)")
-    add("--batch-size", type=whole(1), default=32, help="rows of an optimizer step (default 32)")
-    add("--optimizer", type=one_of(OPTIMIZERS), default="adam", help=f"{', '.join(OPTIMIZERS)} (default adam)")
-    add("--lr", type=number(0), help="learning rate (default 0.001, sgd 0.1)")
+    held_out = f"share of the training rows to validate on (default none; with --early-stopping {VALIDATION_FRACTION})"
+    add("--validation-fraction", type=share, help=held_out)
+    add("--early-stopping", type=whole(1), metavar="N", help="stop after N epochs without a lower validation loss")
+    add("--hidden", type=widths, metavar="256,128", help="widths of the hidden layers")
+    add("--activation", type=one_of(ACTIVATIONS), help="of the hidden layers")
+    add("--dropout", type=number(0, 1, below=True), help="rate after each hidden layer")
+    add("--epochs", type=whole(0), help="passes over the training rows")
+    add("--batch-size", type=whole(1), help="rows of an optimizer step")
+    add("--optimizer", type=one_of(OPTIMIZERS), help=", ".join(OPTIMIZERS))
+    add("--lr", type=number(0), help=f"learning rate (default {configuration.LR}, sgd {SGD_LR})")
     add("--weight-decay", type=number(0), help="default: the optimizer's")
     add("--max-norm", type=number(0, above=True), help="longest gradient of a step")
-    add("--label-smoothing", type=number(0, 1), default=0.0)
-    add("--complement-weight", type=number(0), default=1.0, help="weight of the ln(1-p) terms; 0 is the everyday loss")
-    add("--seed", type=whole(0, 2**32 - 1), default=0)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
-    add("--dtype", type=one_of(DTYPES), default="float32", help=f"{', '.join(DTYPES)} (default float32)")
-    add("--out", metavar="FOLDER", help="write model.safetensors and history.json there")
+    add("--label-smoothing", type=number(0, 1), help="share of each target that goes to all classes")
+    add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the everyday loss")
+    add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order and dropout")
+    add("--device", help="auto, cpu, cuda, cuda:1")
+    add("--dtype", type=one_of(DTYPES), help=", ".join(DTYPES))
+    add("--out", metavar="FOLDER", help="write model.safetensors, history.json and config.toml there")
+    every = "for --resume, save in FOLDER/checkpoints every so many epochs (5), steps (500steps) or so often (30s, 2h)"
+    every += f"; what is there goes when the run is finished (default {CHECKPOINT_EVERY})"
+    add("--checkpoint-every", type=interval, metavar="N", help=every)
+    add("--resume", metavar="FOLDER", help="go on with the run in FOLDER, whose settings hold")
+    log = "write a line for each epoch there; may be given again"
+    add("--log", type=file_name(".csv", ".jsonl"), action="append", metavar="FILE.csv|FILE.jsonl", help=log)
+    add("--tensorboard", metavar="FOLDER", help="write events for TensorBoard there (the extra tensorboard)")
     add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
-    with _output(options.out) as folder:
-        _train(options, folder)
+    place = options.out if options.resume is None else options.resume
+    folder = None if place is None else RunFolder(place)
+    interruption = Interruption()
+    try:
+        with interruption.caught():
+            if options.resume is None:
+                _begin(options, folder, interruption)
+            elif folder is not None:
+                _resume(options, folder, interruption)
+    except Interrupted as error:
+        if folder is None or not folder.is_unfinished:
+            raise
+        raise Interrupted(error.signum, f"interrupted; {folder.resume_command} goes on") from None
 
 
-def _train(options: argparse.Namespace, folder: Path | None) -> None:
-    device = resolve_device(options.device)
-    optimizer = _optimizer(options)
-    layers: list[Layer] = [Standardize()]
-    for width in options.hidden:
-        layers.append(Dense(width, options.activation))
-        if options.dropout:
-            layers.append(Dropout(options.dropout))
-    data = read(options.data, options.test_fraction, options.test_last, options.seed)
-    net = Network(
-        [*layers, Dense(len(data.classes))],
-        n_inputs=data.x.shape[1],
-        device=device,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
-    net.classes = data.classes.tolist()
-    for name, values in zip(("0.shift", "0.scale"), scaling(data.x), strict=True):
-        net.state[name][...] = net.device.asarray(values, net.dtype)
-    _say(f"{len(data.x)} rows to train, {len(data.x_test)} to test, {net.n_inputs} inputs, {net.n_classes} classes")
+def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption) -> None:
+    settings = configuration.resolved(options, add_arguments)
+    with ExitStack() as until_done:
+        if folder is not None:
+            until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
+        _train(settings, folder, None, interruption, options.json)
+
+
+def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption) -> None:
+    settings = folder.settings(add_arguments)
+    configuration.check_agrees(options, settings, folder.path, add_arguments)
+    if folder.is_finished:
+        _say(f"the run in {folder.path} is finished")
+        _report_finished(settings, folder, options.json)
+        return
+    checkpoint = None
+    if written_in(folder.checkpoints):
+        checkpoint, damages = newest(folder.checkpoints)
+        for damage in damages:
+            _say(f"{damage}; the one before is used: {checkpoint.path.name}")
+    else:
+        _say("no checkpoint was written yet: the run begins again")
+    _train(settings, folder, checkpoint, interruption, options.json)
+
+
+def _train(
+    settings: argparse.Namespace,
+    folder: RunFolder | None,
+    checkpoint: Checkpoint | None,
+    interruption: Interruption,
+    as_json: bool,
+) -> None:
+    device = resolve_device(settings.device)
+    optimizer = _optimizer(settings)
+    data, held_out = _data(settings)
+    net = _network(settings, data)
+    rows = [f"{len(data.x)} rows to train", f"{len(data.x_test)} to test"]
+    if held_out is not None:
+        rows.insert(1, f"{len(held_out[0])} to validate")
+    _say(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
     _say(f"{net.n_parameters} parameters on {device}")
 
     began = time.perf_counter()
-    trainer, reports = _trainer(net, optimizer, data, options)
-    with reports:
-        trainer.fit(data.x, data.y, epochs=options.epochs)
+    trainer, reports = _trainer(net, optimizer, data, settings, folder)
+    with reports, interruption.training(trainer):
+        trainer.fit(data.x, data.y, epochs=settings.epochs, validation=held_out, resume=checkpoint)
     seconds = time.perf_counter() - began
-    loss, accuracy = trainer.evaluate(net.prepare(data.x_test), net.device.asarray(data.y_test))
+    loss, accuracy = _tested(trainer, data)
     if not math.isfinite(loss):
         # The last step can do this: the training has met no row since.
         raise TrainingDiverged(optimizer.steps, loss)
     if folder is not None:
-        with whole_file(folder / _HISTORY) as file:
-            file.write(trainer.history.to_json().encode())
-            # There is room for it before the model is written: neither comes without the other.
-            to_disk(file)
-            save(net, folder / _MODEL)
-    _report(options, device.name, accuracy, loss, len(data.x_test), seconds, folder)
+        folder.finish(net, trainer.history)
+    model = None if folder is None else folder.model
+    _report(as_json, device.name, accuracy, loss, len(data.x_test), len(trainer.history), seconds, model)
 
 
-def _optimizer(options: argparse.Namespace) -> Optimizer:
-    chosen: dict[str, Any] = {"max_norm": options.max_norm}
-    chosen["lr"] = options.lr if options.lr is not None else (0.1 if options.optimizer == "sgd" else 0.001)
-    if options.weight_decay is not None:
-        chosen["weight_decay"] = options.weight_decay
-    if options.optimizer == "sgd":
+def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:
+    """What the run reported when it was finished."""
+    data, _ = _data(settings)
+    history = folder.read_history()
+    trainer = Trainer(load(folder.model, settings.device), _optimizer(settings), **_cost(settings))
+    loss, accuracy = _tested(trainer, data)
+    seconds = sum(history.column("seconds"))
+    _report(as_json, settings.device, accuracy, loss, len(data.x_test), len(history), seconds, folder.model)
+
+
+def _data(settings: argparse.Namespace) -> tuple[DataSet, tuple[Any, Any] | None]:
+    """The data, and what of their training rows is held out to validate on."""
+    data = read(settings.data, settings.test_fraction, settings.test_last, settings.seed)
+    if settings.validation_fraction is None:
+        return data, None
+    name = "the training part of " + ("digits" if settings.data is None else settings.data)
+    data.x, data.y, *held_out = split(name, data.x, data.y, settings.validation_fraction, None, settings.seed)
+    return data, (held_out[0], held_out[1])
+
+
+def _network(settings: argparse.Namespace, data: DataSet) -> Network:
+    layers: list[Layer] = [Standardize()]
+    for width in settings.hidden:
+        layers.append(Dense(width, settings.activation))
+        if settings.dropout:
+            layers.append(Dropout(settings.dropout))
+    net = Network(
+        [*layers, Dense(len(data.classes))],
+        n_inputs=data.x.shape[1],
+        device=settings.device,
+        dtype=settings.dtype,
+        seed=settings.seed,
+    )
+    net.classes = data.classes.tolist()
+    for name, values in zip(("0.shift", "0.scale"), scaling(data.x), strict=True):
+        net.state[name][...] = net.device.asarray(values, net.dtype)
+    return net
+
+
+def _optimizer(settings: argparse.Namespace) -> Optimizer:
+    chosen: dict[str, Any] = {"max_norm": settings.max_norm, "lr": settings.lr}
+    if settings.weight_decay is not None:
+        chosen["weight_decay"] = settings.weight_decay
+    if settings.optimizer == "sgd":
         chosen["momentum"] = 0.9
-    return OPTIMIZERS[options.optimizer](**chosen)
+    return OPTIMIZERS[settings.optimizer](**chosen)
 
 
-@contextmanager
-def _output(path: str | None) -> Iterator[Path | None]:
-    """The folder --out, made if need be and proved to be writable before any work is done.
+def _cost(settings: argparse.Namespace) -> dict[str, Any]:
+    return {"label_smoothing": settings.label_smoothing, "complement_weight": settings.complement_weight}
 
-    What was made is taken away again when the work fails.
-    """
-    if path is None:
-        yield None
-        return
-    folder = Path(path)
-    made: list[Path] = []
-    try:
-        try:
-            for place in (*reversed(folder.parents), folder):
-                if not place.exists():
-                    place.mkdir()
-                    made.append(place)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise DataError(f"--out {folder} cannot be written: {error.strerror}; choose another folder") from None
-        for name in (_MODEL, _HISTORY):
-            if (folder / name).is_dir():
-                raise DataError(f"--out {folder} cannot be written: it holds a folder named {name}")
-        yield folder
-    except BaseException:
-        for place in reversed(made):
-            with suppress(OSError):
-                place.rmdir()
-        raise
+
+def _tested(trainer: Trainer, data: DataSet) -> tuple[float, float]:
+    """Loss and accuracy on the test part."""
+    net = trainer.net
+    return trainer.evaluate(net.prepare(data.x_test), net.device.asarray(data.y_test))
 
 
 def _trainer(
-    net: Network, optimizer: Optimizer, data: DataSet, options: argparse.Namespace
+    net: Network, optimizer: Optimizer, data: DataSet, settings: argparse.Namespace, folder: RunFolder | None
 ) -> tuple[Trainer, AbstractContextManager[Any]]:
     """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
-    trainer = Trainer(
-        net,
-        optimizer,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        label_smoothing=options.label_smoothing,
-        complement_weight=options.complement_weight,
-    )
+    trainer = Trainer(net, optimizer, batch_size=settings.batch_size, seed=settings.seed, **_cost(settings))
+    if settings.early_stopping is not None:
+        trainer.callbacks.append(EarlyStopping(patience=settings.early_stopping))
+    for path in settings.log or ():
+        trainer.callbacks.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
+    if settings.tensorboard is not None:
+        try:
+            trainer.callbacks.append(TensorBoardLog(settings.tensorboard))
+        except ImportError as error:
+            raise ValueError(f"--tensorboard: {error}") from None
+    if folder is not None:
+        trainer.callbacks.append(Checkpoints(folder.checkpoints, settings.checkpoint_every))
     if not sys.stderr.isatty():
         trainer.callbacks.append(lambda _, record: _say(record.line()))
         return trainer, nullcontext()
     from tqdm import tqdm
 
-    bar = tqdm(total=options.epochs * len(data.x), unit="rows", unit_scale=True, dynamic_ncols=True)
-
-    def show(_: Trainer, record: EpochRecord) -> None:
-        bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")
-
+    bar = tqdm(total=settings.epochs * len(data.x), unit="rows", unit_scale=True, dynamic_ncols=True)
     trainer.progress = bar.update
-    trainer.callbacks.append(show)
+    trainer.callbacks.append(_Bar(bar, len(data.x)))
     return trainer, bar
 
 
+class _Bar(Callback):
+    """Sets the progress bar to where a training begins, and says what its epochs come to."""
+
+    def __init__(self, bar: Any, rows: int):
+        self.bar, self.rows = bar, rows
+
+    def begin(self, trainer: Trainer) -> None:
+        in_epoch = min(trainer.position.steps_in_epoch * trainer.batch_size, self.rows)
+        self.bar.update(len(trainer.history) * self.rows + in_epoch)
+
+    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+        self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")
+
+
 def _report(
-    options: argparse.Namespace,
+    as_json: bool,
     device: str,
     accuracy: float,
     loss: float,
     n_test: int,
+    epochs: int,
     seconds: float,
-    folder: Path | None,
+    model: Path | None,
 ) -> None:
-    if options.json:
+    if as_json:
         result = {
             "test_accuracy": accuracy,
             "test_loss": loss,
             "test_rows": n_test,
-            "epochs": options.epochs,
+            "epochs": epochs,
             "seconds": round(seconds, 3),
             "device": device,
-            "model": None if folder is None else str(folder / _MODEL),
+            "model": None if model is None else str(model),
         }
         print(json.dumps(result))
         return
     print(f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}")
-    if folder is not None:
-        print(f"model: {folder / _MODEL}")
+    if model is not None:
+        print(f"model: {model}")
 
 
 def _say(line: str) -> None:

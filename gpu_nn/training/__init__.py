@@ -1,6 +1,31 @@
-"""Training: the loop, what it reports, and the record that it leaves."""
+"""Training: the loop, what it reports, what it calls, and how it goes on after it was broken off."""
 
-from gpu_nn.training.history import EpochRecord, History
-from gpu_nn.training.trainer import Callback, Trainer
+from gpu_nn.training.callbacks import (
+    BestModel,
+    Callback,
+    Checkpoints,
+    CsvLog,
+    EarlyStopping,
+    Every,
+    JsonLinesLog,
+    LearningRates,
+    TensorBoardLog,
+)
+from gpu_nn.training.history import EpochRecord, History, StepRecord
+from gpu_nn.training.trainer import Trainer
 
-__all__ = ["Callback", "EpochRecord", "History", "Trainer"]
+__all__ = [
+    "BestModel",
+    "Callback",
+    "Checkpoints",
+    "CsvLog",
+    "EarlyStopping",
+    "EpochRecord",
+    "Every",
+    "History",
+    "JsonLinesLog",
+    "LearningRates",
+    "StepRecord",
+    "TensorBoardLog",
+    "Trainer",
+]

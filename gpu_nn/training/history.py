@@ -1,4 +1,4 @@
-"""What happened in each epoch."""
+"""What happened in each epoch, and where a training stands between two steps."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -27,6 +27,20 @@ class EpochRecord:
             parts.append(f"validation loss {self.validation_loss:.4g}")
             parts.append(f"accuracy {100 * (self.validation_accuracy or 0):.2f} %")
         return ", ".join([*parts, f"{self.seconds:.2f} s"])
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """Between two steps. epoch: the one in progress, from 1.  step: steps of this epoch so far.  steps: optimizer steps
+    since the beginning.  learning_rate: of the latest step.
+
+    It has no loss: to know it, the host would wait for the device. `Trainer.latest_loss` does when it is asked to.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    learning_rate: float
 
 
 @dataclass

@@ -1,7 +1,10 @@
 """The training loop: shuffled batches, one optimizer step each, validation after each epoch."""
 
+import math
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,11 @@ from gpu_nn.device import Array
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
-from gpu_nn.training.history import EpochRecord, History
-
-Callback = Callable[["Trainer", EpochRecord], None]
-"""Called after each epoch. It may set `trainer.stopping = True` to end the training."""
+from gpu_nn.training import resume as resuming
+from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.calls import Calls
+from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.history import EpochRecord, History, StepRecord
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many.
 _READ_EVERY = 256
@@ -24,11 +28,15 @@ class Trainer:
     """Trains `net` with `optimizer`.
 
     batch_size: rows of a batch; the last batch of an epoch takes what is left.  shuffle: a new order in each epoch,
-    from `seed`.  callbacks: called as callback(trainer, record) after each epoch.  complement_weight, class_weight,
-    label_smoothing: the cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch
-    with the number of its rows.
+    from `seed`.  callbacks: see `Callback`; a plain function is called as callback(trainer, record) after each epoch,
+    and may set `trainer.stopping = True` to end the training.  complement_weight, class_weight, label_smoothing: the
+    cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch with the number of its
+    rows.
 
     The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size.
+
+    history: the records so far.  interrupted: whether `interrupt` ended the latest fit.  resumed_from: the file of the
+    checkpoint that the latest fit went on from, or None.
     """
 
     def __init__(
@@ -39,7 +47,7 @@ class Trainer:
         batch_size: int = 128,
         shuffle: bool = True,
         seed: int = 0,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Iterable[Callback | Callable[["Trainer", EpochRecord], None]] = (),
         complement_weight: float = 1.0,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
@@ -50,12 +58,13 @@ class Trainer:
         self.net, self.optimizer = net, optimizer
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
-        self.callbacks = list(callbacks)
+        self.callbacks: list[Any] = list(callbacks)
         self.cost = Cost(complement_weight, class_weight, label_smoothing)
         self.progress = progress
         self.history = History()
-        self.stopping = False
-        self._random = np.random.default_rng(seed)
+        self.stopping = self.interrupted = self._interrupt = False
+        self.resumed_from: Path | None = None
+        self.random = np.random.default_rng(seed)
         with net.device.active():
             self._options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
 
@@ -67,30 +76,75 @@ class Trainer:
         epochs: int = 10,
         validation: tuple[Any, Any] | None = None,
         sample_weight: Any = None,
+        resume: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> History:
         """Train for `epochs` more epochs; returns the history of all so far.
 
         x: (n, inputs). y: (n,) class indices or (n, classes) targets. validation: (x, y) of the same kinds.
         sample_weight: (n,); only ratios matter, as they are brought to mean 1.
 
+        resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is taken. With all
+        other arguments as they were, in this process or another, the training goes on where the checkpoint was taken,
+        in the middle of an epoch or not, and ends in the same bits as if it had never been broken off.
+
         Data go to the device once, and their values are checked there. Raises ValueError or TypeError for data that do
-        not fit, TrainingDiverged when the loss is no longer finite.
+        not fit, DataError for a checkpoint that is damaged or of another training, TrainingDiverged when the loss is no
+        longer finite.
         """
         if epochs < 0:
             raise ValueError(f"epochs={epochs}; expected a whole number ≥ 0")
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         with self.net.device.active(), np.errstate(over="ignore", invalid="ignore"):
-            self._x, self._y = self._entered("x", "y", x, y)
-            n = len(self._x)
-            self._weight = self._entered_weight(sample_weight, n)
-            held_out = None if validation is None else self._entered("validation x", "validation y", *validation)
-            self._allocate(n)
-            self.stopping = False
-            for _ in range(epochs):
-                self._epoch(n, held_out)
-                if self.stopping:
-                    break
+            checkpoint = resuming.opened(resume)
+            self._enter(x, y, sample_weight, validation)
+            self._calls = Calls(self, self.callbacks)
+            self.stopping = self.interrupted = False
+            self.resumed_from = None
+            self.position = resuming.Position(len(self.history), self.random.bit_generator.state)
+            states = None if checkpoint is None else resuming.restore(self, checkpoint)
+            self._prepare()
+            self._calls.begin()
+            if states is not None:
+                self._calls.load_states(self.resumed_from, states)
+            last = self.position.first_epoch + epochs
+            if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
+                raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
+            while len(self.history) < last and not (self.stopping or self._interrupt):
+                self._epoch()
+            self.interrupted, self._interrupt = self._interrupt, False
+            self._calls.end()
         return self.history
+
+    def interrupt(self) -> None:
+        """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads."""
+        self._interrupt = True
+
+    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | None) -> None:
+        """The data on the device, as they came, and what a checkpoint says of them."""
+        self._x, self._y = self._entered("x", "y", x, y)
+        self._weight = self._entered_weight(sample_weight, len(self._x))
+        device = self.net.device
+        self.data = {"training": resuming.described(self._x, self._y, self._weight, device), "validation": None}
+        self._held_out = None
+        if validation is not None:
+            self._held_out = self._entered("validation x", "validation y", *validation)
+            self.data["validation"] = resuming.described(*self._held_out, None, device)
+        n = len(self._x)
+        self.steps_an_epoch = -(-n // self.batch_size)
+        self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
+        self._losses = device.xp.empty(self.unread_at_most, self.net.dtype)
+
+    def _prepare(self) -> None:
+        """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
+        takes slices of it."""
+        net, xp = self.net, self.net.device.xp
+        self._x = net.prepare(self._x)
+        if self._held_out is not None:
+            self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
+        batch = min(self.batch_size, len(self._x))
+        self._x_batch = xp.empty((batch, self._x.shape[1]), net.dtype)
+        self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
+        self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
 
     def _entered(self, x_name: str, y_name: str, x: Any, y: Any) -> tuple[Array, Array]:
         """A data set on the device, checked once."""
@@ -109,61 +163,65 @@ class Trainer:
             )
         y = targets(y, shape[0], net.n_classes, None, net.device.xp, net.dtype, name=y_name)
         check_values(y_name, y, net.n_classes)
-        return net.prepare(raw), y
+        return raw, y
 
     def _entered_weight(self, sample_weight: Any, n: int) -> Array | None:
         if sample_weight is None:
             return None
-        weight = weights("sample_weight", np.asarray(sample_weight), n, "rows", np, np.float64)
-        if not weight.sum() > 0:
+        xp = self.net.device.xp
+        weight = weights("sample_weight", sample_weight, n, "rows", xp, np.float64)
+        mean = float(weight.mean())
+        # On a GPU nobody has looked at the values yet.
+        if not (math.isfinite(mean) and float(weight.min()) >= 0):
+            raise ValueError("sample_weight has negative, NaN or infinite values; expected finite numbers ≥ 0")
+        if mean == 0:
             raise ValueError("sample_weight is 0 everywhere; expected at least one row with a weight")
-        return self.net.device.asarray(weight / weight.mean(), self.net.dtype)
+        return (weight / mean).astype(self.net.dtype)
 
-    def _allocate(self, n: int) -> None:
-        """The batch's own memory, once; a short last batch takes slices of it."""
-        xp, batch = self.net.device.xp, min(self.batch_size, n)
-        self._x_batch = xp.empty((batch, self._x.shape[1]), self.net.dtype)
-        self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
-        self._weight_batch = None if self._weight is None else xp.empty(batch, self.net.dtype)
-        self._losses = xp.empty(min(_READ_EVERY, -(-n // batch)), self.net.dtype)
-
-    def _epoch(self, n: int, held_out: tuple[Array, Array] | None) -> None:
-        began = time.perf_counter()
-        total = sum(self._steps(n)) / n
+    def _epoch(self) -> None:
+        """What is left of the epoch in progress, unless it is interrupted."""
+        if not self.position.steps_in_epoch:
+            self.position.began = time.perf_counter()
+        if not self._steps():
+            return
         validation_loss = validation_accuracy = None
-        if held_out is not None:
-            validation_loss, validation_accuracy = self.evaluate(*held_out)
-        optimizer = self.optimizer
+        if self._held_out is not None:
+            validation_loss, validation_accuracy = self.evaluate(*self._held_out)
+        optimizer, position, loss = self.optimizer, self.position, self.position.cost / len(self._x)
         record = EpochRecord(
             epoch=len(self.history) + 1,
             steps=optimizer.steps,
-            loss=total,
+            loss=loss,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             learning_rate=optimizer.schedule(max(optimizer.steps - 1, 0)),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - position.began,
         )
         self.history.epochs.append(record)
-        optimizer.schedule.observe(total if validation_loss is None else validation_loss)
-        for callback in self.callbacks:
-            callback(self, record)
+        optimizer.schedule.observe(loss if validation_loss is None else validation_loss)
+        self.position = resuming.Position(position.first_epoch, self.random.bit_generator.state)
+        self._calls.after_epoch(record)
 
-    def _steps(self, n: int) -> Iterator[float]:
-        """One epoch; yields sums of the costs of its rows, as the device's losses are read."""
-        order = self._random.permutation(n) if self.shuffle else np.arange(n)
+    def _steps(self) -> bool:
+        """The steps that are left of the epoch; whether they were all made."""
+        n, position = len(self._x), self.position
+        order = self.random.permutation(n) if self.shuffle else np.arange(n)
         rows = self.net.device.asarray(order)
-        sizes: list[int] = []
-        for start in range(0, n, self.batch_size):
+        for start in range(position.steps_in_epoch * self.batch_size, n, self.batch_size):
             size = min(self.batch_size, n - start)
-            self._losses[len(sizes)] = self._step(rows[start : start + size], size)
-            sizes.append(size)
+            self._losses[position.unread] = self._step(rows[start : start + size], size)
+            position.steps_in_epoch += 1
+            position.unread += 1
             if self.progress is not None:
                 self.progress(size)
-            if len(sizes) == len(self._losses):
-                yield self._read(sizes)
-                sizes.clear()
-        if sizes:
-            yield self._read(sizes)
+            if position.unread == len(self._losses):
+                self._read()
+            if self._calls.between_steps:
+                self._calls.after_step()
+            if self._interrupt:
+                return False
+        self._read()
+        return True
 
     def _step(self, rows: Array, size: int) -> Array:
         net, kernels = self.net, self.net.kernels
@@ -178,12 +236,47 @@ class Trainer:
         self.optimizer.step(net)
         return loss
 
-    def _read(self, sizes: list[int]) -> float:
-        losses = self.net.device.to_host(self._losses[: len(sizes)]).astype(np.float64)
+    def _read(self) -> None:
+        """Add the losses that the host has not read to the epoch's cost."""
+        position = self.position
+        if not position.unread:
+            return
+        losses = self.unread_losses()
+        sizes = np.full(position.unread, self.batch_size, np.float64)
+        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - len(self._x), 0)
+        position.cost += float(losses @ sizes)
+        position.unread = 0
+
+    def unread_losses(self) -> np.ndarray:
+        """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.
+
+        Raises TrainingDiverged when one is not finite.
+        """
+        losses = self.net.device.to_host(self._losses[: self.position.unread]).astype(np.float64)
         wrong = np.flatnonzero(~np.isfinite(losses))
         if len(wrong):
-            raise TrainingDiverged(self.optimizer.steps - len(sizes) + int(wrong[0]) + 1, float(losses[wrong[0]]))
-        return float(losses @ sizes)
+            raise TrainingDiverged(self.optimizer.steps - len(losses) + int(wrong[0]) + 1, float(losses[wrong[0]]))
+        return losses
+
+    def latest_loss(self) -> float:
+        """The mean cost of the latest step's batch. On a GPU this waits for the device."""
+        return float(self._losses[self.position.unread - 1])
+
+    def step_record(self) -> StepRecord:
+        """Where the training stands; for between two steps."""
+        optimizer = self.optimizer
+        rate = optimizer.schedule(max(optimizer.steps - 1, 0))
+        return StepRecord(len(self.history) + 1, self.position.steps_in_epoch, optimizer.steps, rate)
+
+    def callback_states(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and state of every callback that remembers something."""
+        return self._calls.states()
+
+    def stand_at(self, position: resuming.Position, losses: np.ndarray) -> None:
+        """Go on from there. losses: those that were not read."""
+        self.position = position
+        self.random.bit_generator.state = position.random
+        self._losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""

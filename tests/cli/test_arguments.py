@@ -2,7 +2,8 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from gpu_nn.cli.arguments import file_name, number, one_of, whole, widths
+from gpu_nn.cli.arguments import file_name, interval, number, one_of, whole, widths
+from gpu_nn.training import Every
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,13 @@ from gpu_nn.cli.arguments import file_name, number, one_of, whole, widths
         (widths, "256, 128", [256, 128]),
         (widths, "", []),
         (file_name(".csv", ".npy"), "a.npy", "a.npy"),
+        (interval, "5", Every(epochs=5)),
+        (interval, "500steps", Every(steps=500)),
+        (interval, "30s", Every(seconds=30)),
+        (interval, "10m", Every(seconds=600)),
+        (interval, "2h", Every(seconds=7200)),
+        (interval, str(Every(seconds=7200)), Every(seconds=7200)),
+        (interval, str(Every(epochs=1)), Every(epochs=1)),
     ],
 )
 def test_a_right_value_is_taken(kind, text, value):
@@ -36,6 +44,7 @@ def test_a_right_value_is_taken(kind, text, value):
         (number(0, 1, below=True), ["1"], "expected a finite number ≥ 0 and below 1"),
         (one_of(("adam", "sgd")), ["adma", "ADAM"], "is not one of adam, sgd. Did you mean 'adam'?"),
         (widths, ["0", "-5", "256,", ",", "256,,128", "2.5", "a", "2147483648", "1e3"], "such as 256,128"),
+        (interval, ["0", "-1", "", "s", "1.5", "5 parsecs", "9" * 13, "1_0"], "such as 5, 500steps, 30s, 10m, 2h"),
         (file_name(".csv", ".npy"), ["a.txt", "csv", ""], "expected a name that ends in .csv or .npy"),
     ],
 )

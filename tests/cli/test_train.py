@@ -42,11 +42,11 @@ def test_json_is_one_object_for_machines(command, data, tmp_path):
     assert result["model"] == str(tmp_path / "run" / "model.safetensors")
 
 
-def test_out_receives_the_model_and_its_history_and_nothing_else(command, data, tmp_path):
+def test_out_receives_the_model_its_history_and_configuration_and_nothing_else(command, data, tmp_path):
     out = tmp_path / "new" / "run"
     done = command("train", "--data", data, *FAST, "--out", out)
     assert done.out.endswith(f"model: {out / 'model.safetensors'}\n")
-    assert sorted(os.listdir(out)) == ["history.json", "model.safetensors"]
+    assert sorted(os.listdir(out)) == ["config.toml", "history.json", "model.safetensors"]
     history = History.from_json((out / "history.json").read_text())
     assert history.column("epoch") == [1, 2]
     net = load(out / "model.safetensors", "cpu")
@@ -56,7 +56,7 @@ def test_out_receives_the_model_and_its_history_and_nothing_else(command, data, 
 def test_out_over_an_older_run_replaces_it(command, data, tmp_path):
     command("train", "--data", data, *FAST, "--out", tmp_path)
     command("train", "--data", data, *FAST, "--hidden", 7, "--out", tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["config.toml", "history.json", "model.safetensors"]
     assert load(tmp_path / "model.safetensors", "cpu").widths[-2] == 7
 
 
@@ -229,7 +229,7 @@ def test_an_out_that_the_system_refuses_is_named_at_once(refused, data, tmp_path
     def read_only(**_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("gpu_nn.cli.train.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("gpu_nn.cli.run_folder.tempfile.TemporaryFile", read_only)
     line = refused(3, "train", "--data", data, *FAST, "--out", tmp_path / "new" / "run")
     assert f"--out {tmp_path / 'new' / 'run'} cannot be written: Read-only file system" in line
 

@@ -5,14 +5,7 @@ from gpu_nn import SGD, Adam, Dense, Network, Standardize, Trainer, TrainingDive
 from gpu_nn import functional as F
 from gpu_nn.data import digits
 from gpu_nn.schedules import ReduceOnPlateau
-
-
-def blobs(n=230, inputs=5, classes=3, seed=0):
-    """Gaussian clouds, some way apart."""
-    random = np.random.default_rng(seed)
-    y = random.integers(0, classes, n)
-    centres = np.random.default_rng(99).standard_normal((classes, inputs)) * 3
-    return (centres[y] + random.standard_normal((n, inputs))).astype(np.float32), y
+from tests.training.blobs import blobs
 
 
 def trained(epochs=3, batch_size=32, seed=0, **options):

@@ -1,0 +1,43 @@
+"""The model of the best epoch so far, as a file."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpu_nn.model_file import save
+from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.monitor import Monitor
+from gpu_nn.training.history import EpochRecord
+
+if TYPE_CHECKING:
+    from gpu_nn.training.trainer import Trainer
+
+
+class BestModel(Callback):
+    """Writes the network to `path`, for `gpu_nn.load`, after every epoch that is the best so far.
+
+    monitor: "validation_loss", "validation_accuracy" or "loss". Raises DataError when the file cannot be written; the
+    previous one then stays whole.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], monitor: str = "validation_loss"):
+        self.path = Path(path)
+        self.monitor = Monitor(monitor)
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+
+    def begin(self, trainer: "Trainer") -> None:
+        self.best = self.best_epoch = None
+
+    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+        value = self.monitor.value(record)
+        if self.monitor.better(value, self.best):
+            save(trainer.net, self.path)
+            self.best, self.best_epoch = value, record.epoch
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        best, epoch = state["best"], state["best_epoch"]
+        self.best, self.best_epoch = None if best is None else float(best), None if epoch is None else int(epoch)

@@ -1,0 +1,30 @@
+"""The learning rate as it was, for a plot."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training.history import StepRecord
+
+if TYPE_CHECKING:
+    from gpu_nn.training.trainer import Trainer
+
+
+class LearningRates(Callback):
+    """Records the learning rate every `steps` optimizer steps. steps, rates: lists of equal length."""
+
+    def __init__(self, steps: int = 1):
+        self.every = Every(steps=steps)
+        self.steps: list[int] = []
+        self.rates: list[float] = []
+
+    def __call__(self, trainer: "Trainer", record: StepRecord) -> None:
+        self.steps.append(record.steps)
+        self.rates.append(record.learning_rate)
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": np.array(self.steps, np.int64), "rates": np.array(self.rates, np.float64)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.steps, self.rates = state["steps"].tolist(), state["rates"].tolist()

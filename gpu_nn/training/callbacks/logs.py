@@ -1,0 +1,70 @@
+"""The epochs' records as files that grow by a line an epoch."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpu_nn.errors import DataError
+from gpu_nn.model_file import whole_file
+from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.history import EpochRecord
+
+if TYPE_CHECKING:
+    from gpu_nn.training.trainer import Trainer
+
+
+class _LineLog(Callback):
+    """A line for each epoch, in the file as soon as the epoch is over.
+
+    When a fit begins, the file is written anew from the history, which a checkpoint brings with it: what a broken run
+    wrote after its checkpoint, the half of a last line included, is gone, and comes again as the epochs do.
+
+    Raises DataError when the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def begin(self, trainer: "Trainer") -> None:
+        with whole_file(self.path) as file:
+            file.write((self._head() + "".join(map(self._line, trainer.history.epochs))).encode())
+
+    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+        try:
+            with open(self.path, "ab") as file:
+                file.write(self._line(record).encode())
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _head(self) -> str:
+        return ""
+
+    def _line(self, record: EpochRecord) -> str:
+        raise NotImplementedError
+
+
+class JsonLinesLog(_LineLog):
+    """The fields of `EpochRecord` as a JSON object a line; null where there is no validation."""
+
+    def _line(self, record: EpochRecord) -> str:
+        return json.dumps(asdict(record)) + "\n"
+
+
+class CsvLog(_LineLog):
+    """The fields of `EpochRecord` as columns, their names in the first line; empty where there is no validation."""
+
+    def _head(self) -> str:
+        return _csv([field.name for field in fields(EpochRecord)])
+
+    def _line(self, record: EpochRecord) -> str:
+        return _csv(list(asdict(record).values()))
+
+
+def _csv(values: list) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

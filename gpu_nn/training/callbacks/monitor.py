@@ -1,0 +1,38 @@
+"""A figure of the epochs' records that is watched for the best."""
+
+from dataclasses import dataclass, fields
+
+from gpu_nn.errors import unknown_name
+from gpu_nn.training.history import EpochRecord
+
+_MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.endswith(("loss", "accuracy")))
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """name: "loss", "validation_loss" or "validation_accuracy"; accuracies are best high, losses low.
+
+    min_delta: what is better by no more than this counts as no better. Raises ValueError for another name.
+    """
+
+    name: str
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in _MONITORED:
+            raise unknown_name("monitor", self.name, _MONITORED)
+        if not self.min_delta >= 0:
+            raise ValueError(f"min_delta={self.min_delta!r}; expected a number ≥ 0")
+
+    def value(self, record: EpochRecord) -> float:
+        """Raises ValueError when the training has no validation data to know it from."""
+        value: float | None = getattr(record, self.name)
+        if value is None:
+            raise ValueError(f"monitor={self.name!r} needs validation data: fit(x, y, validation=(x_held, y_held))")
+        return value
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the best so far, None when there is none. NaN is never better."""
+        if best is None:
+            return value == value
+        return value > best + self.min_delta if self.name.endswith("accuracy") else value < best - self.min_delta

@@ -1,0 +1,60 @@
+"""The epochs' records for TensorBoard (the extra `tensorboard`)."""
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.history import EpochRecord
+
+if TYPE_CHECKING:
+    from gpu_nn.training.trainer import Trainer
+
+# Tells our event files from others' in the same folder.
+_SUFFIX = ".gpu_nn"
+
+
+class TensorBoardLog(Callback):
+    """Losses, accuracy, learning rate and seconds of each epoch, over the epochs, as scalars in `folder`.
+
+    When a fit begins, our event files there give way to one written from the history: no epoch is there twice after a
+    resume. Raises ImportError, with the cure, when TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+        self._writer: Any = None
+        _event_writer()
+
+    def begin(self, trainer: "Trainer") -> None:
+        for older in self.folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
+            older.unlink()
+        self._writer = _event_writer()(str(self.folder), filename_suffix=_SUFFIX)
+        for record in trainer.history.epochs:
+            self._add(record)
+        self._writer.flush()
+
+    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+        self._add(record)
+        self._writer.flush()
+
+    def end(self, trainer: "Trainer") -> None:
+        self._writer.close()
+
+    def _add(self, record: EpochRecord) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        scalars = {name: value for name, value in asdict(record).items() if name not in ("epoch", "steps")}
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items() if value is not None]
+        self._writer.add_event(Event(wall_time=time.time(), step=record.epoch, summary=Summary(value=values)))
+
+
+def _event_writer() -> Any:
+    try:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ModuleNotFoundError as error:
+        raise ImportError("TensorBoardLog needs TensorBoard: pip install 'gpu_nn[tensorboard]'") from error
+    return EventFileWriter

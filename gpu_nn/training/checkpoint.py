@@ -1,0 +1,158 @@
+"""Checkpoints: everything that a training is, in one safetensors file. Reading one executes nothing.
+
+Header (safetensors metadata, strings):
+    "format": "gpu_nn.checkpoint"      "version": "1"
+    "checksum": SHA-256, in hex, of "training" and of every array's name, type, shape and bytes, in the order of names
+    "training": JSON (with NaN and Infinity as Python writes them) of
+        "settings"   what the training is of: "network", "optimizer", "schedule", "trainer"; equal where it resumes
+        "data"       rows, columns and a checksum of each data set; equal where it resumes
+        "position"   "first_epoch": epochs done before the fit; "steps": of the optimizer; "steps_in_epoch"; "cost":
+                     sum over this epoch's rows whose losses were read; "seconds": of this epoch; "stopping": whether
+                     the training was to end after it
+        "random"     state of the generator before it drew this epoch's order
+        "schedule"   state of the schedule
+        "history"    the records of the epochs done, as in history.json
+        "callbacks"  [name, state without its arrays] of each callback that remembers something
+Arrays: "network.NAME": parameters (flat) and state; "optimizer.NAME": its state; "losses": those of this epoch's latest
+steps, not read yet; "callback.I.NAME": arrays in the state of callback I.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.errors import DataError
+from gpu_nn.model_file import whole_file
+
+FORMAT = "gpu_nn.checkpoint"
+VERSION = 1
+
+_NAME = re.compile(r"steps-(\d{12})\.safetensors")
+
+
+class DamagedCheckpoint(DataError):
+    """A checkpoint of which something is missing or changed: an older one may be whole."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint. training: the JSON of its header. arrays: on the host."""
+
+    path: Path
+    training: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def name(steps: int) -> str:
+    """The name of the checkpoint after so many optimizer steps."""
+    return f"steps-{steps:012d}.safetensors"
+
+
+def written_in(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """The checkpoints of a folder by their steps, the newest first; none when it is not there."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return {}
+    found = {int(match[1]): Path(folder) / match[0] for match in map(_NAME.fullmatch, names) if match}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint of the folder, and what is wrong with newer ones, a line each.
+
+    Raises DataError when there is none, or when the newest is of a newer version of gpu_nn.
+    """
+    damages: list[str] = []
+    for path in written_in(folder).values():
+        try:
+            return read(path), damages
+        except DamagedCheckpoint as error:
+            damages.append(str(error))
+    if damages:
+        raise DataError(f"{folder} holds no whole checkpoint: {'; '.join(damages)}")
+    raise DataError(f"{folder} holds no checkpoint")
+
+
+def write(path: str | os.PathLike[str], training: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the checkpoint, whole or not at all; on return it is on the disk under its name.
+
+    Raises DataError when it cannot be written; what was there before then stays as it was.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    text = json.dumps(training)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = {"format": FORMAT, "version": str(VERSION), "checksum": _checksum(text, contiguous), "training": text}
+    content = to_bytes(contiguous, metadata)
+    with whole_file(path) as file:
+        file.write(content)
+    names_to_disk(Path(path).parent)
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint in the file, after all of it was checked.
+
+    Raises DamagedCheckpoint for a file that is cut short or changed, DataError for one that is missing, of another kind
+    or of a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise DataError(f"{path} is a safetensors file, but no checkpoint of gpu_nn")
+            if metadata.get("version") != str(VERSION):
+                version = metadata.get("version", "")
+                raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["training"]
+        if metadata["checksum"] != _checksum(text, arrays):
+            raise DamagedCheckpoint(f"{path} is damaged: its content does not have its checksum")
+        training = json.loads(text)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except SafetensorError as error:
+        raise DamagedCheckpoint(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{path} is damaged: its header or an array makes no sense: {error!r}") from None
+    if not isinstance(training, dict):
+        raise DamagedCheckpoint(f"{path} is damaged: its header describes no training")
+    return Checkpoint(path, training, arrays)
+
+
+def names_to_disk(folder: Path) -> None:
+    """Returns when the folder's list of files is on the disk, where the system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        # Some file systems keep no such promise; the file itself is on the disk.
+        pass
+    finally:
+        os.close(handle)
+
+
+def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

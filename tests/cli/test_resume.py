@@ -1,0 +1,365 @@
+"""gpu-nn train --resume, what it goes on from, and how signals end a training."""
+
+import errno
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from gpu_nn import load, model_file
+from gpu_nn.cli import train
+from gpu_nn.training import Callback, Every, History
+from gpu_nn.training.checkpoint import written_in
+
+SETTINGS = ("--hidden", 8, "--dropout", 0.2, "--epochs", 20, "--early-stopping", 5, "--device", "cpu")
+FINISHED = ["config.toml", "history.json", "model.safetensors"]
+
+
+def outcome(folder):
+    """What a run comes to, but for the time it took."""
+    assert sorted(os.listdir(folder)) == FINISHED
+    net = load(folder / "model.safetensors", "cpu")
+    history = History.from_json((folder / "history.json").read_text())
+    records = [[value for name, value in vars(record).items() if name != "seconds"] for record in history.epochs]
+    return net.flat_parameters.tobytes(), records
+
+
+@pytest.fixture
+def whole(command, data, tmp_path_factory):
+    """The outcome of a run that is left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert command("train", "--data", data, *SETTINGS, "--out", folder).code == 0
+    return outcome(folder)
+
+
+class Raise(Callback):
+    """Raises in the middle of a training, as a crash does."""
+
+    def __init__(self, steps, raised):
+        self.every, self.raised = Every(steps=steps), raised
+
+    def __call__(self, trainer, record):
+        raise self.raised
+
+
+class Send(Callback):
+    """Sends a signal to this process in the middle of a training."""
+
+    def __init__(self, steps, signum):
+        self.every, self.signum = Every(steps=steps), signum
+
+    def __call__(self, trainer, record):
+        os.kill(os.getpid(), self.signum)
+
+
+@pytest.fixture
+def with_callback(monkeypatch):
+    """Lets trainings of the command have one callback more."""
+
+    def with_callback(callback):
+        def made(*arguments, **options):
+            trainer = real(*arguments, **options)
+            trainer.callbacks += [callback] if callback else []
+            return trainer
+
+        monkeypatch.setattr(train, "Trainer", made)
+
+    real = train.Trainer
+    return with_callback
+
+
+@pytest.fixture
+def broken_off(command, data, tmp_path, with_callback):
+    """The folder of a run that crashed after step 19 with a checkpoint every 4 steps; an epoch has 3."""
+    with_callback(Raise(19, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", "--data", data, *SETTINGS, "--checkpoint-every", "4steps", "--out", tmp_path / "run")
+    with_callback(None)
+    return tmp_path / "run"
+
+
+def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(command, whole, broken_off):
+    assert list(written_in(broken_off / "checkpoints")) == [16, 12]
+    done = command("train", "--resume", broken_off)
+    assert done.code == 0
+    assert done.out.startswith("test accuracy")
+    assert outcome(broken_off) == whole
+
+
+def test_a_run_without_a_checkpoint_yet_begins_again(command, whole, broken_off):
+    for path in written_in(broken_off / "checkpoints").values():
+        path.unlink()
+    done = command("train", "--resume", broken_off)
+    assert "no checkpoint was written yet: the run begins again" in done.err
+    assert outcome(broken_off) == whole
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(command, whole, broken_off):
+    newest, before = written_in(broken_off / "checkpoints").values()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = command("train", "--resume", broken_off)
+    assert f"{newest} is damaged: " in done.err
+    assert f"the one before is used: {before.name}\n" in done.err
+    assert outcome(broken_off) == whole
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error(refused, broken_off):
+    for path in written_in(broken_off / "checkpoints").values():
+        path.write_bytes(b"")
+    assert "holds no whole checkpoint: " in refused(3, "train", "--resume", broken_off)
+
+
+def test_a_finished_run_is_reported_again(command, data, tmp_path):
+    done = command("train", "--data", data, *SETTINGS, "--out", tmp_path, "--json")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = command("train", "--resume", tmp_path, "--json")
+    first, second = json.loads(done.out), json.loads(again.out)
+    assert again.code == 0
+    assert again.err == f"the run in {tmp_path} is finished\n"
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_it_resumes_from_any_folder(command, data, whole, tmp_path, monkeypatch, with_callback):
+    (tmp_path / "points.npz").write_bytes(data.read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with_callback(Raise(11, ZeroDivisionError()))
+    options = ("--log", "log.csv", "--out", "run", "--checkpoint-every", "2steps")
+    with pytest.raises(ZeroDivisionError):
+        command("train", "--data", "points.npz", *SETTINGS, *options)
+    with_callback(None)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command("train", "--resume", "../run").code == 0
+    assert outcome(tmp_path / "run") == whole
+    epochs = [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert epochs == ["epoch", *map(str, range(1, len(whole[1]) + 1))]
+
+
+def test_logs_are_the_history(command, data, tmp_path):
+    logs = ("--log", tmp_path / "a.csv", "--log", tmp_path / "a.jsonl")
+    command("train", "--data", data, *SETTINGS, "--out", tmp_path / "run", *logs)
+    history = History.from_json((tmp_path / "run" / "history.json").read_text())
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == history.column("loss")
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == len(history) + 1
+
+
+def test_tensorboard_that_is_not_installed_is_one_line_with_its_cure(command, data, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    options = ("--tensorboard", tmp_path / "board", "--out", tmp_path / "run")
+    done = command("train", "--data", data, *SETTINGS, *options)
+    assert (done.code, done.out) == (2, "")
+    assert "--tensorboard: TensorBoardLog needs TensorBoard: pip install" in done.err.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
+
+
+def test_early_stopping_holds_rows_out_and_stops(command, data, tmp_path):
+    options = ("--hidden", 8, "--epochs", 500, "--lr", 0.1, "--early-stopping", 3, "--device", "cpu", "--json")
+    done = command("train", "--data", data, *options, "--out", tmp_path)
+    assert done.err.startswith("64 rows to train, 8 to validate, 18 to test,")
+    losses = History.from_json((tmp_path / "history.json").read_text()).column("validation_loss")
+    assert len(losses) < 500
+    assert losses.index(min(losses)) == len(losses) - 4
+    assert json.loads(done.out)["epochs"] == len(losses)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_after_the_step_saves_and_names_the_command_that_resumes(
+    command, data, whole, tmp_path, with_callback, signum, code
+):
+    folder = tmp_path / "a run"
+    before = signal.getsignal(signum)
+    with_callback(Send(11, signum))
+    done = command("train", "--data", data, *SETTINGS, "--out", folder)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.splitlines()[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume '{folder}' goes on"
+    assert signal.getsignal(signum) is before
+    assert list(written_in(folder / "checkpoints")) == [11]
+    with_callback(None)
+    assert command("train", "--resume", folder).code == 0
+    assert outcome(folder) == whole
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, tmp_path, signum, code):
+    running = process("train", "--data", data, "--epochs", 10**6, "--device", "cpu", "--out", tmp_path / "run")
+    while "epoch 1," not in running.stderr.readline():
+        assert running.poll() is None
+    running.send_signal(signum)
+    lines = running.stderr.read().splitlines()
+    assert running.wait(30) == code
+    assert lines[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume {tmp_path / 'run'} goes on"
+    assert len(written_in(tmp_path / "run" / "checkpoints")) == 1
+
+
+def test_a_signal_before_the_training_leaves_nothing(command, data, tmp_path, monkeypatch):
+    real = train.read
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "read", interrupted)
+    done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "new" / "run")
+    assert (done.code, done.out, done.err) == (143, "", "gpu-nn train: interrupted\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_second_sigint_ends_at_once(command, data, tmp_path, with_callback):
+    class Twice(Send):
+        def __call__(self, trainer, record):
+            super().__call__(trainer, record)
+            super().__call__(trainer, record)
+
+    with_callback(Twice(11, signal.SIGINT))
+    done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "run", "--checkpoint-every", "5steps")
+    assert done.code == 130
+    assert list(written_in(tmp_path / "run" / "checkpoints")) == [10, 5]
+    with_callback(Twice(13, signal.SIGTERM))
+    done = command("train", "--resume", tmp_path / "run")
+    assert done.code == 143
+    assert next(iter(written_in(tmp_path / "run" / "checkpoints"))) == 13
+
+
+# A disk that is full
+
+
+def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_resume(
+    command, data, whole, tmp_path, monkeypatch
+):
+    real, writes = model_file.to_disk, []
+
+    def full(file):
+        writes.append(file)
+        if len(writes) == 4:  # the configuration, two checkpoints, and then
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(model_file, "to_disk", full)
+    options = ("--checkpoint-every", "4steps", "--out", tmp_path / "run")
+    done = command("train", "--data", data, *SETTINGS, *options)
+    assert (done.code, done.out) == (3, "")
+    path = tmp_path / "run" / "checkpoints" / "steps-000000000012.safetensors"
+    assert done.err.splitlines()[-1] == f"gpu-nn train: cannot write {path}: No space left on device"
+    assert list(written_in(path.parent)) == [8, 4]
+    assert not list(path.parent.glob(".*"))
+    assert command("train", "--resume", tmp_path / "run").code == 0
+    assert outcome(tmp_path / "run") == whole
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "has"),
+    [
+        ("--lr", 0.5, "--lr 0.001"),
+        ("--hidden", "8,8", "--hidden 8"),
+        ("--epochs", 21, "--epochs 20"),
+        ("--max-norm", 1, "no such flag"),
+        ("--data", "other.npz", "--data "),
+        ("--checkpoint-every", 4, "--checkpoint-every 4 steps"),
+        ("--log", "a.csv", "no such flag"),
+        ("--dtype", "float64", "--dtype float32"),
+    ],
+)
+def test_a_flag_that_contradicts_the_run_is_named(refused, broken_off, flag, value, has):
+    line = refused(2, "train", "--resume", broken_off, flag, value)
+    assert line.startswith(f"gpu-nn train: {flag} ")
+    assert f" contradicts the run in {broken_off}, which has {has}" in line
+
+
+def test_flags_that_say_the_same_are_taken(command, data, whole, broken_off):
+    flags = ("--data", data, *SETTINGS, "--lr", 1e-3, "--checkpoint-every", "4steps", "--out", broken_off)
+    assert command("train", "--resume", broken_off, *flags).code == 0
+    assert outcome(broken_off) == whole
+
+
+def test_another_out_is_a_contradiction(refused, broken_off, tmp_path):
+    line = refused(2, "train", "--resume", broken_off, "--out", tmp_path / "other")
+    assert "--out " in line
+    assert "a run stays in its folder" in line
+
+
+def test_an_unfinished_run_is_not_overwritten(refused, data, broken_off):
+    line = refused(3, "train", "--data", data, *SETTINGS, "--out", broken_off)
+    assert "holds an unfinished run: gpu-nn train --resume " in line
+    assert f"delete {broken_off / 'checkpoints'} to begin anew" in line
+
+
+def test_a_folder_without_a_run_is_named(refused, tmp_path):
+    assert "--resume gone does not exist" in refused(3, "train", "--resume", "gone")
+    assert f"--resume {tmp_path} holds no run" in refused(3, "train", "--resume", tmp_path)
+
+
+def test_data_that_have_changed_are_an_error(command, data, arrays, broken_off, monkeypatch):
+    read = train.read
+
+    def changed(*arguments):
+        found = read(*arguments)
+        found.x = found.x * 1.5
+        return found
+
+    monkeypatch.setattr(train, "read", changed)
+    done = command("train", "--resume", broken_off)
+    assert done.code == 3
+    assert "is a checkpoint of other data: training.checksum" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 20 20", "is no configuration of a run: "),
+        ("epochs = -1", "argument --epochs: '-1'; expected a whole number"),
+        ("epochs = true", "epochs = True is no setting of a run"),
+        ("epochs = {a = 1}", "is no setting of a run"),
+        ("epoch = 20", "unrecognized arguments: --epoch=20"),
+        ('resume = "x"', "resume = 'x' is no setting of a run"),
+        ("\xff", "is no configuration of a run: "),
+        ("a = " + "[" * 10_000, "is no configuration of a run: "),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_configuration_that_was_spoilt_is_an_error_with_its_place(refused, broken_off, text, message):
+    (broken_off / "checkpoints" / "config.toml").write_bytes(text.encode("latin-1"))
+    line = refused(3, "train", "--resume", broken_off)
+    assert str(broken_off / "checkpoints" / "config.toml") in line
+    assert message in line
+
+
+def test_checkpoints_need_a_folder(refused):
+    assert "--checkpoint-every needs --out FOLDER" in refused(2, "train", "--checkpoint-every", 1)
+
+
+def test_the_resolved_configuration_is_beside_the_model(command, data, tmp_path):
+    command("train", "--data", data, *SETTINGS, "--out", tmp_path)
+    lines = (tmp_path / "config.toml").read_text().splitlines()
+    assert {
+        f"data = {json.dumps(str(data))}",
+        "hidden = [8]",
+        "lr = 0.001",
+        'device = "cpu"',
+        "validation-fraction = 0.1",
+        "batch-size = 32",
+    } <= set(lines)
+
+
+# SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="kills processes as Linux does")
+def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits():
+    from benchmarks.resume import measured
+
+    result = measured(kills=4, seed=1)
+    assert result["problems"] == []
+    assert result["kills"] >= 4

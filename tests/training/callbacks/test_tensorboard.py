@@ -1,0 +1,48 @@
+import sys
+
+import pytest
+
+from gpu_nn import SGD, Network, Trainer
+from gpu_nn.training import Checkpoints, TensorBoardLog
+from tests.training.blobs import blobs
+
+
+def made(*callbacks):
+    return Trainer(Network([5, 3], device="cpu"), SGD(), batch_size=32, callbacks=callbacks)
+
+
+def scalars(folder):
+    """{tag: [(step, value), …]} of all event files of the folder."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    found = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in loader.LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_every_epoch_is_there_once_even_after_a_resume(tmp_path):
+    pytest.importorskip("tensorboard")
+    made(TensorBoardLog(tmp_path / "board"), Checkpoints(tmp_path / "saved")).fit(*blobs(), epochs=2)
+    trainer = made(TensorBoardLog(tmp_path / "board"))
+    trainer.fit(*blobs(), epochs=4, validation=None, resume=tmp_path / "saved")
+    found = scalars(tmp_path / "board")
+    assert found.keys() == {"loss", "learning_rate", "seconds"}
+    assert [step for step, _ in found["loss"]] == [1, 2, 3, 4]
+    assert [value for _, value in found["loss"]] == pytest.approx(trainer.history.column("loss"))
+
+
+def test_event_files_of_others_stay(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "events.out.tfevents.1.other").write_bytes(b"")
+    made(TensorBoardLog(tmp_path)).fit(*blobs(), epochs=1)
+    assert (tmp_path / "events.out.tfevents.1.other").exists()
+
+
+def test_without_tensorboard_the_cure_is_named_at_once(monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'gpu_nn\[tensorboard\]'"):
+        TensorBoardLog(tmp_path)
