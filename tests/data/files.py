@@ -34,7 +34,7 @@ def zip_bytes(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) 
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compression) as archive:
         for name, body in members.items():
-            archive.writestr(name, body)
+            archive.writestr(zipfile.ZipInfo(name), body, compression)  # ZipInfo: without the time of day
     return content.getvalue()
 
 
