@@ -60,6 +60,7 @@ class Network:
         self._allocate(np.random.default_rng(seed))
         self._at: dict[bool, Workplace] = {}
         self._stages: dict[tuple[int, bool], list[Stage]] = {}
+        self._steps: dict[tuple[int, int], tuple[list[Stage], Array]] = {}
         # Layers before the first learning one, which may be applied to a data set once.
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
 
@@ -113,6 +114,7 @@ class Network:
         if at is None or at.capacity < n:
             at = self._at[training] = Workplace(self.device, self.kernels, self.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
+            self._steps.clear()
         arrays = {**self.parameters, **self.state}
         stages = [
             layer.stage(str(i), n, _of_layer(i, arrays), _of_layer(i, self.grads) if training else {}, at)
@@ -122,6 +124,11 @@ class Network:
             self._stages.clear()
         self._stages[n, training] = stages
         return stages
+
+    def rebind(self) -> None:
+        """Bind the layers anew, after `state` was written from outside: a stage may hold a host copy of some of it."""
+        self._stages.clear()
+        self._steps.clear()
 
     def _inputs(self, x: Any) -> Array:
         shape = np.shape(x)
@@ -203,17 +210,27 @@ class Network:
         if n == 0:
             self.flat_grads[...] = 0
             return self.device.xp.zeros((), self.dtype)
-        stages = self.stages(n, training=True)[first:]
+        step = self._steps.get((n, first))
+        if step is None:
+            step = self._step(n, first)
+        stages, loss = step
         a = x
         for stage in stages:
             a = stage.forward(a, True)
-        loss = self._at[True].rows("loss", n, 1)[:, 0]
         # The gradient is written over the logits.
         self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
         d = a
-        for i in range(len(stages) - 1, -1, -1):
-            d = stages[i].backward(d, i > 0)
+        for stage in reversed(stages):
+            d = stage.backward(d, stage is not stages[0])
         return loss.sum()
+
+    def _step(self, n: int, first: int) -> tuple[list[Stage], Array]:
+        """The stages of a training step on n rows and the memory of the rows' costs."""
+        stages = self.stages(n, training=True)[first:]
+        if len(self._steps) > 64:
+            self._steps.clear()
+        step = self._steps[n, first] = stages, self._at[True].rows("loss", n, 1)[:, 0]
+        return step
 
 
 def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,16 @@ class TestAccuracy:
             loss, dz = F.softmax_cross_entropy_with_grad(z[[r]], label[[r]], reduction="none")
             assert_exact(z[[r]], y[[r]], loss, dz)
 
+    @pytest.mark.parametrize("complement_weight", [0.0, 0.25, 1.0, 1e6])
+    @pytest.mark.parametrize("largest", [299.9, 300.1, 720.0, 1e37])
+    def test_a_small_batch_is_exact_on_either_side_of_the_largest_logit_it_takes(self, largest, complement_weight):
+        z = np.array([[largest, -largest, 0, 1], [largest, largest, -largest, 2], [0, 1, 2, 3]], np.float32)
+        z, y = np.repeat(z, 4, axis=0), np.tile(np.arange(4), 3)
+        if largest > 1000:
+            z[:8, 1] = z[:8, 0]  # differences that float32 can hold
+        loss, dz = F.softmax_cross_entropy_with_grad(z, y, complement_weight=complement_weight, reduction="none")
+        assert_exact(z, y, loss, dz, complement_weight=complement_weight)
+
     @pytest.mark.parametrize("labels", LABELS)
     def test_float16_is_the_float32_result_rounded_once(self, labels):
         z, y = rows(10, 10, labels, "float32", 24)

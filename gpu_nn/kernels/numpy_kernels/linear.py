@@ -28,7 +28,10 @@ def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 def column_sum(a: np.ndarray, out: np.ndarray) -> None:
     """out_j = Σ_r a_rj."""
     n = len(a)
-    np.dot(scratch.ones(min(n, _ROWS_OF_A_SUM), a.dtype), a[:_ROWS_OF_A_SUM], out=out)
+    if n <= _ROWS_OF_A_SUM:
+        np.dot(scratch.ones(n, a.dtype), a, out=out)
+        return
+    np.dot(scratch.ones(_ROWS_OF_A_SUM, a.dtype), a[:_ROWS_OF_A_SUM], out=out)
     for start in range(_ROWS_OF_A_SUM, n, _ROWS_OF_A_SUM):
         column_sum_add(a[start : start + _ROWS_OF_A_SUM], out)
 

@@ -6,7 +6,8 @@ applies to the first `decayed` elements, where the weights lie.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,16 @@ from gpu_nn.kernels.numpy_kernels.rows import scratch
 _BLOCK_ELEMENTS = 1 << 15
 
 
-def _blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
-    """Slices of 0…size, none of them across `decayed`, each with whether it lies before it."""
+def _blocks(decayed: int, *arrays: np.ndarray | None) -> Iterator[tuple[bool, Sequence[Any]]]:
+    """The arrays in blocks, none of them across `decayed`, each with whether it lies before it."""
+    size = arrays[0].size if arrays[0] is not None else 0
+    if size <= _BLOCK_ELEMENTS and not 0 < decayed < size:
+        yield decayed > 0, arrays
+        return
     for first, last, is_decayed in ((0, decayed, True), (decayed, size, False)):
         for start in range(first, last, _BLOCK_ELEMENTS):
-            yield slice(start, min(start + _BLOCK_ELEMENTS, last)), is_decayed
+            block = slice(start, min(start + _BLOCK_ELEMENTS, last))
+            yield is_decayed, [None if array is None else array[block] for array in arrays]
 
 
 def _seen_gradient(
@@ -57,14 +63,12 @@ def sgd(
     velocity is None without momentum.
     """
     eta = float(learning_rate[0])
-    for block, is_decayed in _blocks(parameter.size, decayed if weight_decay else 0):
-        p = parameter[block]
-        g = _seen_gradient(p, gradient[block], gradient_scale, weight_decay if is_decayed else 0.0)
+    for is_decayed, (p, g, v) in _blocks(decayed if weight_decay else 0, parameter, gradient, velocity):
+        g = _seen_gradient(p, g, gradient_scale, weight_decay if is_decayed else 0.0)
         update = scratch.take("update", p.shape, p.dtype)
-        if velocity is None:
+        if v is None:
             p -= np.multiply(g, eta, out=update)
             continue
-        v = velocity[block]
         v *= momentum
         v += g
         if nesterov:
@@ -104,10 +108,9 @@ def adam(
     root = math.sqrt((1 - beta2**t) / (1 - beta2))
     eta_scaled = eta * (1 - beta1) / (1 - beta1**t) * root
     eps_scaled = eps * root
-    for block, is_decayed in _blocks(parameter.size, decayed if weight_decay else 0):
-        p, m, v = parameter[block], mean[block], square[block]
+    for is_decayed, (p, g, m, v) in _blocks(decayed if weight_decay else 0, parameter, gradient, mean, square):
         decay = weight_decay if is_decayed else 0.0
-        g = _seen_gradient(p, gradient[block], gradient_scale, 0.0 if decoupled else decay)
+        g = _seen_gradient(p, g, gradient_scale, 0.0 if decoupled else decay)
         update = scratch.take("update", p.shape, p.dtype)
         m *= beta1
         m += g
@@ -154,4 +157,4 @@ def flush_subnormals(state: np.ndarray) -> None:
 
 def advance(counter: np.ndarray) -> None:
     """counter_0 += 1, where it lies."""
-    counter += 1
+    counter[0] += 1

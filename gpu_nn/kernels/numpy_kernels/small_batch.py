@@ -1,30 +1,38 @@
 """Loss and output gradient of a small batch of labels, where calls cost more than arithmetic.
 
-With float32 logits and float64 at hand the row state is not needed: every sum over the other classes, Σ_{s≠t} v_s, is a
-product with J = 1 - I, which never subtracts. With e_t = e^{z_t-M₁}, S = Σ_t e_t and label l:
+With logits of float32 and float64 at hand neither the row state nor a maximum is needed: e_t = e^{z_t} does not
+overflow, and every sum over the other classes, Σ_{s≠t} v_s, is a product with J = 1 - I, which never subtracts.
+For a row with label l,
 
-    o_t = e_t/(eJ)_t        q = min_t (eJ)_t        -ln p_l = M₁ - z_l + log1p(q)        -ln(1-p_t) = log1p(o_t)
-    g_j = p_j (1 + λ - λ (oJ)_j),  j ≠ l            g_l = -λ p_l (oJ)_l - (eJ)_l/S       with o_l = 0 in oJ
-
-This holds while q is far from float64's underflow.
+    o_t = e_t/(eJ)_t        u_t = o_t for t ≠ l, u_l = 1/o_l        C = log1p(u_l) + λ Σ_{t≠l} log1p(u_t)
+    g_t = p_t (1 + λ - λ (oJ)_t),  t ≠ l        g_l = -p_l (u_l + λ (oJ)_l)        with o_l = 0 in oJ
 """
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
-from gpu_nn.kernels.numpy_kernels.rows import all_finite, scratch
+from gpu_nn.kernels.numpy_kernels.rows import scratch
 
 ELEMENTS = 4096
 CLASSES = 64
 
-_FLOAT64 = np.dtype(np.float64)
-_SMALLEST_Q = 1e-280
+# Up to here odds, at most e^{2·300} times the classes, leave room in float64 for λ.
+_LARGEST_LOGIT = 300.0
 
 
-@cache
-def _others(m: int) -> np.ndarray:
-    return 1 - np.eye(m)
+@lru_cache(maxsize=64)
+def _matrices(m: int, complement_weight: float, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """J; the rows (1+λ)·scale at all classes but the label; and what makes λ·scale·(oJ) of o times such rows."""
+    others = 1 - np.eye(m)
+    gain = 1 + complement_weight
+    return others, others * (gain * scale), others * (complement_weight / gain)
+
+
+@lru_cache(maxsize=64)
+def _first_places(n: int, m: int) -> np.ndarray:
+    """Where each row of an (n, m) array begins in memory."""
+    return np.arange(0, n * m, m)
 
 
 def small_batch(
@@ -32,37 +40,33 @@ def small_batch(
 ) -> bool:
     """softmax_cross_entropy for legal labels y; False, with nothing written, for logits that are not fit for it."""
     n, m = z.shape
-    others, ones = _others(m), scratch.ones(m, _FLOAT64)
-    e, flat_e = scratch.take_with_flat("e", z.shape, _FLOAT64)
-    np.subtract(z, np.maximum.reduce(z, axis=1)[:, None], out=e, dtype=_FLOAT64)
-    label = scratch.integers(n) * m
-    label += y
-    height = flat_e[label]  # z_l - M₁
-    np.exp(e, out=e)
-    rest = e.dot(others)
-    q = np.minimum.reduce(rest, axis=1)
-    if not (np.minimum.reduce(q) > _SMALLEST_Q and all_finite(height)):
+    logits = z.reshape(-1)
+    # The sum of squares is the cheaper test, and nearly always enough; NaN passes neither.
+    if not (logits.dot(logits) <= _LARGEST_LOGIT**2 or np.abs(logits).max() <= _LARGEST_LOGIT):
         return False
-    rest_label = rest.reshape(-1)[label]
-    rows_loss = np.log1p(q)
-    rows_loss -= height
-    odds = np.divide(e, rest, out=rest)
-    odds.reshape(-1)[label] = 0
-    complement = np.log1p(odds).dot(ones)
+    others, cold_rows, back = _matrices(m, complement_weight, scale)
+    label = _first_places(n, m) + y
+    e = np.exp(z, dtype=np.float64)
+    rest = e.dot(others)
+    odds = e / rest
+    flat_odds = odds.reshape(-1)
+    inverse_odds = rest.reshape(-1)[label]
+    inverse_odds /= e.reshape(-1)[label]
+    if dz is not None:
+        slope = cold_rows.take(y, 0)
+        pull = (odds * slope).dot(back)
+    flat_odds[label] = inverse_odds
+    rows_loss = np.log1p(odds).dot(scratch.ones(m, odds.dtype))
     if complement_weight != 1:
-        complement *= complement_weight
-        odds *= complement_weight
-    rows_loss += complement
+        rows_loss *= complement_weight
+        rows_loss += (1 - complement_weight) * np.log1p(inverse_odds)
     np.multiply(rows_loss, scale, out=loss, casting="same_kind")
     if dz is None:
         return True
-    scaled = scale / e.dot(ones)
-    e *= scaled[:, None]
-    pull = odds.dot(others)
-    g_label = flat_e[label] * pull.reshape(-1)[label]
-    g_label += rest_label * scaled
-    np.subtract(1 + complement_weight, pull, out=pull)
-    pull *= e
-    pull.reshape(-1)[label] = -g_label
-    np.copyto(dz, pull, casting="same_kind")
+    inverse_odds *= scale
+    pull.reshape(-1)[label] += inverse_odds
+    slope -= pull
+    rest += e
+    e /= rest
+    np.multiply(e, slope, out=dz, casting="same_kind")
     return True
