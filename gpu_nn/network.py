@@ -95,8 +95,10 @@ class Network:
         for i, layer in enumerate(self.layers):
             layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
         with self.device.active():
-            self.flat_parameters = self.device.asarray(flat)
-            self.flat_grads = self.device.xp.zeros_like(self.flat_parameters)
+            self.flat_parameters = self.device.empty(flat.shape, self.dtype)
+            self.flat_parameters[...] = self.device.asarray(flat)
+            self.flat_grads = self.device.empty(flat.shape, self.dtype)
+            self.flat_grads.fill(0)
             self.state: Mapping[str, Array] = {name: self.device.asarray(array) for name, array in state.items()}
         self.parameters: Mapping[str, Array] = {
             name: self.flat_parameters[places[name]].reshape(shape) for name, shape in shapes.items()

@@ -27,8 +27,7 @@ class Workplace:
         """The (n, width) array of that name."""
         memory = self._memory.get(name)
         if memory is None:
-            with self.device.active():
-                memory = self._memory[name] = self.device.xp.empty((self.capacity, width), dtype or self.dtype)
+            memory = self._memory[name] = self.device.empty((self.capacity, width), dtype or self.dtype)
         return memory[:n]
 
 

@@ -142,7 +142,7 @@ class Trainer:
         if self._held_out is not None:
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
         batch = min(self.batch_size, len(self._x))
-        self._x_batch = xp.empty((batch, self._x.shape[1]), net.dtype)
+        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.dtype)
         self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
         self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
 

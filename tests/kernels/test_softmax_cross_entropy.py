@@ -1,9 +1,12 @@
 """Loss and gradient of every way through a row, against float64 and against mpmath."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from benchmarks import exact
+from gpu_nn.kernels import numpy_kernels
 from gpu_nn.kernels.cuda_kernels.launch import Limits
 from gpu_nn.kernels.cuda_kernels.row_strategy import LANE_CLASSES, choose, longer_ways
 from tests.kernels.rows import (
@@ -322,3 +325,22 @@ def test_the_strategy_table_leaves_no_length_out():
                         lanes, packs = strategy.template[:2]
                         assert m // pack <= lanes * packs * strategy.blocks
                     assert strategy.shared_bytes <= limits.shared_bytes
+
+
+@pytest.mark.parametrize("vector_log1p", [True, False], ids=["log1p", "products"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", [2, 10, 41, 64, 65, 300, 2001])
+def test_the_cpu_adds_up_log1p_either_way(monkeypatch, vector_log1p, dtype, m):
+    """Which way it takes depends on the processor, so each is asked for here."""
+    monkeypatch.setattr(sys.modules[numpy_kernels.softmax_cross_entropy.__module__], "_VECTOR_LOG1P", vector_log1p)
+    random = np.random.default_rng(m)
+    z = (random.standard_normal((200, m)) * random.choice([1e-3, 1, 30], (200, 1))).astype(dtype)
+    y = random.integers(0, m, 200)
+    tolerance, tiny = tolerance_of(np.dtype(dtype)), smallest_normal(np.dtype(dtype))
+    loss, dz = np.empty(200, dtype), np.empty_like(z)
+    for smoothing in (0.0, 0.1):
+        numpy_kernels.softmax_cross_entropy(z, y, loss, dz, label_smoothing=smoothing)
+        for row in range(0, 200, 90):
+            truth = exact.cost_and_grad(z[row], np.arange(m) == y[row], label_smoothing=smoothing)
+            assert truth.cost_error(loss[row], tiny) <= tolerance
+            assert truth.grad_error(dz[row], tiny) <= tolerance

@@ -114,7 +114,7 @@ def adam(
         update = scratch.take("update", p.shape, p.dtype)
         m *= beta1
         m += g
-        np.multiply(g, g, out=update)
+        np.square(g, out=update)
         v *= beta2
         v += update
         np.sqrt(v, out=update)

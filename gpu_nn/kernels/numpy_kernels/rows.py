@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gpu_nn.device import aligned_empty
+
 # Elements of a block: the few arrays of a block stay in the L2 cache, and a call still does enough work.
 BLOCK_ELEMENTS = 1 << 16
 
@@ -50,7 +52,7 @@ class _Scratch(threading.local):
             size = math.prod(shape)
             memory = self._memory.get(name)
             if memory is None or memory.nbytes < size * dtype.itemsize:
-                memory = self._memory[name] = np.empty(max(size, BLOCK_ELEMENTS) * dtype.itemsize, np.uint8)
+                memory = self._memory[name] = aligned_empty((max(size, BLOCK_ELEMENTS) * dtype.itemsize,), np.uint8)
                 self._views.clear()
             flat = memory[: size * dtype.itemsize].view(dtype)
             if len(self._views) > 256:
@@ -182,20 +184,18 @@ class RowState:
         return column + self.row_numbers * self.m
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """Σ over the classes: halves are added up first, so that no sum of float32 runs over many terms one by one.
-
-        The product with ones is faster than a sum along the axis, and as deterministic.
-        """
+        """Σ over the classes, so that no sum of float32 runs over many terms one by one."""
+        if not self.class_major:
+            return np.add.reduce(array, axis=1)  # pairwise along a row
         width = self.m
         if width > _SUMMED_ONE_BY_ONE:
-            folded, _ = self.array("folded")
-            while width > _SUMMED_ONE_BY_ONE:
-                half = width // 2
-                last = array[:, width - 1] if width % 2 else None
-                array = np.add(array[:, :half], array[:, half : 2 * half], out=folded[:, :half])
-                if last is not None:
-                    array[:, 0] += last
-                width = half
+            half = width // 2
+            last = array[:, width - 1] if width % 2 else None
+            array = np.add(array[:, :half], array[:, half : 2 * half], out=self.array("folded")[0][:, :half])
+            if last is not None:
+                array[:, 0] += last
+            width = half
+        # The product with ones is faster than a sum along the axis, and as deterministic.
         return array.dot(self.ones[:width])
 
     def weighted_depth(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:

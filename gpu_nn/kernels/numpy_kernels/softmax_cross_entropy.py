@@ -11,12 +11,18 @@ where A = Σ_t A_t,  A' = Σ_{t≠k} A_t,  R = Σ_{t≠k} B_t o_t.
 """
 
 import numpy as np
+from numpy.lib.introspect import opt_func_info
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.numpy_kernels.rows import RowState, all_finite, blocks, compute_dtype
 from gpu_nn.kernels.numpy_kernels.small_batch import CLASSES, ELEMENTS, small_batch
 
-# Down to this many elements a block's log1p(o) are first multiplied together; log1p costs twenty multiplications.
+# Where NumPy has log1p in vector instructions, it costs as much as four multiplications; elsewhere sixty.
+_VECTOR_LOG1P = all(
+    not entry["current"].startswith("baseline") for entry in opt_func_info("^log1p$", "float(32|64)")["log1p"].values()
+)
+
+# There a block's log1p(o) are first multiplied together, down to this many elements.
 _LOG1P_ELEMENTS = 2048
 
 
@@ -279,10 +285,12 @@ def _times(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _sum_log1p(state: RowState, odds: np.ndarray) -> np.ndarray:
-    """Σ_t log1p(o_t) of each row, as log1p of (Π_t (1+o_t)) - 1 for groups of classes.
+    """Σ_t log1p(o_t) of each row; without a fast log1p as log1p of (Π_t (1+o_t)) - 1 for groups of classes.
 
     (1+a)(1+b) - 1 = a + b + ab has positive terms only, and over a whole row it stays below 3.
     """
+    if _VECTOR_LOG1P:
+        return state.sum(np.log1p(odds, out=state.array("work")[0]))
     width, group = state.m, odds
     names = ["work", "products"]
     while width > 1 and width * state.rows > _LOG1P_ELEMENTS:
