@@ -60,6 +60,13 @@ class Device:
         with self.active():
             return self.xp.empty(shape, dtype)
 
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of zeros, made as `empty` does."""
+        zeros = self.empty(shape, dtype)
+        with self.active():
+            zeros.fill(0)
+        return zeros
+
 
 # Bytes of a cache line: a vector load across two of them takes twice as long.
 _CACHE_LINE = 64

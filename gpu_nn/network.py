@@ -97,8 +97,7 @@ class Network:
         with self.device.active():
             self.flat_parameters = self.device.empty(flat.shape, self.dtype)
             self.flat_parameters[...] = self.device.asarray(flat)
-            self.flat_grads = self.device.empty(flat.shape, self.dtype)
-            self.flat_grads.fill(0)
+            self.flat_grads = self.device.zeros(flat.shape, self.dtype)
             self.state: Mapping[str, Array] = {name: self.device.asarray(array) for name, array in state.items()}
         self.parameters: Mapping[str, Array] = {
             name: self.flat_parameters[places[name]].reshape(shape) for name, shape in shapes.items()

@@ -45,7 +45,8 @@ class Optimizer:
         self._kernels = net.kernels
         with net.device.active():
             xp = net.device.xp
-            self.state: Mapping[str, Array] = {name: self._zeros(net) for name in self._state_names}
+            size = net.flat_parameters.shape
+            self.state: Mapping[str, Array] = {name: net.device.zeros(size, net.dtype) for name in self._state_names}
             # In float64: a schedule's value must not be rounded before it meets the other factors.
             self._learning_rate = xp.zeros(1, np.float64)
             self._step = xp.zeros(1, np.int64)
@@ -53,12 +54,6 @@ class Optimizer:
             self._scale = None if self.max_norm is None else xp.ones(1, net.dtype)
         self._step[...] = self.steps
         self._last_learning_rate = math.nan
-
-    @staticmethod
-    def _zeros(net: Network) -> Array:
-        zeros = net.device.empty(net.flat_parameters.shape, net.dtype)
-        zeros.fill(0)
-        return zeros
 
     def step(self, net: Network) -> None:
         """Change net's parameters by its gradients."""

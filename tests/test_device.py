@@ -114,3 +114,14 @@ def test_arrays_on_the_cpu_are_contiguous_and_not_copied_without_need():
 def test_nothing_of_cupy_is_needed_for_the_cpu(monkeypatch):
     monkeypatch.setattr(device, "why_no_cuda", lambda: pytest.fail("asked for a GPU"))
     assert resolve_device("cpu") is CPU
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 7), (0, 5), (1000,)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_arrays_on_the_cpu_begin_on_a_cache_line(shape, dtype):
+    for array in (CPU.empty(shape, dtype), CPU.zeros(shape, dtype)):
+        assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+        assert array.ctypes.data % 64 == 0 or not array.size
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+    assert not array.any()
