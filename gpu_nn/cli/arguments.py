@@ -11,6 +11,12 @@ from gpu_nn.training import Every
 # The kernels count columns in 32 bits.
 _WIDEST = 2**31 - 1
 
+# What --data and --target say of themselves.
+SOURCES = "npz, npy, CSV, Parquet or IDX"
+TARGET = (
+    "column with the labels, by name or number (default: target, label, class or y, else the last); for npy their file"
+)
+
 # Units of `interval`: what is counted, and how many of it one of them is.
 _UNITS: dict[str, tuple[str, int]] = {
     "": ("epochs", 1),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import whole_file
@@ -53,6 +54,8 @@ def given(options: argparse.Namespace, add_arguments: AddArguments) -> dict[str,
     told = {name: value for name, value in vars(options).items() if name in names and value is not None}
     for name in told.keys() & {"data", "tensorboard"}:
         told[name] = _absolute(told[name])
+    if "target" in told and names_a_file(told.get("data"), told["target"]):
+        told["target"] = _absolute(told["target"])
     if "log" in told:
         told["log"] = [_absolute(path) for path in told["log"]]
     if "device" in told:

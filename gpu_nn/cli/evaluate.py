@@ -4,7 +4,9 @@ import argparse
 import json
 import math
 
-from gpu_nn.data.sets import encoded, labelled
+from gpu_nn.cli.arguments import SOURCES, TARGET
+from gpu_nn.data import labelled
+from gpu_nn.data.labels import encoded
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load
 from gpu_nn.optimizers import SGD
@@ -15,14 +17,15 @@ HELP = "accuracy and cost of a model on labelled data"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
-    parser.add_argument("--data", required=True, metavar="FILE.npz|IDX-FOLDER", help="its test part, if it has one")
+    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"its test part, if any; {SOURCES}")
+    parser.add_argument("--target", metavar="COLUMN|FILE", help=TARGET)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
     net = load(options.model, options.device)
-    x, labels = labelled(options.data)
+    x, labels = labelled(options.data, options.target)
     if x.shape[1] != net.n_inputs:
         raise DataError(f"{options.data} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
     classes = range(net.n_classes) if net.classes is None else net.classes

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from gpu_nn.cli.arguments import file_name
+from gpu_nn.cli.arguments import SOURCES, file_name
 from gpu_nn.data import read_inputs
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load, whole_file
@@ -17,7 +17,8 @@ HELP = "the class of each row, one a line, or the probabilities of all classes a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
-    parser.add_argument("--data", required=True, metavar="FILE.npz|IDX", help="an array x, or images")
+    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; labels may be missing")
+    parser.add_argument("--target", metavar="COLUMN", help="the column to leave out; default: as in training, if there")
     parser.add_argument("--proba", action="store_true", help="probabilities, one column a class")
     out_help = "write them there instead of to stdout"
     parser.add_argument("--out", type=file_name(".csv", ".npy"), metavar="FILE.csv|FILE.npy", help=out_help)
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     net = load(options.model, options.device)
-    x = read_inputs(options.data)
+    x = read_inputs(options.data, options.target, net.n_inputs)
     if x.shape[1] != net.n_inputs:
         raise DataError(f"{options.data} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
     scores = net.device.to_host(net.predict_proba(x) if options.proba else net.forward(x))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.arguments import file_name, interval, number, one_of, whole, widths
+from gpu_nn.cli.arguments import SOURCES, TARGET, file_name, interval, number, one_of, whole, widths
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.cli.interruption import Interrupted, Interruption
 from gpu_nn.cli.run_folder import RunFolder
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, help=help, **options)
 
     share = number(0, 1, above=True, below=True)
-    add("--data", metavar="FILE.npz|IDX-FOLDER", help="arrays x and y, or MNIST-like files; default: the digits")
+    add("--data", metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; default: the digits")
+    add("--target", metavar="COLUMN|FILE", help=TARGET)
     add("--test-fraction", type=share, help="share of the rows to test on")
     add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
     held_out = f"share of the training rows to validate on (default none; with --early-stopping {VALIDATION_FRACTION})"
@@ -135,6 +136,8 @@ def _train(
     rows = [f"{len(data.x)} rows to train", f"{len(data.x_test)} to test"]
     if held_out is not None:
         rows.insert(1, f"{len(held_out[0])} to validate")
+    if data.target is not None:
+        _say(f"target: column {data.target!r}")
     _say(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
     _say(f"{net.n_parameters} parameters on {device}")
 
@@ -165,7 +168,7 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
 
 def _data(settings: argparse.Namespace) -> tuple[DataSet, tuple[Any, Any] | None]:
     """The data, and what of their training rows is held out to validate on."""
-    data = read(settings.data, settings.test_fraction, settings.test_last, settings.seed)
+    data = read(settings.data, settings.test_fraction, settings.test_last, settings.seed, target=settings.target)
     if settings.validation_fraction is None:
         return data, None
     name = "the training part of " + ("digits" if settings.data is None else settings.data)

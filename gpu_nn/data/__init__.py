@@ -1,8 +1,31 @@
 """Data sets from files, and their parts."""
 
+from gpu_nn.data.csv import read_csv
 from gpu_nn.data.digits import digits
 from gpu_nn.data.idx import read_idx, read_idx_folder
+from gpu_nn.data.labels import Labels
+from gpu_nn.data.npy import read_npy
 from gpu_nn.data.npz import read_npz
-from gpu_nn.data.sets import DataSet, read, read_inputs, scaling, split
+from gpu_nn.data.parquet import read_parquet
+from gpu_nn.data.sets import DataSet, read, scaling, split
+from gpu_nn.data.sources import labelled, read_inputs
+from gpu_nn.data.table import Table, Target
 
-__all__ = ["DataSet", "digits", "read", "read_idx", "read_idx_folder", "read_inputs", "read_npz", "scaling", "split"]
+__all__ = [
+    "DataSet",
+    "Labels",
+    "Table",
+    "Target",
+    "digits",
+    "labelled",
+    "read",
+    "read_csv",
+    "read_idx",
+    "read_idx_folder",
+    "read_inputs",
+    "read_npy",
+    "read_npz",
+    "read_parquet",
+    "scaling",
+    "split",
+]

@@ -80,8 +80,8 @@ def test_inputs_that_do_not_fit_are_refused(refused, model, tmp_path, x, message
     [
         ("gone", None, "gone does not exist"),
         ("gone.npz", None, "gone.npz does not exist"),
-        ("a.png", b"\x89PNG\r\n", "is not an IDX file: it begins with 89 50 4e 47"),
-        ("a", b"", "is not an IDX file"),
+        ("a.png", b"\x89PNG\r\n", "is none of npz, npy, CSV, Parquet and IDX: it begins with 89 50 4e 47"),
+        ("a", b"", "is none of npz, npy, CSV, Parquet and IDX: it is empty"),
         ("a", idx_bytes(np.ones((3, 5), np.uint8))[:-1], "says 3×5, 15 bytes, but holds 14; it is not whole"),
         ("a", idx_bytes(np.ones((3, 5), np.uint8), (2**32 - 1, 2**32 - 1)), "cannot hold more than"),
         ("a.npz", b"PK", "is not an npz file"),

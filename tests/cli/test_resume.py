@@ -203,9 +203,9 @@ def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, t
 def test_a_signal_before_the_training_leaves_nothing(command, data, tmp_path, monkeypatch):
     real = train.read
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(train, "read", interrupted)
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "new" / "run")
@@ -303,8 +303,8 @@ def test_a_folder_without_a_run_is_named(refused, tmp_path):
 def test_data_that_have_changed_are_an_error(command, data, arrays, broken_off, monkeypatch):
     read = train.read
 
-    def changed(*arguments):
-        found = read(*arguments)
+    def changed(*arguments, **options):
+        found = read(*arguments, **options)
         found.x = found.x * 1.5
         return found
 

@@ -1,0 +1,171 @@
+"""Parquet files, row group by row group. Needs the extra `parquet` (pyarrow)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.data.labels import Labels, labels_of_array, labels_of_text
+from gpu_nn.data.memory import check_fits
+from gpu_nn.data.table import Table, Target
+from gpu_nn.errors import DataError
+
+
+class ParquetTable:
+    """An open file whose columns were checked: numbers as inputs, whole numbers or text as target, no nulls told of.
+
+    names: of the inputs. target: the target column's name or None. group_rows: rows of each row group. dtype: of the
+    inputs: float64, or less where all columns are of one byte, or of floats of less.
+    """
+
+    def __init__(self, path: Path, target: Target):
+        self.path = path
+        self._arrow, parquet = _pyarrow()
+        with _Errors(self._arrow, path):
+            self._file = parquet.ParquetFile(path)
+            metadata, schema = self._file.metadata, self._file.schema_arrow
+            self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            self.n_rows = metadata.num_rows
+        columns = list(schema.names)
+        self._place = target.place(path, columns)
+        self.target = None if self._place is None else columns[self._place]
+        self.names = [name for i, name in enumerate(columns) if i != self._place]
+        types = [field.type for field in schema]
+        self._for_prediction = target.n_inputs is not None
+        if self._place is not None:
+            kind = types.pop(self._place)
+            if not self._for_prediction:
+                self._check_target(kind)
+        if not self.names:
+            raise DataError(f"{path} has {len(columns)} columns; expected inputs and a target")
+        if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != self.n_rows:
+            raise DataError(f"{path} says {self.n_rows} rows, but its row groups do not add up to that; it is damaged")
+        if self.n_rows == 0:
+            raise DataError(f"{path} has no rows")
+        self.dtype = _together([self._dtype(*pair) for pair in zip(self.names, types, strict=True)])
+
+    def read(self) -> Table:
+        """All of it."""
+        check_fits(self.path, self.n_rows * len(self.names) * self.dtype.itemsize)
+        try:
+            x = np.empty((self.n_rows, len(self.names)), self.dtype)
+            parts, start = [], 0
+            for i, rows in enumerate(self.group_rows):
+                parts.append(self.read_group(i, x[start : start + rows]))
+                start += rows
+        except MemoryError:
+            raise DataError(f"{self.path} does not fit in memory") from None
+        return Table(x, self.names, self._joined(parts), self.target, lambda i, j: f"row {i}, column {self.names[j]!r}")
+
+    def read_group(self, i: int, out: np.ndarray) -> Labels | None:
+        """The inputs of row group i into `out`, (rows, inputs); returns its labels, None for prediction."""
+        with _Errors(self._arrow, self.path):
+            group = self._file.read_row_group(i)
+            columns = list(group.columns)
+            if group.num_rows != len(out) or len(columns) != len(self.names) + (self._place is not None):
+                raise DataError(f"{self.path}: row group {i} is not what the file says of it; it is damaged")
+            del group
+            label = None if self._place is None else columns.pop(self._place)
+            for j, column in enumerate(columns):
+                self._check_nulls(self.names[j], column, i)
+                if self._arrow.types.is_decimal(column.type):
+                    column = column.cast(self._arrow.float64())
+                out[:, j] = column.to_numpy()
+            return None if label is None or self._for_prediction else self._labels(label, i)
+
+    def _labels(self, column: Any, group: int) -> Labels:
+        arrow = self._arrow
+        where = f"{self.path}: column {self.target!r}"
+        self._check_nulls(str(self.target), column, group)
+        if not _is_text(arrow, column.type):
+            return labels_of_array(where, column.to_numpy())
+        if not arrow.types.is_dictionary(column.type):
+            column = column.cast(arrow.large_string()).dictionary_encode()
+        column = column.combine_chunks()
+        used, codes = np.unique(column.indices.to_numpy(), return_inverse=True)
+        if len(used) and not 0 <= used[0] <= used[-1] < len(column.dictionary):
+            raise DataError(f"{where} points to values that are not there; the file is damaged")
+        texts = column.dictionary.take(arrow.array(used)).to_pylist()
+        if any(text is None for text in texts):
+            raise DataError(f"{where} has nulls; fill them in, or drop their rows")
+        return labels_of_text(where, texts or [""], codes)
+
+    def _joined(self, parts: Sequence[Labels | None]) -> Labels | None:
+        labels = [part for part in parts if part is not None]
+        if not labels:
+            return None
+        classes = np.unique(np.concatenate([part.classes for part in labels]))
+        places = [np.searchsorted(classes, part.classes.astype(classes.dtype)) for part in labels]
+        return Labels(classes, np.concatenate([place[part.codes] for place, part in zip(places, labels, strict=True)]))
+
+    def _check_nulls(self, name: str, column: Any, group: int) -> None:
+        if column.null_count:
+            raise DataError(
+                f"{self.path}: column {name!r} has {column.null_count} nulls in row group {group}; fill them in, or "
+                "drop their rows or the column"
+            )
+
+    def _check_target(self, kind: Any) -> None:
+        types = self._arrow.types
+        number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+        if not (number or _is_text(self._arrow, kind)):
+            raise DataError(f"{self.path}: column {self.target!r}, the target, is {kind}; expected numbers or text")
+
+    def _dtype(self, name: str, kind: Any) -> np.dtype:
+        types = self._arrow.types
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+            return np.dtype(kind.to_pandas_dtype())
+        if types.is_decimal(kind):
+            return np.dtype(np.float64)
+        hint = ""
+        if _is_text(self._arrow, kind):
+            hint = f"; is it the target? That is {self.target!r} here" if self.target else "; is it the target?"
+        raise DataError(f"{self.path}: column {name!r} is {kind}; expected numbers{hint}")
+
+
+def read_parquet(path: Path, target: Target) -> Table:
+    """The table. Raises DataError for what `ParquetTable` takes for no inputs or no target, and for damaged files."""
+    return ParquetTable(path, target).read()
+
+
+class _Errors:
+    """Turns what pyarrow raises for files into DataError."""
+
+    def __init__(self, arrow: Any, path: Path):
+        self._arrow, self._path = arrow, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None or isinstance(error, DataError):
+            return
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"{self._path} does not exist") from None
+        if isinstance(error, MemoryError):
+            raise DataError(f"{self._path} does not fit in memory") from None
+        if isinstance(error, OSError | ValueError | TypeError | KeyError | IndexError | self._arrow.ArrowException):
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"{self._path} is not a Parquet file that can be read: {reason}") from None
+
+
+def _together(dtypes: Sequence[np.dtype]) -> np.dtype:
+    """The type that holds all columns: of bytes (pixels) as they are, of floats the widest, else float64."""
+    found = np.result_type(*dtypes)
+    return found if found.kind in "bf" or found.itemsize == 1 else np.dtype(np.float64)
+
+
+def _is_text(arrow: Any, kind: Any) -> bool:
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    return arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or arrow.types.is_string_view(kind)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError("reading Parquet files needs pyarrow: pip install 'gpu_nn[parquet]'") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from gpu_nn.data.labels import encoded, labels_of_array, labels_of_text
+from gpu_nn.errors import DataError
+
+
+def test_a_label_that_the_model_does_not_know_is_named_with_some_that_it_does():
+    with pytest.raises(DataError, match=r"a: label 99 at row 2 is not a class of the model: 0, 1, .*, 9 …"):
+        encoded("a", labels_of_array("y", np.array([0, 5, 99, 98])), range(50))
+
+
+def test_labels_are_told_by_value_not_by_place():
+    assert encoded("a", labels_of_array("y", np.array(["y", "x"])), ["x", "y"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "classes"),
+    [
+        (["3", "-1", "3"], [-1, 3]),
+        (["1.0", "2", "1e1"], [1, 2, 10]),
+        (["b", "a", "1"], ["1", "a", "b"]),
+        (["1_0", "2"], ["1_0", "2"]),
+        (["9" * 30, "2"], ["2", "9" * 30]),
+        (["yes", "no", "été"], ["no", "yes", "été"]),
+    ],
+    ids=["whole", "whole floats", "mixed", "underscore", "beyond int64", "names"],
+)
+def test_text_is_a_number_where_all_of_it_is(texts, classes):
+    labels = labels_of_text("a", texts, np.arange(len(texts)))
+    assert labels.classes.tolist() == classes
+    expected = [type(classes[0])(float(text) if isinstance(classes[0], int) else text) for text in texts]
+    assert labels.classes[labels.codes].tolist() == expected
+
+
+def test_numbers_that_are_not_whole_are_no_classes():
+    with pytest.raises(DataError, match=r"a\[1\] is 2\.5, not a class; expected whole numbers or names"):
+        labels_of_text("a", ["1", "2.5"], np.arange(2))
+
+
+def test_a_column_of_prose_is_no_target():
+    with pytest.raises(DataError, match=r"a has a label of 300 characters, 'x+' …; .*is another column the target\?"):
+        labels_of_text("a", ["short", "x" * 300], np.arange(2))

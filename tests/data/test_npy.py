@@ -1,0 +1,126 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from gpu_nn.data import read, read_inputs, read_npy
+from gpu_nn.errors import DataError
+from tests.data.files import Payload, idx_bytes, mutations, npy_bytes
+
+X = np.random.default_rng(0).normal(size=(20, 3))
+Y = np.arange(20) % 2
+
+
+@pytest.fixture
+def npy(tmp_path):
+    """Writes an array, or bytes, to a file and gives its name."""
+
+    def npy(content, name="x.npy") -> str:
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            np.save(path, content)
+        return str(path)
+
+    return npy
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("x", [X, np.asfortranarray(X), X[:0], X.astype(">f4"), np.array(3.0)], ids=str)
+def test_an_array_comes_back(tmp_path, x, mapped):
+    np.save(tmp_path / "x.npy", x)
+    found = read_npy(tmp_path / "x.npy", mapped=mapped)
+    np.testing.assert_array_equal(found, x)
+    assert found.dtype == x.dtype
+
+
+@pytest.mark.parametrize("labels", [Y, np.array(["cat", "dog"])[Y]], ids=["numbers", "names"])
+def test_the_target_of_an_array_is_a_file_beside_it(npy, labels):
+    data = read(npy(X), test_last=5, target=npy(labels, "y.npy"))
+    np.testing.assert_array_equal(data.x, X[:-5])
+    np.testing.assert_array_equal(data.classes[data.y_test], labels[-5:])
+
+
+def test_idx_files_may_stand_for_npy_files(npy):
+    images = npy(idx_bytes(X.astype(np.float32).reshape(20, 3, 1)), "images")
+    data = read(images, test_last=5, target=npy(idx_bytes(Y.astype(np.uint8)), "labels"))
+    np.testing.assert_array_equal(data.x, X[:-5].astype(np.float32))
+    np.testing.assert_array_equal(data.y, Y[:-5])
+
+
+@pytest.mark.parametrize("column", [1, "1", -2, "-2"])
+def test_the_target_of_an_array_may_be_a_column_of_it(npy, column):
+    source = npy(np.insert(X[:, :2], 1, Y, axis=1))
+    data = read(source, test_last=5, target=column)
+    np.testing.assert_array_equal(data.x, X[:-5, :2])
+    np.testing.assert_array_equal(data.y, Y[:-5])
+    np.testing.assert_array_equal(read_inputs(source, column, 2), X[:, :2])
+
+
+def test_prediction_needs_no_labels(npy):
+    np.testing.assert_array_equal(read_inputs(npy(X)), X)
+    # The column that was the target in training is not there.
+    np.testing.assert_array_equal(read_inputs(npy(X), "1", 3), X)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (None, r"x\.npy holds one array, without labels: name the file of the labels"),
+        ("gone.npy", r"the target gone\.npy of .*x\.npy does not exist; expected a file of labels, or a column number"),
+        (3, r"x\.npy has shape \(20, 3\); there is no column 3, the target"),
+        (0, r"x\.npy: column 0\[0\] is .*, not a class"),
+    ],
+)
+def test_a_target_that_is_none_is_refused(npy, target, message):
+    with pytest.raises(DataError, match=message):
+        read(npy(X), target=target)
+
+
+def test_labels_that_do_not_fit_are_refused(npy, tmp_path):
+    with pytest.raises(
+        DataError, match=r"y\.npy has shape \(19,\); expected \(20,\), one label for each row of .*x\.npy"
+    ):
+        read(npy(X), target=npy(Y[:-1], "y.npy"))
+    (tmp_path / "y.csv").write_text("a\n1\n")
+    with pytest.raises(DataError, match=r"the target .*y\.csv of .*x\.npy is a CSV file; expected npy or IDX"):
+        read(npy(X), target=str(tmp_path / "y.csv"))
+
+
+def test_inputs_are_held_to_the_same_rules(npy):
+    with pytest.raises(DataError, match=r"its array\[4, 1\] is nan"):
+        read_inputs(npy(np.where(X[4, 1] == X, np.nan, X)))
+
+
+def test_pickled_objects_are_refused_and_never_unpickled(npy, tmp_path):
+    objects = np.array([Payload(tmp_path / "sign")])
+    np.save(tmp_path / "x.npy", objects)
+    for mapped in (False, True):
+        with pytest.raises(DataError, match=r"x\.npy holds pickled objects, which are refused"):
+            read_npy(tmp_path / "x.npy", mapped=mapped)
+    assert not (tmp_path / "sign").exists()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("shape", [(21, 3), (2**40, 3), (2**62, 2**62), (-4, 3), (-4, -3), (19, 3)], ids=str)
+def test_a_header_that_lies_is_refused_and_costs_no_memory(npy, tmp_path, shape, mapped):
+    npy(npy_bytes(shape, "<f8", X.tobytes()))
+    than = "less" if shape == (19, 3) else "more"
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"{than} than its bytes; the file is damaged"):
+        read_npy(tmp_path / "x.npy", mapped=mapped)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_changed_bytes_are_read_or_refused_and_nothing_else(npy, tmp_path):
+    good = (tmp_path / "x.npy", np.save(tmp_path / "x.npy", X))[0].read_bytes()
+    for content in mutations(good[:200], 300):
+        npy(content + good[200:])
+        for mapped in (False, True):
+            try:
+                read_npy(tmp_path / "x.npy", mapped=mapped)
+            except DataError:
+                continue
