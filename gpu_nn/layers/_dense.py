@@ -66,6 +66,7 @@ class _DenseStage:
         if grads:
             self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
             self.name, self.n, self.at = name, n, at
+            self.input_grad: Array = None  # allocated where it is needed
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
@@ -78,6 +79,7 @@ class _DenseStage:
         self.kernels.matmul(self.x.T, d, self.weight_grad)
         if not needs_input_grad:
             return None
-        input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
-        self.kernels.matmul(d, self.weight_transposed, input_grad)
-        return input_grad
+        if self.input_grad is None:
+            self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
+        self.kernels.matmul(d, self.weight_transposed, self.input_grad)
+        return self.input_grad

@@ -35,7 +35,7 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._memory: dict[str, np.ndarray] = {}
         self._views: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        self._ones: dict[np.dtype, np.ndarray] = {}
+        self._ones: dict[str, np.ndarray] = {}
         self._integers = np.arange(0)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype, class_major: bool = False) -> np.ndarray:
@@ -46,7 +46,7 @@ class _Scratch(threading.local):
         self, name: str, shape: tuple[int, ...], dtype: np.dtype, class_major: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """The array, and the same as it lies in memory, 1-D."""
-        key = (name, shape, dtype, class_major)
+        key = (name, shape, dtype.char, class_major)
         views = self._views.get(key)
         if views is None:
             size = math.prod(shape)
@@ -68,9 +68,9 @@ class _Scratch(threading.local):
 
     def ones(self, size: int, dtype: np.dtype) -> np.ndarray:
         """To be read only."""
-        ones = self._ones.get(dtype)
+        ones = self._ones.get(dtype.char)
         if ones is None or len(ones) < size:
-            ones = self._ones[dtype] = np.ones(size, dtype)
+            ones = self._ones[dtype.char] = np.ones(size, dtype)
         return ones[:size]
 
 

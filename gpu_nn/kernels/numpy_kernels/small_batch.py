@@ -39,32 +39,29 @@ def small_batch(
     z: np.ndarray, y: np.ndarray, loss: np.ndarray, dz: np.ndarray | None, complement_weight: float, scale: float
 ) -> bool:
     """softmax_cross_entropy for legal labels y; False, with nothing written, for logits that are not fit for it."""
-    n, m = z.shape
-    logits = z.reshape(-1)
-    # The sum of squares is the cheaper test, and nearly always enough; NaN passes neither.
-    if not (logits.dot(logits) <= _LARGEST_LOGIT**2 or np.abs(logits).max() <= _LARGEST_LOGIT):
+    if not np.maximum.reduce(np.abs(z.reshape(-1))) <= _LARGEST_LOGIT:  # so is NaN
         return False
+    n, m = z.shape
     others, cold_rows, back = _matrices(m, complement_weight, scale)
     label = _first_places(n, m) + y
     e = np.exp(z, dtype=np.float64)
     rest = e.dot(others)
     odds = e / rest
     flat_odds = odds.reshape(-1)
-    inverse_odds = rest.reshape(-1)[label]
-    inverse_odds /= e.reshape(-1)[label]
+    inverse = 1 / flat_odds[label]
     if dz is not None:
         slope = cold_rows.take(y, 0)
         pull = (odds * slope).dot(back)
-    flat_odds[label] = inverse_odds
+    flat_odds[label] = inverse
     rows_loss = np.log1p(odds).dot(scratch.ones(m, odds.dtype))
     if complement_weight != 1:
         rows_loss *= complement_weight
-        rows_loss += (1 - complement_weight) * np.log1p(inverse_odds)
+        rows_loss += (1 - complement_weight) * np.log1p(inverse)
     np.multiply(rows_loss, scale, out=loss, casting="same_kind")
     if dz is None:
         return True
-    inverse_odds *= scale
-    pull.reshape(-1)[label] += inverse_odds
+    inverse *= -scale
+    slope.reshape(-1)[label] = inverse
     slope -= pull
     rest += e
     e /= rest

@@ -49,20 +49,19 @@ def softmax_cross_entropy(
     range has NaN in both.
     """
     n, m = z.shape
-    dtype = compute_dtype(z.dtype)
     one_hot = y.ndim == 1 and class_weight is None and not label_smoothing
-    plain = one_hot and row_scale is None and ignore_index is None and z.dtype == np.float32
-    small = plain and 0 < n * m <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None
-    with np.errstate(all="ignore"):
+    if one_hot and row_scale is None and ignore_index is None and z.dtype == np.float32:
+        small = 0 < n * m <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None
         if small and small_batch(z, y, loss, dz, complement_weight, scale):
             return
-        cost: _OneHotCost | _IndexCost | _DenseCost
-        if y.ndim == 2:
-            cost = _DenseCost(complement_weight, class_weight, label_smoothing)
-        elif one_hot:
-            cost = _OneHotCost(complement_weight)
-        else:
-            cost = _IndexCost(m, dtype, complement_weight, class_weight, label_smoothing)
+    cost: _OneHotCost | _IndexCost | _DenseCost
+    if y.ndim == 2:
+        cost = _DenseCost(complement_weight, class_weight, label_smoothing)
+    elif one_hot:
+        cost = _OneHotCost(complement_weight)
+    else:
+        cost = _IndexCost(m, compute_dtype(z.dtype), complement_weight, class_weight, label_smoothing)
+    with np.errstate(all="ignore"):
         for block in blocks(n, m):
             target: Array = y[block]
             factor: Array = scale
