@@ -57,3 +57,14 @@ def test_a_wheel_carries_the_cuda_sources_and_finds_them(tmp_path):
         env={**os.environ, "PYTHONPATH": str(site)},
     )
     assert Path(done.stdout.strip()) == site / "gpu_nn" / "cuda_src"
+
+
+def test_the_container_is_built_from_what_the_wheel_is_made_of():
+    """The build context is these files alone, so the wheel's own files must be among them."""
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == {"pyproject.toml", "README.md", "LICENSE", "gpu_nn", "cuda_src"}
+    dockerfile = (ROOT / "Dockerfile").read_text().splitlines()
+    first, second = [line for line in dockerfile if line and not line.startswith("#")][:2]
+    assert first.startswith("ARG BASE_IMAGE=")
+    assert second.startswith("FROM ${BASE_IMAGE}")
+    assert "USER gpu_nn" in dockerfile
