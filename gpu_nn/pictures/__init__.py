@@ -1,0 +1,20 @@
+"""Pictures of a training and of what a model says, as Figures of Matplotlib (the extra `plot`).
+
+Nothing here touches pyplot: `figure.savefig("a.png")` writes a picture, and a notebook shows what a cell returns.
+"""
+
+from gpu_nn.pictures._calibration import calibration, expected_calibration_error
+from gpu_nn.pictures._confusion import confusion_matrix
+from gpu_nn.pictures._curves import learning_curves, learning_rates
+from gpu_nn.pictures._mistakes import worst_mistakes
+from gpu_nn.pictures._sheet import require_matplotlib
+
+__all__ = [
+    "calibration",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "learning_curves",
+    "learning_rates",
+    "require_matplotlib",
+    "worst_mistakes",
+]

@@ -1,0 +1,135 @@
+"""Which classes are taken for which."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.pictures._answers import check_rows, indices, on_host
+from gpu_nn.pictures._sheet import FAINT, INK, SMALL, TEXT, Names, draw_lines, label_ticks, sheet
+
+# More classes than this are told apart by nobody: those of the most frequent mistakes are shown.
+_MOST_CLASSES = 120
+_OF_TOO_MANY = 60
+
+# Up to here a cell says its share below its count; its count; and each class its rows.
+_WITH_SHARES, _WITH_COUNTS, _WITH_ROWS = 12, 25, 40
+
+_MISTAKES_LISTED = 15
+
+
+def confusion_matrix(y: Any, predicted: Any, classes: Sequence[Any] | None = None) -> Any:
+    """How often each class was taken for each: a Figure, whose colours are shares of the true class's rows.
+
+    y, predicted: (n,) labels, true and predicted. classes: all classes, in the order of the axes; where they are names,
+    labels may be indices into them. By default the classes are the labels there are. A class without rows in `y` is
+    hatched. More than 12 classes come with a list of the most frequent mistakes; of more than 120, 60 are shown, those
+    of the most frequent mistakes.
+
+    Raises ValueError for a label that is no class, or for arrays that are empty or do not fit each other; ImportError
+    without Matplotlib.
+    """
+    from sklearn import metrics
+
+    if classes is None:
+        classes = _found(on_host(y), on_host(predicted))
+    true, said = indices("y", y, classes), indices("predicted", predicted, classes)
+    check_rows("predicted", len(said), len(true), "y")
+    right = float(metrics.accuracy_score(true, said))
+    rows = np.bincount(true, minlength=len(classes))
+    shown = _shown(true, said, rows)
+    # Of a single class scikit-learn says that there should be more.
+    counts = metrics.confusion_matrix(true, said, labels=shown) if len(classes) > 1 else rows[:, None]
+    shares = counts / np.maximum(rows[shown], 1)[:, None]
+
+    m = len(shown)
+    side = float(np.clip(0.55 * m, 4, 6.5) if m <= _WITH_SHARES else np.clip(0.38 * m, 6.5, 15))
+    of = f", {m} of {len(classes):,} classes: those of the most frequent mistakes" if m < len(classes) else ""
+    heading = f"Confusion matrix: {100 * right:.2f} % of {len(true):,} rows right{of}"
+    width = side + 1.8 + (0 if m <= _WITH_SHARES else 3.2)
+    figure = sheet(width, side + 1.2, heading)
+    names = Names(classes)
+    if m <= _WITH_SHARES:
+        axes = figure.subplots()
+    else:
+        axes, beside = figure.subplots(1, 2, width_ratios=[side, 3.0])
+        _list_mistakes(beside, true, said, rows, names)
+    _draw_matrix(figure, axes, counts, shares, rows[shown], [names.texts[i] for i in shown], names.family)
+    return figure
+
+
+def _found(y: np.ndarray, predicted: np.ndarray) -> list[Any]:
+    """The labels that there are. Raises ValueError for names beside numbers, which have no order."""
+    if (y.dtype.kind in "US") != (predicted.dtype.kind in "US"):
+        raise ValueError(f"y is of {y.dtype}, predicted of {predicted.dtype}; expected labels of one kind, or classes")
+    return np.unique(np.concatenate([y.ravel(), predicted.ravel()])).tolist()
+
+
+def _shown(true: np.ndarray, said: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The indices of the classes to show, ascending: of too many, those of the most frequent mistakes."""
+    if len(rows) <= _MOST_CLASSES:
+        return np.arange(len(rows))
+    pairs, _ = _mistakes(true, said)
+    # Classes in the order in which the pairs name them, then, where there are not enough, those with the most rows.
+    order = np.concatenate([pairs.ravel(), np.argsort(-rows, kind="stable")])
+    _, first = np.unique(order, return_index=True)
+    return np.sort(order[np.sort(first)[:_OF_TOO_MANY]])
+
+
+def _mistakes(true: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of a true class and another that it was taken for, (k, 2), the most frequent first, and how often."""
+    wrong = true != said
+    pairs, counts = np.unique(np.stack([true[wrong], said[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return pairs[order], counts[order]
+
+
+def _draw_matrix(
+    figure: Any,
+    axes: Any,
+    counts: np.ndarray,
+    shares: np.ndarray,
+    rows: np.ndarray,
+    texts: list[str],
+    family: list[str],
+) -> None:
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import PercentFormatter
+
+    m = len(counts)
+    # The square root lets a mistake of 1 % be seen beside a diagonal near 100 %.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    axes.hlines(np.arange(m - 1) + 0.5, -0.5, m - 0.5, color=FAINT, linewidth=0.4)
+    axes.vlines(np.arange(m - 1) + 0.5, -0.5, m - 0.5, color=FAINT, linewidth=0.4)
+    for i in np.flatnonzero(rows == 0):
+        axes.axhspan(i - 0.5, i + 0.5, facecolor="white", edgecolor=FAINT, hatch="////", linewidth=0)
+    draw_lines(axes, "predicted class", "true class" + (" (rows)" if m <= _WITH_ROWS else ""), grid=None)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    size = SMALL if m <= _WITH_ROWS else 6.5
+    upright = max(map(len, texts)) > (7 if m <= _WITH_SHARES else 3) or m > _WITH_ROWS
+    label_ticks(axes.xaxis, texts, family, size=size, rotation=90 if upright else 0)
+    with_rows = [f"{text} ({n:,})" for text, n in zip(texts, rows.tolist(), strict=True)]
+    label_ticks(axes.yaxis, with_rows if m <= _WITH_ROWS else texts, family, size=size)
+    if m <= _WITH_COUNTS:
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            said = f"{counts[i, j]:,}" + (f"\n{100 * shares[i, j]:.3g} %" if m <= _WITH_SHARES else "")
+            colour = "white" if shares[i, j] > 0.35 else INK
+            axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=7.5)
+    bar = figure.colorbar(
+        image, ax=axes, fraction=0.04, pad=0.02, aspect=20 if m <= _WITH_SHARES else 40, format=PercentFormatter(1, 0)
+    )
+    bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
+    bar.set_label("share of the true class's rows", fontsize=SMALL, color=INK)
+
+
+def _list_mistakes(axes: Any, true: np.ndarray, said: np.ndarray, rows: np.ndarray, names: Names) -> None:
+    axes.set_axis_off()
+    pairs, counts = _mistakes(true, said)
+    lines = ["Most frequent mistakes" if len(pairs) else "No mistakes", ""]
+    for (of, taken_for), count in zip(pairs[:_MISTAKES_LISTED], counts, strict=False):
+        lines += [f"{names.texts[of]} → {names.texts[taken_for]}", f"    {count:,} of {rows[of]:,} rows"]
+    text = "\n".join(lines)
+    axes.text(0, 1, text, va="top", fontsize=TEXT, color=INK, family=names.family, parse_math=False)

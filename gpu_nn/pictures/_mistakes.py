@@ -1,0 +1,103 @@
+"""The rows that a model is most wrong about."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices, on_host
+from gpu_nn.pictures._sheet import GREY, INK, SMALL, TEXT, Names, sheet
+
+_COLUMNS = 6
+_TILE = 1.55  # inches, in which "not " and a name of so many font sizes find room
+_WIDEST_NAME = 10.0
+
+
+def worst_mistakes(
+    x: Any,
+    y: Any,
+    probabilities: Any,
+    image_shape: Sequence[int] | None = None,
+    classes: Sequence[Any] | None = None,
+    count: int = 24,
+) -> Any:
+    """The images whose right class got the lowest probability, the worst first: a Figure.
+
+    x: (n, pixels) or (n, height, width[, 3 or 4]). y: (n,) labels. probabilities: (n, m). image_shape: (height, width),
+    or (height, width, 3 or 4) for colours; by default what x has, or a square. classes: what the columns stand for, by
+    default 0 … m-1; where they are names, labels may be indices. count: how many at most; only rows whose predicted
+    class is wrong are shown. Each image says its true class, the predicted one with its probability, and its row.
+
+    Raises ValueError for arrays that are empty or do not fit, or rows that are no images of that shape; ImportError
+    without Matplotlib.
+    """
+    if not (isinstance(count, int | np.integer) and count >= 1):
+        raise ValueError(f"count={count!r}; expected a whole number ≥ 1")
+    p = distributions(probabilities)
+    classes = classes_of(classes, p.shape[1])
+    true, said = indices("y", y, classes), p.argmax(axis=1)
+    pixels = on_host(x)
+    check_rows("y", len(true), len(p), "probabilities")
+    check_rows("x", len(pixels), len(p), "probabilities")
+    shape = image_shape_of(pixels.shape[1:], image_shape)
+
+    wrong = np.flatnonzero(said != true)
+    # Where two right classes got the same, the one that was taken for another with more confidence is worse.
+    order = np.lexsort((-p[wrong, said[wrong]], p[wrong, true[wrong]]))
+    worst = wrong[order][:count]
+    if not len(worst):
+        figure = sheet(6, 2, "Worst mistakes")
+        figure.text(0.5, 0.4, f"none: all {len(p):,} rows are right", ha="center", fontsize=TEXT, color=INK)
+        return figure
+
+    columns = min(_COLUMNS, len(worst))
+    lines = math.ceil(len(worst) / columns)
+    which = f"{len(wrong):,} of" if len(worst) == len(wrong) else f"{len(worst)} of the {len(wrong):,} among"
+    height = float(np.clip(_TILE * shape[0] / shape[1], 0.3, 3 * _TILE))
+    heading = f"Worst mistakes: {which} {len(p):,} rows"
+    figure = sheet(max(_TILE * columns, 6.2) + 0.2, (height + 0.55) * lines + 0.7, heading)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    low, high = _levels(pixels)
+    names = Names(classes, _WIDEST_NAME)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for i, axes in zip(worst, grid.flat, strict=False):
+        image = np.clip((pixels[i].reshape(shape).astype(np.float64) - low) / (high - low), 0, 1)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        title = f"{names.texts[true[i]]}\nnot {names.texts[said[i]]}"
+        axes.set_title(title, fontsize=SMALL, color=INK, family=names.family, parse_math=False, pad=3)
+        below = f"row {i}: {_percent(p[i, said[i]])} sure"
+        axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
+    return figure
+
+
+def image_shape_of(shape: tuple[int, ...], image_shape: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The shape of an image whose row of x has `shape`. Raises ValueError where there is none."""
+    size = math.prod(shape)
+    expected = "(height, width) or (height, width, 3 or 4)"
+    if image_shape is not None:
+        found = tuple(int(length) for length in image_shape)
+        fits = len(found) in (2, 3) and min(found) >= 1 and math.prod(found) == size
+        if not fits or (len(found) == 3 and found[2] not in (3, 4)):
+            raise ValueError(f"image_shape={found}; expected {expected} with {size} values, as a row of x has")
+        return found
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)):
+        return shape
+    side = math.isqrt(size)
+    if len(shape) != 1 or side * side != size or side < 2:
+        raise ValueError(f"rows of x have shape {shape}, which is no image; expected image_shape={expected}")
+    return side, side
+
+
+def _levels(pixels: np.ndarray) -> tuple[float, float]:
+    """The values of black and white: the same for all images, so that a faint one looks faint."""
+    if pixels.dtype == np.uint8 and pixels.max() > 127:
+        return 0.0, 255.0
+    low, high = float(pixels.min()), float(pixels.max())
+    return low, high if high > low else low + 1
+
+
+def _percent(p: float) -> str:
+    """Without a 100 % that it is not."""
+    return f"{100 * p:.0f} %" if p < 0.995 else f"{min(math.floor(1e4 * p) / 100, 100):g} %"
