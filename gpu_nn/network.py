@@ -131,6 +131,11 @@ class Network:
         self._stages.clear()
         self._steps.clear()
 
+    @property
+    def working_bytes(self) -> int:
+        """The memory that the layers have taken to work in, for the largest batches met so far."""
+        return sum(at.nbytes for at in self._at.values())
+
     def _inputs(self, x: Any) -> Array:
         shape = np.shape(x)
         if len(shape) != 2 or shape[1] != self.n_inputs:

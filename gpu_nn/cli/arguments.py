@@ -4,6 +4,8 @@ import math
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from gpu_nn.errors import not_one_of
 from gpu_nn.training import Every
@@ -29,7 +31,29 @@ _UNITS: dict[str, tuple[str, int]] = {
 }
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value, read from text.
+
+    types, said: what it may be in a configuration file, and the words for that.  separator: what stands between the
+    entries of a list there in the text of the flag; None where the flag is given again for each.
+    """
+
+    read: Callable[[str], Any]
+    types: tuple[type, ...]
+    said: str
+    separator: str | None = None
+
+    def __call__(self, text: str) -> Any:
+        """The value; raises ArgumentTypeError for a text that is none."""
+        return self.read(text)
+
+
+TEXT = Kind(str, (str,), "text")
+COLUMN = Kind(str, (str, int), "a column's name or number, or a file")
+
+
+def whole(low: int, high: int | None = None) -> Kind:
     """A whole number from low to high, both included."""
     bounds = f"≥ {low}" if high is None else f"from {low} to {high}"
 
@@ -42,10 +66,10 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
             raise ArgumentTypeError(f"{text!r}; expected a whole number {bounds}")
         return value
 
-    return read
+    return Kind(read, (int,), "a whole number")
 
 
-def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Callable[[str], float]:
+def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
     """A finite number from low to high; above, below: low, high itself is left out."""
     bounds = f"above {low:g}" if above else f"≥ {low:g}"
     if high < math.inf:
@@ -61,10 +85,10 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
             raise ArgumentTypeError(f"{text!r}; expected a finite number {bounds}")
         return value
 
-    return read
+    return Kind(read, (int, float), "a number")
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
+def one_of(names: Iterable[str]) -> Kind:
     """One of the names; the error names the nearest."""
     known = tuple(names)
 
@@ -73,11 +97,10 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
             raise ArgumentTypeError(not_one_of(text, known))
         return text
 
-    return read
+    return Kind(read, (str,), "a name")
 
 
-def widths(text: str) -> list[int]:
-    """Whole numbers such as 256,128; none for an empty text."""
+def _widths(text: str) -> list[int]:
     width = whole(1, _WIDEST)
     try:
         return [width(part) for part in text.split(",")] if text.strip() else []
@@ -86,7 +109,11 @@ def widths(text: str) -> list[int]:
         raise ArgumentTypeError(f"{text!r}; expected {expected}") from None
 
 
-def file_name(*suffixes: str) -> Callable[[str], str]:
+# Whole numbers such as 256,128; none for an empty text.
+widths = Kind(_widths, (int, list), "a list of whole numbers", ",")
+
+
+def file_name(*suffixes: str) -> Kind:
     """A file's name that ends in one of the suffixes."""
 
     def read(text: str) -> str:
@@ -94,13 +121,16 @@ def file_name(*suffixes: str) -> Callable[[str], str]:
             raise ArgumentTypeError(f"{text!r}; expected a name that ends in {' or '.join(suffixes)}")
         return text
 
-    return read
+    return Kind(read, (str, list), "a file's name or a list of them")
 
 
-def interval(text: str) -> Every:
-    """Epochs (5), steps (500steps) or a time (30s, 10m, 2h)."""
+def _interval(text: str) -> Every:
     match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
     if not (match and match[2] in _UNITS and int(match[1])):
         raise ArgumentTypeError(f"{text!r}; expected epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h")
     what, factor = _UNITS[match[2]]
     return Every(**{what: int(match[1]) * factor})
+
+
+# Epochs (5), steps (500steps) or a time (30s, 10m, 2h).
+interval = Kind(_interval, (int, str), "epochs, or a text such as 30s")

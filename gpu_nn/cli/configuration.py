@@ -1,19 +1,21 @@
-"""The settings of a run: flags where they are given, else defaults; and the file that keeps them beside the run.
+"""The settings of a run: what flags say, else a configuration file, else the defaults; and the file that keeps them.
 
-config.toml holds one key for each flag of `gpu-nn train` that has a value, by the flag's name: batch-size = 32. It is
-read through the flags' own checks.
+A configuration file, and the config.toml that is kept beside a run, holds keys by the names of the flags of `gpu-nn
+train`: batch-size = 32. It is read through the flags' own checks. Relative paths in it begin at its folder.
 """
 
 import argparse
 import json
+import reprlib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpu_nn.cli.arguments import TEXT, Kind
 from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
-from gpu_nn.errors import DataError
+from gpu_nn.errors import DataError, not_one_of
 from gpu_nn.model_file import whole_file
 from gpu_nn.training import Every
 
@@ -38,26 +40,45 @@ VALIDATION_FRACTION = 0.1
 CHECKPOINT_EVERY = Every(seconds=60)
 
 # Flags that say how this call goes; all others say what the run is.
-_OF_THE_CALL = ("json", "resume", "out")
+_OF_THE_CALL = ("config", "dry-run", "json", "out", "resume")
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
 class _Parser(argparse.ArgumentParser):
+    """flags: the actions by the names of their flags, without the dashes."""
+
+    def __init__(self, add_arguments: AddArguments):
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.flags: dict[str, argparse.Action] = {}
+        add_arguments(self)
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        self.flags[names[0].removeprefix("--")] = action
+        return action
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def given(options: argparse.Namespace, add_arguments: AddArguments) -> dict[str, Any]:
-    """The settings that have a value, in a form that depends neither on the working folder nor on what "auto" means."""
-    names = vars(_parser(add_arguments).parse_args([])).keys() - set(_OF_THE_CALL)
-    told = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    for name in told.keys() & {"data", "tensorboard"}:
-        told[name] = _absolute(told[name])
-    if "target" in told and names_a_file(told.get("data"), told["target"]):
-        told["target"] = _absolute(told["target"])
-    if "log" in told:
-        told["log"] = [_absolute(path) for path in told["log"]]
+    """What the flags say, else the file of --config, in a form that depends neither on the working folder nor on what
+    "auto" means.
+
+    Raises DataError for a file that `read` refuses.
+    """
+    told: dict[str, Any] = {}
+    if options.config is not None:
+        filed = read(Path(options.config), add_arguments)
+        told = {name: value for name, value in vars(filed).items() if value is not None}
+    names = {_name(key) for key in _Parser(add_arguments).flags if key not in _OF_THE_CALL}
+    flags = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    _make_absolute(flags, Path(), told.get("data"))
+    if "test_fraction" in flags:
+        # Of the two ways to say what the test part is, the flag counts.
+        told.pop("test_last", None)
+    told |= flags
     if "device" in told:
         told["device"] = resolve_device(told["device"]).name
     return told
@@ -66,14 +87,14 @@ def given(options: argparse.Namespace, add_arguments: AddArguments) -> dict[str,
 def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argparse.Namespace:
     """All settings of a new run; None for those that nothing was said about and that have no default."""
     told = given(options, add_arguments)
-    settings = _parser(add_arguments).parse_args([])
+    settings = _Parser(add_arguments).parse_args([])
     vars(settings).update({**DEFAULTS, **told})
     settings.device = resolve_device(settings.device).name
     if settings.lr is None:
         settings.lr = SGD_LR if settings.optimizer == "sgd" else LR
     if settings.early_stopping is not None and settings.validation_fraction is None:
         settings.validation_fraction = VALIDATION_FRACTION
-    if options.out is None and settings.checkpoint_every is not None:
+    if options.out is None and options.checkpoint_every is not None:
         raise ValueError("--checkpoint-every needs --out FOLDER, where the checkpoints go")
     if settings.checkpoint_every is None:
         settings.checkpoint_every = CHECKPOINT_EVERY
@@ -97,43 +118,70 @@ def write(path: Path, settings: argparse.Namespace) -> None:
     """Raises DataError when it cannot be written."""
     lines = ["# The settings of this run, by the names of the flags of `gpu-nn train`."]
     for name, value in vars(settings).items():
-        if value is not None and name not in _OF_THE_CALL:
-            lines.append(f"{_flag(name).removeprefix('--')} = {_toml(value)}")
+        if value is not None and _key(name) not in _OF_THE_CALL:
+            lines.append(f"{_key(name)} = {_toml(value)}")
     with whole_file(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
 
 def read(path: Path, add_arguments: AddArguments) -> argparse.Namespace:
     """Raises DataError for a file that cannot be read, is no TOML, or has a key or a value that is not known."""
+    parser = _Parser(add_arguments)
     try:
         told = tomllib.loads(path.read_bytes().decode())
-        arguments: list[str] = []
-        for key, value in told.items():
-            entries = value if isinstance(value, list) else [value]
-            if key in _OF_THE_CALL or not all(type(entry) in (str, int, float) for entry in entries):
-                raise ValueError(f"{key} = {value!r} is no setting of a run")
-            if all(type(entry) is int for entry in entries):
-                entries = [",".join(map(str, entries))]
-            arguments += [f"--{key}={entry}" for entry in entries]
-        return _parser(add_arguments).parse_args(arguments)
+        arguments = [argument for key, value in told.items() for argument in _arguments(key, value, parser)]
+        settings = parser.parse_args(arguments)
+        # Flags that are on or off have a value even where nothing was said.
+        for key in _OF_THE_CALL:
+            vars(settings).pop(_name(key), None)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no configuration of a run: {error}") from None
+    _make_absolute(vars(settings), path.parent)
+    return settings
 
 
-def _parser(add_arguments: AddArguments) -> argparse.ArgumentParser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    add_arguments(parser)
-    return parser
+def _arguments(key: str, value: Any, parser: _Parser) -> list[str]:
+    """The arguments that say what the file says. Raises ValueError for a key that is not known, or a wrong type."""
+    if key in _OF_THE_CALL:
+        raise ValueError(f"{key} = {reprlib.repr(value)} is no setting of a run; give the flag --{key}")
+    if key not in parser.flags:
+        raise ValueError(not_one_of(key, parser.flags.keys() - set(_OF_THE_CALL)))
+    action = parser.flags[key]
+    kind = action.type if isinstance(action.type, Kind) else TEXT
+    entries = value if isinstance(value, list) and list in kind.types else [value]
+    if any(type(entry) not in kind.types or isinstance(entry, list) for entry in entries):
+        raise ValueError(f"{key} = {reprlib.repr(value)}; expected {kind.said}")
+    if kind.separator is not None:
+        entries = [kind.separator.join(map(str, entries))]
+    return [f"--{key}={entry}" for entry in entries]
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
+def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = None) -> None:
+    """Let paths that begin at the folder begin at the root. data: where `settings` does not say what the data are."""
+    for name in settings.keys() & {"data", "tensorboard", "log"}:
+        value = settings[name]
+        if isinstance(value, list):
+            settings[name] = [str((folder / path).absolute()) for path in value]
+        elif value is not None:
+            settings[name] = str((folder / value).absolute())
+    if settings.get("target") is not None:
+        path = str((folder / settings["target"]).absolute())
+        if names_a_file(settings.get("data") or data, path):
+            settings["target"] = path
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _name(key: str) -> str:
+    return key.replace("-", "_")
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return f"--{_key(name)}"
 
 
 def _text(value: Any) -> str:

@@ -1,12 +1,12 @@
 """gpu-nn info"""
 
 import argparse
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gpu_nn import __version__
+from gpu_nn.cli.results import print_json
 from gpu_nn.device import resolve_device, why_no_cuda
 
 HELP = "versions, devices, and what device 'auto' chooses here"
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     facts = collect()
     if options.json:
-        print(json.dumps(facts))
+        print_json(facts)
         return
     print(f"gpu_nn {facts['gpu_nn']}, Python {facts['python']}")
     for name, found in facts["packages"].items():

@@ -5,6 +5,7 @@ When it is finished:                             config.toml, history.json, mode
 """
 
 import argparse
+import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from gpu_nn.errors import DataError
 from gpu_nn.model_file import save, to_disk, whole_file
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import names_to_disk, written_in
+from gpu_nn.training.checkpoint import names_to_disk, newest, written_in
 
 
 class RunFolder:
@@ -49,11 +50,7 @@ class RunFolder:
         write_settings: writes them to a file. When the work fails before there is a checkpoint, what was made is taken
         away again. Raises DataError when the folder cannot be written, or holds an unfinished run.
         """
-        if self.is_unfinished and written_in(self.checkpoints):
-            raise DataError(
-                f"--out {self.path} holds an unfinished run: {self.resume_command} goes on with it; "
-                f"delete {self.checkpoints} to begin anew"
-            )
+        self._check_free()
         made: list[Path] = []
         try:
             try:
@@ -64,11 +61,7 @@ class RunFolder:
                 with tempfile.TemporaryFile(dir=self.path):
                     pass
             except OSError as error:
-                message = f"--out {self.path} cannot be written: {error.strerror}; choose another folder"
-                raise DataError(message) from None
-            for file in (self.model, self.history, self.configuration):
-                if file.is_dir():
-                    raise DataError(f"--out {self.path} cannot be written: it holds a folder named {file.name}")
+                raise self._not_written(error) from None
             self._remove_checkpoints()
             write_settings(self.configuration_of_unfinished)
             for place in (self.checkpoints, *(folder.parent for folder in made)):
@@ -83,21 +76,52 @@ class RunFolder:
                         place.rmdir()
             raise
 
-    def settings(self, add_arguments: configuration.AddArguments) -> argparse.Namespace:
-        """Those of the run that is there, finished or not. Raises DataError when there is none."""
+    def check_can_begin(self) -> None:
+        """Raises the errors that `begun` would raise, and leaves the folder as it is, or not there."""
+        self._check_free()
+        try:
+            check_writable(self.path)
+        except OSError as error:
+            raise self._not_written(error) from None
+
+    def _check_free(self) -> None:
+        if self.is_unfinished and written_in(self.checkpoints):
+            raise DataError(
+                f"--out {self.path} holds an unfinished run: {self.resume_command} goes on with it; "
+                f"delete {self.checkpoints} to begin anew"
+            )
+        for file in (self.model, self.history, self.configuration):
+            if file.is_dir():
+                raise DataError(f"--out {self.path} cannot be written: it holds a folder named {file.name}")
+
+    def _not_written(self, error: OSError) -> DataError:
+        return DataError(f"--out {self.path} cannot be written: {error.strerror}; choose another folder")
+
+    def settings(self, add_arguments: configuration.AddArguments, named: str = "--resume") -> argparse.Namespace:
+        """Those of the run that is there, finished or not. named: what the errors call the folder.
+
+        Raises DataError when there is none.
+        """
         if not self.path.is_dir():
-            raise DataError(f"--resume {self.path} does not exist; expected the folder of `gpu-nn train --out`")
+            raise DataError(f"{named} {self.path} does not exist; expected the folder of `gpu-nn train --out`")
         if not (self.is_unfinished or self.is_finished):
-            raise DataError(f"--resume {self.path} holds no run of `gpu-nn train --out`")
+            raise DataError(f"{named} {self.path} holds no run of `gpu-nn train --out`")
         path = self.configuration_of_unfinished if self.is_unfinished else self.configuration
         return configuration.read(path, add_arguments)
 
     def read_history(self) -> History:
-        """Of a finished run. Raises DataError when it cannot be read."""
+        """All of it; of a run that is not finished, what its newest checkpoint has. Raises DataError without one."""
+        path = self.history
         try:
-            return History.from_json(self.history.read_text())
+            if not self.is_unfinished:
+                return History.from_json(path.read_text())
+            checkpoint, _ = newest(self.checkpoints)
+            path = checkpoint.path
+            return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
+        except DataError:
+            raise
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{self.history} is no history of a run: {error!r}") from None
+            raise DataError(f"{path} is no history of a run: {error!r}") from None
 
     def finish(self, net: Network, history: History) -> None:
         """Write what the run has come to; its checkpoints have done their work and go.
@@ -123,3 +147,11 @@ class RunFolder:
         for path in (*written_in(self.checkpoints).values(), *halves):
             with suppress(OSError):
                 path.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError when files cannot be made in the folder, or in what of the way to it is there already."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -1,19 +1,20 @@
 """gpu-nn train"""
 
 import argparse
-import json
 import math
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_nn.cli import configuration
-from gpu_nn.cli.arguments import SOURCES, TARGET, file_name, interval, number, one_of, whole, widths
+from gpu_nn.cli import configuration, dry_run
+from gpu_nn.cli.arguments import COLUMN, SOURCES, TARGET, file_name, interval, number, one_of, whole, widths
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.cli.interruption import Interrupted, Interruption
+from gpu_nn.cli.results import print_json, say
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.data import DataSet, read, scaling, split
 from gpu_nn.device import resolve_device
@@ -29,6 +30,7 @@ from gpu_nn.training import (
     CsvLog,
     EarlyStopping,
     EpochRecord,
+    History,
     JsonLinesLog,
     TensorBoardLog,
     Trainer,
@@ -48,9 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help = f"{help} (default {said.removesuffix('.0')})".strip()
         parser.add_argument(flag, help=help, **options)
 
+    file_help = "settings by the names of these flags, such as batch-size = 32; a flag that is given goes before them"
+    add("--config", metavar="FILE.toml", help=file_help)
     share = number(0, 1, above=True, below=True)
     add("--data", metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; default: the digits")
-    add("--target", metavar="COLUMN|FILE", help=TARGET)
+    add("--target", type=COLUMN, metavar="COLUMN|FILE", help=TARGET)
     add("--test-fraction", type=share, help="share of the rows to test on")
     add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
     held_out = f"share of the training rows to validate on (default none; with --early-stopping {VALIDATION_FRACTION})"
@@ -78,12 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     log = "write a line for each epoch there; may be given again"
     add("--log", type=file_name(".csv", ".jsonl"), action="append", metavar="FILE.csv|FILE.jsonl", help=log)
     add("--tensorboard", metavar="FOLDER", help="write events for TensorBoard there (the extra tensorboard)")
-    add("--json", action="store_true", help="print the result as JSON")
+    add("--dry-run", action="store_true", help="check everything, say what would be trained, and write nothing")
+    add("--json", action="store_true", help="print the result, with the history, as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
     place = options.out if options.resume is None else options.resume
     folder = None if place is None else RunFolder(place)
+    if options.dry_run:
+        _check(options, folder)
+        return
     interruption = Interruption()
     try:
         with interruption.caught():
@@ -95,6 +103,26 @@ def run(options: argparse.Namespace) -> None:
         if folder is None or not folder.is_unfinished:
             raise
         raise Interrupted(error.signum, f"interrupted; {folder.resume_command} goes on") from None
+
+
+def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
+    """Everything that would come before the first step, but for what writes."""
+    if folder is None or options.resume is None:
+        settings = configuration.resolved(options, add_arguments)
+        if folder is not None:
+            folder.check_can_begin()
+    else:
+        settings = folder.settings(add_arguments)
+        configuration.check_agrees(options, settings, folder.path, add_arguments)
+        if written_in(folder.checkpoints):
+            newest(folder.checkpoints)
+    dry_run.check_logs(settings)
+    device, optimizer = resolve_device(settings.device), _optimizer(settings)
+    data, held_out = _data(settings)
+    net = _network(settings, data)
+    _callbacks(settings, folder)
+    n_validation = 0 if held_out is None else len(held_out[0])
+    dry_run.report(net, optimizer, settings, (len(data.x), n_validation, len(data.x_test)), str(device), options.json)
 
 
 def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption) -> None:
@@ -109,16 +137,16 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
     settings = folder.settings(add_arguments)
     configuration.check_agrees(options, settings, folder.path, add_arguments)
     if folder.is_finished:
-        _say(f"the run in {folder.path} is finished")
+        say(f"the run in {folder.path} is finished")
         _report_finished(settings, folder, options.json)
         return
     checkpoint = None
     if written_in(folder.checkpoints):
         checkpoint, damages = newest(folder.checkpoints)
         for damage in damages:
-            _say(f"{damage}; the one before is used: {checkpoint.path.name}")
+            say(f"{damage}; the one before is used: {checkpoint.path.name}")
     else:
-        _say("no checkpoint was written yet: the run begins again")
+        say("no checkpoint was written yet: the run begins again")
     _train(settings, folder, checkpoint, interruption, options.json)
 
 
@@ -137,9 +165,9 @@ def _train(
     if held_out is not None:
         rows.insert(1, f"{len(held_out[0])} to validate")
     if data.target is not None:
-        _say(f"target: column {data.target!r}")
-    _say(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    _say(f"{net.n_parameters} parameters on {device}")
+        say(f"target: column {data.target!r}")
+    say(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
+    say(f"{net.n_parameters} parameters on {device}")
 
     began = time.perf_counter()
     trainer, reports = _trainer(net, optimizer, data, settings, folder)
@@ -153,7 +181,7 @@ def _train(
     if folder is not None:
         folder.finish(net, trainer.history)
     model = None if folder is None else folder.model
-    _report(as_json, device.name, accuracy, loss, len(data.x_test), len(trainer.history), seconds, model)
+    _report(as_json, device.name, accuracy, loss, len(data.x_test), trainer.history, seconds, model)
 
 
 def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:
@@ -163,7 +191,7 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
     trainer = Trainer(load(folder.model, settings.device), _optimizer(settings), **_cost(settings))
     loss, accuracy = _tested(trainer, data)
     seconds = sum(history.column("seconds"))
-    _report(as_json, settings.device, accuracy, loss, len(data.x_test), len(history), seconds, folder.model)
+    _report(as_json, settings.device, accuracy, loss, len(data.x_test), history, seconds, folder.model)
 
 
 def _data(settings: argparse.Namespace) -> tuple[DataSet, tuple[Any, Any] | None]:
@@ -219,19 +247,9 @@ def _trainer(
 ) -> tuple[Trainer, AbstractContextManager[Any]]:
     """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
     trainer = Trainer(net, optimizer, batch_size=settings.batch_size, seed=settings.seed, **_cost(settings))
-    if settings.early_stopping is not None:
-        trainer.callbacks.append(EarlyStopping(patience=settings.early_stopping))
-    for path in settings.log or ():
-        trainer.callbacks.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
-    if settings.tensorboard is not None:
-        try:
-            trainer.callbacks.append(TensorBoardLog(settings.tensorboard))
-        except ImportError as error:
-            raise ValueError(f"--tensorboard: {error}") from None
-    if folder is not None:
-        trainer.callbacks.append(Checkpoints(folder.checkpoints, settings.checkpoint_every))
+    trainer.callbacks += _callbacks(settings, folder)
     if not sys.stderr.isatty():
-        trainer.callbacks.append(lambda _, record: _say(record.line()))
+        trainer.callbacks.append(lambda _, record: say(record.line()))
         return trainer, nullcontext()
     from tqdm import tqdm
 
@@ -239,6 +257,22 @@ def _trainer(
     trainer.progress = bar.update
     trainer.callbacks.append(_Bar(bar, len(data.x)))
     return trainer, bar
+
+
+def _callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if settings.early_stopping is not None:
+        callbacks.append(EarlyStopping(patience=settings.early_stopping))
+    for path in settings.log or ():
+        callbacks.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
+    if settings.tensorboard is not None:
+        try:
+            callbacks.append(TensorBoardLog(settings.tensorboard))
+        except ImportError as error:
+            raise ValueError(f"--tensorboard: {error}") from None
+    if folder is not None:
+        callbacks.append(Checkpoints(folder.checkpoints, settings.checkpoint_every))
+    return callbacks
 
 
 class _Bar(Callback):
@@ -261,7 +295,7 @@ def _report(
     accuracy: float,
     loss: float,
     n_test: int,
-    epochs: int,
+    history: History,
     seconds: float,
     model: Path | None,
 ) -> None:
@@ -270,17 +304,14 @@ def _report(
             "test_accuracy": accuracy,
             "test_loss": loss,
             "test_rows": n_test,
-            "epochs": epochs,
+            "epochs": len(history),
             "seconds": round(seconds, 3),
             "device": device,
             "model": None if model is None else str(model),
+            "history": [asdict(record) for record in history.epochs],
         }
-        print(json.dumps(result))
+        print_json(result)
         return
     print(f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}")
     if model is not None:
         print(f"model: {model}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

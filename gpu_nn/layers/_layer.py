@@ -30,6 +30,11 @@ class Workplace:
             memory = self._memory[name] = self.device.empty((self.capacity, width), dtype or self.dtype)
         return memory[:n]
 
+    @property
+    def nbytes(self) -> int:
+        """What has been allocated."""
+        return sum(memory.nbytes for memory in self._memory.values())
+
 
 class Stage(Protocol):
     """A layer bound to its parameters and to the memory of batches of n rows."""

@@ -1,7 +1,9 @@
 import json
+import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import classification_report
 
 from gpu_nn import functional as F
 from gpu_nn import load, save
@@ -20,12 +22,43 @@ def test_accuracy_and_loss_are_the_networks(command, model, data, arrays):
     assert result["loss"] == pytest.approx(float(F.softmax_cross_entropy(logits, y, reduction="mean")), rel=1e-6)
 
 
-def test_the_result_is_one_line_and_stderr_is_empty(command, model, data):
+def test_the_result_is_a_line_and_a_table_of_the_classes_and_stderr_is_empty(command, model, data):
     done = command("evaluate", model, "--data", data, *CPU)
     assert done.err == ""
-    assert done.out.endswith("\n")
-    assert done.out.startswith("accuracy ")
-    assert "% on 90 rows, loss " in done.out
+    first, empty, head, *rows = done.out.splitlines()
+    assert re.fullmatch(r"accuracy \d+\.\d\d % on 90 rows, loss \S+", first)
+    assert (empty, head.split()) == ("", ["class", "precision", "recall", "f1", "rows"])
+    assert [row.rsplit("%", 3)[-1].strip() for row in rows] == ["30", "30", "30", "90"]
+    assert [row[: len(name)] for row, name in zip(rows, CLASSES, strict=False)] == CLASSES
+
+
+def test_the_scores_of_each_class_are_those_of_scikit_learns_report(command, model, data, arrays):
+    result = json.loads(command("evaluate", model, "--data", data, *CPU, "--json").out)
+    net = load(model, "cpu")
+    predicted = np.array(net.classes)[net.predict(arrays["x"])]
+    report = classification_report(arrays["y"], predicted, output_dict=True)
+    assert [row["class"] for row in result["classes"]] == CLASSES
+    for row in result["classes"]:
+        theirs = report[row["class"]]
+        assert row["support"] == theirs["support"] == 30
+        ours = (row["precision"], row["recall"], row["f1"])
+        assert ours == pytest.approx((theirs["precision"], theirs["recall"], theirs["f1-score"]))
+    mean = report["macro avg"]
+    assert result["class_mean"] == pytest.approx(
+        {"precision": mean["precision"], "recall": mean["recall"], "f1": mean["f1-score"]}
+    )
+
+
+def test_a_class_that_is_not_there_has_no_recall(command, model, arrays, tmp_path):
+    one = arrays["y"] == CLASSES[1]
+    np.savez(tmp_path / "a.npz", x=arrays["x"][one], y=arrays["y"][one])
+    done = command("evaluate", model, "--data", tmp_path / "a.npz", *CPU, "--json")
+    classes = {row["class"]: row for row in json.loads(done.out)["classes"]}
+    assert [classes[name]["support"] for name in CLASSES] == [0, 30, 0]
+    assert [classes[name]["recall"] for name in (CLASSES[0], CLASSES[2])] == [None, None]
+    assert "NaN" not in done.out
+    text = command("evaluate", model, "--data", tmp_path / "a.npz", *CPU).out
+    assert text.splitlines()[3].split()[2:] in (["–", "0"], ["–", "0.00", "%", "0"], ["–", "–", "0"])
 
 
 def test_the_order_and_number_of_classes_in_the_data_do_not_matter(command, model, arrays, tmp_path):

@@ -50,7 +50,7 @@ def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: train|evaluate|predict|info"),
+        ([], "the following arguments are required: train|evaluate|predict|plot|info"),
         (["trian"], "invalid choice: 'trian'"),
         (["train", "--epoch\nten", "3"], "unrecognized arguments: --epoch ten 3"),
         (["train", "--seed"], "argument --seed: expected one argument"),
@@ -68,7 +68,13 @@ def test_wrong_usage_is_one_line_that_names_the_argument(command, arguments, mes
 
 
 def test_help_and_version_are_results(command):
-    for arguments in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["predict", "--help"]):
+    for arguments in (
+        ["--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["predict", "--help"],
+        ["plot", "--help"],
+    ):
         done = command(*arguments)
         assert (done.code, done.err) == (0, "")
         assert "usage: gpu-nn" in done.out

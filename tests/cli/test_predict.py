@@ -1,8 +1,11 @@
 import csv
 import io
+import json
 import os
+import sys
 
 import numpy as np
+import pandas
 import pytest
 
 from gpu_nn import load, save
@@ -141,8 +144,73 @@ def test_a_write_that_stops_half_way_leaves_the_old_file(command, model, data, t
 def test_an_out_of_another_kind_is_wrong_usage(refused, model, data, tmp_path):
     line = refused(2, "predict", model, "--data", data, *CPU, "--out", tmp_path / "a.txt")
     assert "argument --out: " in line
-    assert "expected a name that ends in .csv or .npy" in line
+    assert "expected a name that ends in .csv or .npy or .parquet" in line
 
 
 def test_cuda_without_a_gpu_is_code_4(refused, no_gpu, model, data):
     assert "device='cuda', but" in refused(4, "predict", model, "--data", data, "--device", "cuda")
+
+
+def test_a_parquet_file_holds_the_classes(command, model, data, arrays, tmp_path):
+    done = command("predict", model, "--data", data, *CPU, "--out", tmp_path / "c.parquet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    net = load(model, "cpu")
+    assert pandas.read_parquet(tmp_path / "c.parquet").to_dict("list") == {
+        "class": [net.classes[i] for i in net.predict(arrays["x"])]
+    }
+
+
+def test_a_parquet_file_holds_a_column_of_probabilities_for_each_class(command, model, data, arrays, tmp_path):
+    command("predict", model, "--data", data, "--proba", *CPU, "--out", tmp_path / "p.parquet")
+    frame = pandas.read_parquet(tmp_path / "p.parquet")
+    assert list(frame.columns) == CLASSES
+    assert set(frame.dtypes) == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(frame.to_numpy(), load(model, "cpu").predict_proba(arrays["x"]))
+
+
+def test_classes_that_are_numbers_are_numbers_in_parquet(command, model, data, arrays, tmp_path):
+    net = load(model, "cpu")
+    net.classes = [7, 8, 9]
+    save(net, tmp_path / "m")
+    command("predict", tmp_path / "m", "--data", data, *CPU, "--out", tmp_path / "c.parquet")
+    frame = pandas.read_parquet(tmp_path / "c.parquet")
+    assert frame["class"].dtype == np.int64
+    assert frame["class"].tolist() == [net.classes[i] for i in net.predict(arrays["x"])]
+    command("predict", tmp_path / "m", "--data", data, "--proba", *CPU, "--out", tmp_path / "p.parquet")
+    assert list(pandas.read_parquet(tmp_path / "p.parquet").columns) == ["7", "8", "9"]
+
+
+def test_parquet_without_pyarrow_is_one_line_with_its_cure(refused, model, data, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    line = refused(2, "predict", model, "--data", data, *CPU, "--out", tmp_path / "c.parquet")
+    assert "--out FILE.parquet needs pyarrow: pip install 'gpu_nn[parquet]'" in line
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npy", "parquet"])
+def test_a_disk_that_is_full_leaves_the_old_file_of_any_format(process, model, data, tmp_path, suffix):
+    resource = pytest.importorskip("resource")
+    out = tmp_path / f"a.{suffix}"
+    out.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        running = process("predict", model, "--data", data, "--proba", *CPU, "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert running.stderr.read() == f"gpu-nn predict: cannot write {out}: File too large\n"
+    assert running.wait(30) == 3
+    assert out.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [out.name]
+
+
+def test_json_has_the_classes_and_what_was_asked_for(command, model, data, arrays, tmp_path):
+    net = load(model, "cpu")
+    found = json.loads(command("predict", model, "--data", data, *CPU, "--json").out)
+    assert found == {"classes": CLASSES, "predictions": [net.classes[i] for i in net.predict(arrays["x"])]}
+    found = json.loads(command("predict", model, "--data", data, "--proba", *CPU, "--json").out)
+    assert found["classes"] == CLASSES
+    np.testing.assert_array_equal(np.float32(found["probabilities"]), net.predict_proba(arrays["x"]))
+    done = command("predict", model, "--data", data, *CPU, "--json", "--out", tmp_path / "a.csv")
+    assert json.loads(done.out) == {"file": str(tmp_path / "a.csv"), "rows": 90}

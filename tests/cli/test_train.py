@@ -36,7 +36,10 @@ def test_the_result_is_on_stdout_and_progress_on_stderr_a_line_an_epoch(command,
 
 def test_json_is_one_object_for_machines(command, data, tmp_path):
     result = json.loads(command("train", "--data", data, *FAST, "--json", "--out", tmp_path / "run").out)
-    assert result.keys() == {"test_accuracy", "test_loss", "test_rows", "epochs", "seconds", "device", "model"}
+    of_the_test = {"test_accuracy", "test_loss", "test_rows"}
+    assert result.keys() == {*of_the_test, "epochs", "seconds", "device", "model", "history"}
+    assert [record["epoch"] for record in result["history"]] == [1, 2]
+    assert result["history"][0]["validation_loss"] is None
     assert (result["test_rows"], result["epochs"], result["device"]) == (18, 2, "cpu")
     assert 0 <= result["test_accuracy"] <= 1
     assert result["model"] == str(tmp_path / "run" / "model.safetensors")

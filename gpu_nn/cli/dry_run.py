@@ -1,0 +1,105 @@
+"""gpu-nn train --dry-run: what would be trained, and what it would take."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.cli.results import print_json, table, to_stdout
+from gpu_nn.cli.run_folder import check_writable
+from gpu_nn.errors import DataError
+from gpu_nn.network import Network
+from gpu_nn.optimizers import Optimizer
+
+# Labels are indices of this type.
+_LABEL = np.dtype(np.int64)
+
+
+def check_logs(settings: argparse.Namespace) -> None:
+    """Raises DataError, with the flag's name, for a place to which no log could be written."""
+    for flag, paths in (("--log", settings.log), ("--tensorboard", [settings.tensorboard])):
+        for path in filter(None, paths or ()):
+            folder = Path(path) if flag == "--tensorboard" else Path(path).parent
+            try:
+                if flag == "--log" and not folder.exists():
+                    raise FileNotFoundError(2, "No such file or directory")
+                check_writable(folder)
+            except OSError as error:
+                raise DataError(f"{flag} {path} cannot be written: {error.strerror}; choose another folder") from None
+
+
+def report(
+    net: Network,
+    optimizer: Optimizer,
+    settings: argparse.Namespace,
+    rows: tuple[int, int, int],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Print it. rows: to train, to validate and to test on."""
+    steps = -(-rows[0] // settings.batch_size)
+    memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), sum(rows))
+    if as_json:
+        result = {
+            "dry_run": True,
+            "rows": dict(zip(("training", "validation", "test"), rows, strict=True)),
+            "inputs": net.n_inputs,
+            "classes": net.n_classes,
+            "layers": [dict(zip(("layer", "outputs", "parameters"), layer, strict=True)) for layer in _layers(net)],
+            "parameters": net.n_parameters,
+            "batches_per_epoch": steps,
+            "steps": steps * settings.epochs,
+            "device": net.device.name,
+            "memory_bytes": memory,
+            "optimizer": settings.optimizer,
+            "learning_rate": settings.lr,
+        }
+        print_json(result)
+        return
+    layers = [(name, f"{outputs:,}", f"{parameters:,}") for name, outputs, parameters in _layers(net)]
+    parts = [f"{name} {_size(size)}" for name, size in memory.items() if name != "total"]
+    to_stdout(
+        f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
+        f"{net.n_inputs:,} inputs, {net.n_classes:,} classes\n\n"
+        + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
+        + f"\n{settings.optimizer} with learning rate {settings.lr:g} in batches of {settings.batch_size:,}: "
+        f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, on {device}\n"
+        f"memory about {_size(memory['total'])}: {', '.join(parts)}\n"
+        "nothing was trained or written\n"
+    )
+
+
+def _layers(net: Network) -> list[tuple[str, int, int]]:
+    """Each layer as it is written in Python, its outputs and its parameters."""
+    found = []
+    for i, layer in enumerate(net.layers):
+        sizes = [int(np.prod(shape)) for shape in layer.parameter_shapes(net.widths[i]).values()]
+        found.append((str(layer), net.widths[i + 1], sum(sizes)))
+    return found
+
+
+def _memory(net: Network, optimizer: Optimizer, batch: int, rows: int) -> dict[str, Any]:
+    """Bytes on the network's device while it is trained. One step is made on a batch of zeros, and has to succeed."""
+    with net.device.active():
+        xp = net.device.xp
+        x = xp.zeros((batch, net.widths[net.n_fixed]), net.dtype)
+        net.train_step(x, xp.zeros(batch, _LABEL), net.n_fixed)
+    optimizer.step(net)
+    row = net.n_inputs * net.dtype.itemsize + _LABEL.itemsize
+    parts = {
+        "parameters": net.flat_parameters.nbytes,
+        "gradients": net.flat_grads.nbytes,
+        "optimizer": sum(array.nbytes for array in optimizer.state.values()),
+        "data": rows * row,
+        "batch": batch * row + net.working_bytes,
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def _size(size: float) -> str:
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{size:.3g} {units[0]}"

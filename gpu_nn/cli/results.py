@@ -1,0 +1,51 @@
+"""Results on stdout, as text for people or as JSON for machines: whole, or an error. On stderr what else is said."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One line of JSON; null stands for a number that is not finite, which JSON does not have."""
+    to_stdout(json.dumps(_finite(result), allow_nan=False) + "\n")
+
+
+def to_stdout(text: str) -> None:
+    """All of it, or an error: with PYTHONUNBUFFERED Python drops what a full disk or a reader did not take at once."""
+    sys.stdout.flush()
+    left = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+
+
+def say(line: str) -> None:
+    """On stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of aligned columns, the first to the left, the others to the right."""
+    lines = [[" ".join(cell.split()) for cell in row] for row in (head, *rows)]
+    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    text = ""
+    for first, *others in lines:
+        cells = [first + " " * (widths[0] - _columns(first))]
+        cells += [" " * (width - _columns(cell)) + cell for cell, width in zip(others, widths[1:], strict=True)]
+        text += "  ".join(cells).rstrip() + "\n"
+    return text
+
+
+def _columns(text: str) -> int:
+    """The columns that a terminal gives to the text."""
+    return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,179 @@
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from gpu_nn.cli import main, plot
+from gpu_nn.training.checkpoint import written_in
+from tests.cli.test_resume import Raise, with_callback  # noqa: F401
+from tests.data.files import write_idx_pair
+
+CPU = ("--device", "cpu")
+CURVES = ["learning-curves", "learning-rate"]
+ANSWERS = ["calibration", "confusion"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on the digits."""
+    folder = tmp_path_factory.mktemp("run")
+    assert main(["train", "--hidden", "8", "--epochs", "3", "--early-stopping", "9", *CPU, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of the pictures that the command draws."""
+    seen = {}
+
+    def watched(name, real):
+        def draw(*arguments):
+            seen[name] = arguments
+            return real(*arguments)
+
+        return draw
+
+    for name in ("confusion_matrix", "calibration", "worst_mistakes", "learning_curves"):
+        monkeypatch.setattr(plot.pictures, name, watched(name, getattr(plot.pictures, name)))
+    return seen
+
+
+def stems(folder):
+    return sorted(name.partition(".")[0] for name in os.listdir(folder))
+
+
+def test_all_pictures_of_a_run_are_beside_it_and_named_on_stdout(command, run):
+    done = command("plot", run, *CPU)
+    assert (done.code, done.err) == (0, "")
+    assert stems(run / "pictures") == sorted([*CURVES, *ANSWERS, "mistakes"])
+    assert sorted(done.out.splitlines()) == sorted(str(path) for path in (run / "pictures").iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "pictures").iterdir())
+
+
+@pytest.mark.parametrize(("suffix", "beginning"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_other_formats_are_written_and_twice_the_same(command, run, tmp_path, suffix, beginning):
+    for name in "ab":
+        assert command("plot", run, "--format", suffix, "--out", tmp_path / name, *CPU).code == 0
+    files = sorted((tmp_path / "a").iterdir())
+    assert {path.suffix for path in files} == {f".{suffix}"}
+    for path in files:
+        assert path.read_bytes().startswith(beginning)
+    if suffix == "pdf":
+        assert all(path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() for path in files)
+
+
+def test_json_names_the_files(command, run, tmp_path):
+    done = command("plot", run, "--out", tmp_path / "p", "--json", *CPU)
+    pictures = json.loads(done.out)["pictures"]
+    assert sorted(pictures) == sorted([*CURVES, *ANSWERS, "mistakes"])
+    assert pictures["confusion"] == str(tmp_path / "p" / "confusion.png")
+
+
+def test_the_answers_are_those_on_the_runs_own_test_part(command, run, tmp_path, drawn):
+    trained = json.loads(command("train", "--resume", run, "--json").out)
+    command("plot", run, "--out", tmp_path, *CPU)
+    y, predicted, classes = drawn["confusion_matrix"]
+    assert len(y) == trained["test_rows"] == 360
+    assert (y == predicted).mean() == pytest.approx(trained["test_accuracy"])
+    assert classes == [str(i) for i in range(10)]
+    assert drawn["worst_mistakes"][3] == (8, 8)
+    assert len(drawn["learning_curves"][0]) == 3
+
+
+def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path, drawn):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 17, (20, 8, 8), np.uint8)
+    write_idx_pair(tmp_path / "data", "t10k", images, np.arange(20, dtype=np.uint8) % 10)
+    assert command("plot", run, "--data", tmp_path / "data", "--out", tmp_path / "p", *CPU).code == 0
+    np.testing.assert_array_equal(drawn["confusion_matrix"][0], np.arange(20) % 10)
+    np.testing.assert_array_equal(drawn["worst_mistakes"][0], images.reshape(20, 64))
+
+
+def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command, model, tmp_path, drawn):
+    folder = model.parent
+    done = command("plot", folder, "--out", tmp_path, *CPU)
+    assert stems(tmp_path) == sorted([*CURVES, *ANSWERS])
+    assert "no mistakes: rows of 5 inputs are not taken for images; --image-shape HEIGHT,WIDTH says" in done.err
+    done = command("plot", folder, "--out", tmp_path, "--image-shape", "1,5", *CPU)
+    assert stems(tmp_path) == sorted([*CURVES, *ANSWERS, "mistakes"])
+    assert drawn["worst_mistakes"][3] == (1, 5)
+
+
+def test_names_that_no_font_has_are_said_once(command, model, tmp_path, monkeypatch):
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    done = command("plot", model.parent, "--out", tmp_path, *CPU)
+    line = "no installed font has the letters of class '日本, 東京'; shown as #2"
+    assert done.err.splitlines().count(line) == 1
+
+
+def test_a_run_without_epochs_has_no_curves_and_says_so(command, data, tmp_path):
+    command("train", "--data", data, "--epochs", 0, *CPU, "--out", tmp_path / "run")
+    done = command("plot", tmp_path / "run", *CPU)
+    assert done.code == 0
+    assert stems(tmp_path / "run" / "pictures") == ANSWERS
+    assert "no learning-curves: history has no epochs" in done.err
+
+
+def test_a_run_that_goes_on_has_the_curves_so_far(command, data, tmp_path, with_callback, drawn):  # noqa: F811
+    with_callback(Raise(11, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", "--data", data, *CPU, "--checkpoint-every", "1", "--out", tmp_path / "run")
+    done = command("plot", tmp_path / "run", "--out", tmp_path / "p")
+    assert (done.code, stems(tmp_path / "p")) == (0, CURVES)
+    assert "the run is not finished: only its curves are drawn, up to epoch 3" in done.err
+    assert drawn["learning_curves"][0].column("epoch") == [1, 2, 3]
+    for path in written_in(tmp_path / "run" / "checkpoints").values():
+        path.unlink()
+    assert "checkpoints holds no checkpoint" in command("plot", tmp_path / "run").err
+
+
+def test_a_folder_that_is_no_run_is_one_line(refused, tmp_path):
+    assert f"FOLDER {tmp_path} holds no run of `gpu-nn train --out`" in refused(3, "plot", tmp_path)
+    assert "FOLDER gone does not exist" in refused(3, "plot", "gone")
+
+
+def test_without_matplotlib_the_extra_is_named(refused, run, tmp_path, monkeypatch):
+    for module in [module for module in sys.modules if module.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    line = refused(2, "plot", run, "--out", tmp_path / "p")
+    assert line == "gpu-nn plot: pictures need Matplotlib: pip install 'gpu_nn[plot]'\n"
+
+
+def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(refused, run, data, tmp_path):
+    out = ("--out", tmp_path / "p", *CPU)
+    assert "has 5 columns; the model was trained on 64" in refused(3, "plot", run, "--data", data, *out)
+    assert "gone.npz does not exist" in refused(3, "plot", run, "--data", "gone.npz", *out)
+    assert "--image-shape 3,3 does not fit rows of 64 inputs" in refused(2, "plot", run, "--image-shape", "3,3", *out)
+    assert "expected HEIGHT,WIDTH" in refused(2, "plot", run, "--image-shape", "8", *out)
+    assert "'0'; expected a whole number ≥ 1" in refused(2, "plot", run, "--image-shape", "8,0", *out)
+    assert "'jpg' is not one of pdf, png, svg" in refused(2, "plot", run, "--format", "jpg", *out)
+    (tmp_path / "file").write_text("precious")
+    line = refused(3, "plot", run, "--out", tmp_path / "file", *CPU)
+    assert "file cannot be written: File exists; --out names another folder" in line
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"epochs": [{"epoch": 1}]}', b"\xff", b'{"epochs": [1]}'])
+def test_a_history_that_was_spoilt_is_one_line(refused, run, tmp_path, content):
+    for name in ("config.toml", "model.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "history.json").write_bytes(content)
+    assert "history.json is no history of a run" in refused(3, "plot", tmp_path)
+
+
+def test_a_disk_that_is_full_leaves_the_older_picture(command, run, tmp_path, monkeypatch):
+    command("plot", run, "--out", tmp_path, *CPU)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+    done = command("plot", run, "--out", tmp_path, *CPU)
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert "cannot write" in done.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
