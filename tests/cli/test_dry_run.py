@@ -10,6 +10,7 @@ from gpu_nn.cli import dry_run
 from gpu_nn.layers import Dense, Standardize
 from tests.cli.conftest import CLASSES
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
+from tests.cuda_emulator.device import emulated_device
 
 FAST = ("--epochs", 4, "--hidden", "7", "--device", "cpu")
 
@@ -120,3 +121,12 @@ def test_an_unfinished_run_is_not_planned_over_but_may_go_on(
 def test_sizes_are_short():
     sizes = [dry_run._size(size) for size in (0, 1023, 1024, 5 * 2**20, 2**30, 3.5 * 2**40, 2**52)]
     assert sizes == ["0 bytes", "1.02e+03 bytes", "1 KiB", "5 MiB", "1 GiB", "3.5 TiB", "4.1e+03 TiB"]
+
+
+def test_a_gpu_is_planned_for_with_the_same_numbers(command, data):
+    plan = ("train", "--data", data, "--epochs", 4, "--hidden", 7, "--dry-run", "--json", "--device")
+    on_cpu = json.loads(command(*plan, "cpu").out)
+    with emulated_device():
+        on_gpu = json.loads(command(*plan, "cuda").out)
+    assert on_gpu.pop("device") == "cuda:0"
+    assert {**on_gpu, "device": "cpu"} == on_cpu

@@ -8,6 +8,7 @@ from sklearn.metrics import classification_report
 from gpu_nn import functional as F
 from gpu_nn import load, save
 from tests.cli.conftest import CLASSES
+from tests.cuda_emulator.device import emulated_device
 
 CPU = ("--device", "cpu")
 
@@ -119,3 +120,11 @@ def test_a_loss_that_is_not_finite_is_no_result(refused, model, arrays, tmp_path
 def test_cuda_without_a_gpu_is_code_4_and_an_unknown_device_2(refused, no_gpu, model, data):
     assert "device='cuda', but" in refused(4, "evaluate", model, "--data", data, "--device", "cuda")
     assert "Did you mean 'cpu'?" in refused(2, "evaluate", model, "--data", data, "--device", "cpuu")
+
+
+def test_a_gpu_gives_the_same_scores(command, model, data):
+    on_cpu = json.loads(command("evaluate", model, "--data", data, *CPU, "--json").out)
+    with emulated_device():
+        on_gpu = json.loads(command("evaluate", model, "--data", data, "--device", "cuda", "--json").out)
+    assert on_gpu.pop("loss") == pytest.approx(on_cpu.pop("loss"), rel=1e-6)
+    assert on_gpu == on_cpu

@@ -8,6 +8,7 @@ import pytest
 from gpu_nn.cli import main, plot
 from gpu_nn.training.checkpoint import written_in
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
+from tests.cuda_emulator.device import emulated_device
 from tests.data.files import write_idx_pair
 
 CPU = ("--device", "cpu")
@@ -177,3 +178,12 @@ def test_a_disk_that_is_full_leaves_the_older_picture(command, run, tmp_path, mo
     assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
     assert "cannot write" in done.err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_gpu_draws_the_same_answers(command, model, tmp_path, drawn):
+    with emulated_device():
+        done = command("plot", model.parent, "--out", tmp_path, "--device", "cuda")
+    assert (done.code, stems(tmp_path)) == (0, sorted([*CURVES, *ANSWERS]))
+    on_gpu = drawn["calibration"][1]
+    command("plot", model.parent, "--out", tmp_path, *CPU)
+    np.testing.assert_allclose(on_gpu, drawn["calibration"][1], rtol=1e-5)
