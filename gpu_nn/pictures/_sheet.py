@@ -99,16 +99,18 @@ class Names:
         self.texts = [_cut(text, widest, font) for text in texts]
         self.family = [_FONT]
         missing = {ord(letter) for text in self.texts for letter in text} - font.get_charmap().keys()
-        for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.weight != 400, entry.name)):
-            # The last resort draws every letter as a box.
-            if not missing or "LastResort" in entry.fname:
-                continue
+        # The last resort draws every letter as a box.
+        others = {entry.name for entry in font_manager.fontManager.ttflist if "LastResort" not in entry.fname}
+        for name in sorted(others - {_FONT}):
+            if not missing:
+                break
             try:
-                found = missing & font_manager.get_font(entry.fname).get_charmap().keys()
+                # The file that stands for the family when it is drawn: a bold one may have letters that this has not.
+                found = missing & font_manager.get_font(font_manager.findfont(name)).get_charmap().keys()
             except (RuntimeError, OSError):  # a font of pictures, or gone since the list was made
                 continue
             if found:
-                self.family.append(entry.name)
+                self.family.append(name)
                 missing -= found
         for i, text in enumerate(self.texts):
             if any(ord(letter) in missing for letter in text):
@@ -129,7 +131,7 @@ def _cut(text: str, widest: float, font: Any) -> str:
         for letter in text
     ]
     widths = np.cumsum(advances)
-    return text if widths[-1] <= widest else text[: int(np.searchsorted(widths, widest - 1))] + "…"
+    return text if widths[-1] <= widest else text[: int(np.searchsorted(widths, widest - 1))].rstrip() + "…"
 
 
 def label_ticks(axis: Any, texts: list[str], family: list[str], *, size: float, rotation: float = 0) -> None:

@@ -57,6 +57,7 @@ def test_a_class_that_is_not_there_has_no_recall(command, model, arrays, tmp_pat
     classes = {row["class"]: row for row in json.loads(done.out)["classes"]}
     assert [classes[name]["support"] for name in CLASSES] == [0, 30, 0]
     assert [classes[name]["recall"] for name in (CLASSES[0], CLASSES[2])] == [None, None]
+    assert json.loads(done.out)["class_mean"]["recall"] == classes[CLASSES[1]]["recall"] > 0
     assert "NaN" not in done.out
     text = command("evaluate", model, "--data", tmp_path / "a.npz", *CPU).out
     assert text.splitlines()[3].split()[2:] in (["–", "0"], ["–", "0.00", "%", "0"], ["–", "–", "0"])

@@ -106,7 +106,7 @@ def test_names_that_no_font_has_are_said_once(command, model, tmp_path, monkeypa
     from matplotlib import font_manager
 
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
-    done = command("plot", model.parent, "--out", tmp_path, *CPU)
+    done = command("plot", model.parent, "--out", tmp_path, "--image-shape", "5,1", *CPU)
     line = "no installed font has the letters of class '日本, 東京'; shown as #2"
     assert done.err.splitlines().count(line) == 1
 
