@@ -34,16 +34,18 @@ def report(
     optimizer: Optimizer,
     settings: argparse.Namespace,
     rows: tuple[int, int, int],
+    target: str | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Print it. rows: to train, to validate and to test on."""
+    """Print it. rows: to train, to validate and to test on. target: the column of the labels, of data in columns."""
     steps = -(-rows[0] // settings.batch_size)
     memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), sum(rows))
     if as_json:
         result = {
             "dry_run": True,
             "rows": dict(zip(("training", "validation", "test"), rows, strict=True)),
+            "target": target,
             "inputs": net.n_inputs,
             "classes": net.n_classes,
             "layers": [dict(zip(("layer", "outputs", "parameters"), layer, strict=True)) for layer in _layers(net)],
@@ -58,10 +60,11 @@ def report(
         print_json(result)
         return
     layers = [(name, f"{outputs:,}", f"{parameters:,}") for name, outputs, parameters in _layers(net)]
+    said = "" if target is None else f", target {target}"
     parts = [f"{name} {_size(size)}" for name, size in memory.items() if name != "total"]
     to_stdout(
         f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
-        f"{net.n_inputs:,} inputs, {net.n_classes:,} classes\n\n"
+        f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{said}\n\n"
         + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
         + f"\n{settings.optimizer} with learning rate {settings.lr:g} in batches of {settings.batch_size:,}: "
         f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, on {device}\n"

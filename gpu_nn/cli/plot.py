@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gpu_nn import pictures
-from gpu_nn.cli import train
 from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
 from gpu_nn.cli.results import print_json, say, to_stdout
 from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.data import labelled, read
 from gpu_nn.data.labels import Labels, encoded
 from gpu_nn.errors import DataError
@@ -30,9 +30,7 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf":
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of `gpu-nn train --out`, whose run may still be going on")
-    data_help = (
-        f"draw the answers on these, {SOURCES}, on their test part if they have one; default: the run's test part"
-    )
+    data_help = f"draw the answers on these, {SOURCES}, on their test part, if any; default: the run's test part"
     parser.add_argument("--data", metavar="FILE|IDX-FOLDER", help=data_help)
     parser.add_argument("--target", metavar="COLUMN|FILE", help=f"of --data: {TARGET}")
     parser.add_argument("--out", metavar="FOLDER", help="write the pictures there (default FOLDER/pictures)")
@@ -47,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     if options.target is not None and options.data is None:
         raise ValueError("--target goes with --data; the run's own data have the target that it was trained with")
     folder = RunFolder(options.folder)
-    settings = folder.settings(train.add_arguments, "FOLDER")
+    settings = folder.settings(add_arguments_of_train, "FOLDER")
     try:
         pictures.require_matplotlib()
     except ImportError as error:

@@ -135,3 +135,25 @@ def test_names_with_any_letters_come_back_as_they_were(command, data, tmp_path):
     assert done.code == 0, done.err
     a, b = (load(folder / "model.safetensors", "cpu").flat_parameters for folder in (odd / "run", tmp_path / "again"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_targets_are_columns_or_files_beside_the_configuration(command, arrays, written, tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    np.save(tmp_path / "sub" / "x.npy", arrays["x"])
+    np.save(tmp_path / "sub" / "y.npy", arrays["y"])
+    lines = [f"{','.join(map(str, row))},{i % 3}" for i, row in enumerate(arrays["x"])]
+    (tmp_path / "sub" / "table.csv").write_text("\n".join(["a,b,c,d,e,shape", *lines, ""]))
+    monkeypatch.chdir(tmp_path)
+    for text in (
+        "data = 'x.npy'\ntarget = 'y.npy'\n",
+        "data = 'table.csv'\ntarget = 'shape'\n",
+        "data = 'table.csv'\ntarget = 5\n",
+    ):
+        path = written(text, "sub/settings.toml")
+        done = command("train", "--config", path, *FAST, "--json", "--out", "run")
+        assert done.code == 0, done.err
+        again = command("train", "--config", "run/config.toml", "--json")
+        assert json.loads(again.out)["test_loss"] == json.loads(done.out)["test_loss"]
+        assert command("plot", "run", "--device", "cpu").code == 0
+    found = json.loads(command("train", "--config", path, *FAST, "--dry-run", "--json").out)
+    assert (found["target"], found["inputs"]) == ("shape", 5)

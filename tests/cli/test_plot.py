@@ -102,11 +102,14 @@ def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command
     assert drawn["worst_mistakes"][3] == (1, 5)
 
 
-def test_names_that_no_font_has_are_said_once(command, model, tmp_path, monkeypatch):
+def test_names_that_no_font_has_are_said_once(command, model, arrays, tmp_path, monkeypatch):
     from matplotlib import font_manager
 
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
-    done = command("plot", model.parent, "--out", tmp_path, "--image-shape", "5,1", *CPU)
+    # Wrong labels, so that two pictures have names: the matrix and the mistakes.
+    np.savez(tmp_path / "a.npz", x=arrays["x"], y=np.roll(arrays["y"], 1))
+    options = ("--data", tmp_path / "a.npz", "--out", tmp_path, "--image-shape", "5,1", *CPU)
+    done = command("plot", model.parent, *options)
     line = "no installed font has the letters of class '日本, 東京'; shown as #2"
     assert done.err.splitlines().count(line) == 1
 
@@ -149,6 +152,7 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(refused, run, data,
     out = ("--out", tmp_path / "p", *CPU)
     assert "has 5 columns; the model was trained on 64" in refused(3, "plot", run, "--data", data, *out)
     assert "gone.npz does not exist" in refused(3, "plot", run, "--data", "gone.npz", *out)
+    assert "--target goes with --data" in refused(2, "plot", run, "--target", "y", *out)
     assert "--image-shape 3,3 does not fit rows of 64 inputs" in refused(2, "plot", run, "--image-shape", "3,3", *out)
     assert "expected HEIGHT,WIDTH" in refused(2, "plot", run, "--image-shape", "8", *out)
     assert "'0'; expected a whole number ≥ 1" in refused(2, "plot", run, "--image-shape", "8,0", *out)
