@@ -24,7 +24,7 @@ FORMATS = ("png", "svg", "pdf")
 # Smaller squares are more often columns of a table than images.
 _LEAST_SIDE = 8
 
-# A file of the same run is the same bytes: no time of day.
+# A file of the same run is the same bytes: no time of day, and names of its parts that are not random.
 _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
@@ -73,8 +73,10 @@ def _write(draw: dict[str, Callable[[], Any]], place: Path, suffix: str) -> dict
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{place} cannot be written: {error.strerror}; --out names another folder") from None
+    import matplotlib
+
     written = {}
-    with warnings.catch_warnings(record=True) as said:
+    with matplotlib.rc_context({"svg.hashsalt": "gpu_nn"}), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         for name, figure_of in draw.items():
             try:
