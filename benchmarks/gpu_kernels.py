@@ -100,7 +100,8 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
 
     def dropout() -> Callable[[], object]:
         a, mask, counter = matrix(), xp.empty((n, WIDTH), np.bool_), xp.zeros(1, np.uint64)
-        return lambda: kernels.dropout(a, mask, 0.5, 1, counter)
+        out = xp.empty_like(a)
+        return lambda: kernels.dropout(a, out, mask, 0.5, 1, counter)
 
     yield workload("gather", 2, gather)
     yield workload("dropout", 2.25, dropout)

@@ -51,9 +51,8 @@ class _DropoutStage:
             return x
         # Not over x: the layer before needs its output for its derivative.
         out = self.at.rows(f"{self.name}.out", self.n, x.shape[1])
-        out[...] = x
         self.mask = self.at.rows(f"{self.name}.mask", self.n, x.shape[1], np.bool_)
-        self.kernels.dropout(out, self.mask, self.rate, self.seed, self.counter)
+        self.kernels.dropout(x, out, self.mask, self.rate, self.seed, self.counter)
         self.kernels.advance(self.counter)
         return out
 

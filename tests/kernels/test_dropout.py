@@ -15,9 +15,10 @@ def words(seed, draw, size):
 
 
 def drop(backend, a, rate, seed=0, draw=0):
-    dropped, mask = backend.array(a.copy()), backend.array(np.zeros(a.shape, bool))
-    backend.kernels.dropout(dropped, mask, rate, seed, backend.array(np.array([draw], np.uint64)))
-    return backend.host(dropped), backend.host(mask)
+    before, out, mask = backend.array(a.copy()), backend.zeros(a.shape, a.dtype), backend.zeros(a.shape, bool)
+    backend.kernels.dropout(before, out, mask, rate, seed, backend.array(np.array([draw], np.uint64)))
+    np.testing.assert_array_equal(backend.host(before).astype(np.float64), a.astype(np.float64))
+    return backend.host(out), backend.host(mask)
 
 
 def test_philox_has_its_published_words():
@@ -73,7 +74,10 @@ def test_unaligned_views_give_the_same_and_touch_nothing_else(backend):
             memory[shift : shift + 2100] = a
             memory, mask_memory = backend.array(memory), backend.array(mask_memory)
             view, mask_view = memory[shift : shift + 2100], mask_memory[mask_shift : mask_shift + 2100]
-            backend.kernels.dropout(view, mask_view, 0.5, 9, backend.array(np.zeros(1, np.uint64)))
+            out = backend.zeros(2100, np.float32)  # aligned, whatever the others are
+            backend.kernels.dropout(view, out, mask_view, 0.5, 9, backend.array(np.zeros(1, np.uint64)))
+            np.testing.assert_array_equal(backend.host(out), expected)
+            backend.kernels.dropout(view, view, mask_view, 0.5, 9, backend.array(np.zeros(1, np.uint64)))
             np.testing.assert_array_equal(backend.host(view), expected)
             np.testing.assert_array_equal(backend.host(mask_view), mask)
             backend.kernels.dropout_backward(view, mask_view, 0.5)

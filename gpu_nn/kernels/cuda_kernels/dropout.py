@@ -7,18 +7,13 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, tiles
-
-# As in dropout.cu: a thread decides over this many elements.
-_DRAWN = 8
-
-_WORD = (1 << 64) - 1
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, draw_blocks, key_words, tiles
 
 
 @cache
 def _dropout(dtype: str) -> Kernel:
     numbers = (np.uint64, np.uint64, np.uint32, np.dtype(COMPUTED[dtype]).type, np.int64)
-    return Kernel("dropout.cu", f"dropout<{CUDA_FLOATS[dtype]}>", (dtype, "bool", "uint64"), numbers)
+    return Kernel("dropout.cu", f"dropout<{CUDA_FLOATS[dtype]}>", (dtype, dtype, "bool", "uint64"), numbers)
 
 
 @cache
@@ -34,16 +29,16 @@ def every_kernel() -> Iterator[Kernel]:
         yield _backward(dtype)
 
 
-def dropout(a: Array, mask: Array, rate: float, seed: int, counter: Array) -> None:
-    """Zero each element of `a` with probability `rate`, in place, and divide the others by 1-rate.
+def dropout(a: Array, out: Array, mask: Array, rate: float, seed: int, counter: Array) -> None:
+    """out = a with each element 0 with probability `rate`, and the others divided by 1-rate. out may be a.
 
     mask: bool of the shape of a, True where an element stays. counter: (1,) uint64, the number of the draw.
     Element i stays when 32-bit word i of Philox4x64-10, key (seed, 0) and first 256-bit counter (1, 0, 0, draw), is at
     least rate · 2³².
     """
-    numbers = (seed & _WORD, seed >> 64, int(rate * 2.0**32), 1 / (1 - rate), a.size)
-    grid = (ceil_div(a.size, THREADS * _DRAWN),)
-    launch(_dropout(a.dtype.name), grid, (THREADS,), (a, mask, counter), (a.size, a.size, 1), numbers)
+    numbers = (*key_words(seed), int(rate * 2.0**32), 1 / (1 - rate), a.size)
+    sizes = (a.size, a.size, a.size, 1)
+    launch(_dropout(a.dtype.name), draw_blocks(a.size), (THREADS,), (a, out, mask, counter), sizes, numbers)
 
 
 def dropout_backward(da: Array, mask: Array, rate: float) -> None:

@@ -14,6 +14,10 @@ ACCESS_BYTES = 16
 # As in columns.cuh.
 DEPTH = 2
 
+# As in philox.cuh: elements for which one block of random words is enough.
+DRAWN = 8
+_WORD = (1 << 64) - 1
+
 # What a dtype is called in CUDA, and in which one its numbers are computed.
 CUDA_FLOATS = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 COMPUTED = {"float32": "float32", "float64": "float64", "float16": "float32", "bfloat16": "float32"}
@@ -36,6 +40,16 @@ def tiles(size: int, itemsize: int) -> tuple[int]:
     """The grid of a kernel whose blocks cut a flat array into tiles of packs."""
     pack = ACCESS_BYTES // itemsize
     return (ceil_div(size + pack - 1, THREADS * pack) if size else 0,)
+
+
+def draw_blocks(size: int) -> tuple[int]:
+    """The grid of a kernel whose threads draw a block of random words each."""
+    return (ceil_div(size, THREADS * DRAWN),)
+
+
+def key_words(seed: int) -> tuple[int, int]:
+    """A seed of up to 128 bits as the two words of Philox's key."""
+    return seed & _WORD, seed >> 64
 
 
 class Columns(NamedTuple):
