@@ -81,7 +81,7 @@ def row_of(name: str) -> str:
         arguments[1:4] = ["*"]  # targets, class weights, complement
     elif function.startswith("softmax_") or function == "gather":
         arguments[0] = "*"  # softmax or log_softmax or …; the source's type
-    elif function.startswith("bias_activation"):
+    elif function.startswith(("bias_activation", "batch_norm", "layer_norm")):
         arguments[1] = "*"  # the activation
     return f"{function}<{', '.join(arguments)}>" if arguments else function
 

@@ -8,7 +8,8 @@
     linear                  the matrix products of a layer
     optimizer               sgd, adam over the flat parameter vector; gradient_norm
     gather                  the rows of a batch
-    dropout                 a counter-based mask
+    batch_norm, layer_norm  normalisation + activation, and back with the gradients of scale and shift
+    dropout, noise          counter-based: a mask, Gaussian noise
 
 Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; nothing is returned.
 Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an

@@ -197,13 +197,23 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+def slope(z: ndarray, activation: str, out: ndarray) -> None:
+    """out = act'(z), whatever the derivative is of; z is overwritten."""
+    entry = ACTIVATIONS[activation]
+    if entry.of_output:
+        entry.forward(z, z)
+    entry.derivative(z, out)
+
+
 def cuda_header() -> str:
-    """The table as the CUDA source sees it: a struct `<name>_activation` for each entry."""
+    """The table as the CUDA source sees it: a struct `<name>_activation` for each entry; slope is act' at any z."""
     return "\n".join(
         f"struct {name}_activation {{\n"
         f"    template <class T> static __device__ T forward(T z) {{ return {entry.cuda_forward}; }}\n"
         f"    template <class T> static __device__ T derivative(T {'a' if entry.of_output else 'z'}) "
         f"{{ return {entry.cuda_derivative}; }}\n"
+        f"    template <class T> static __device__ T slope(T z) "
+        f"{{ return derivative({'forward(z)' if entry.of_output else 'z'}); }}\n"
         f"}};"
         for name, entry in ACTIVATIONS.items()
     )

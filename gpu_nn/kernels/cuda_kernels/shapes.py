@@ -42,6 +42,12 @@ def tiles(size: int, itemsize: int) -> tuple[int]:
     return (ceil_div(size + pack - 1, THREADS * pack) if size else 0,)
 
 
+def row_chunks(n: int, groups: int) -> tuple[int, int]:
+    """Blocks and rows of each where the blocks of a kernel leave column sums of their rows, `groups` rows at a time."""
+    rows = max(2 * groups, _ROWS_SUMMED, ceil_div(n, _BLOCKS))
+    return ceil_div(n, rows), rows
+
+
 def draw_blocks(size: int) -> tuple[int]:
     """The grid of a kernel whose threads draw a block of random words each."""
     return (ceil_div(size, THREADS * DRAWN),)

@@ -66,6 +66,9 @@ static inline float sinpif(float x) { return float(sinpi(double(x))); }
 static inline float cospif(float x) { return float(cospi(double(x))); }
 static inline void sincospif(float x, float* s, float* c) { *s = sinpif(x), *c = cospif(x); }
 static inline void sincospi(double x, double* s, double* c) { *s = sinpi(x), *c = cospi(x); }
+static inline float sinpi(float x) { return sinpif(x); }
+static inline float cospi(float x) { return cospif(x); }
+static inline void sincospi(float x, float* s, float* c) { sincospif(x, s, c); }
 
 #define CUDA_EMULATOR_CLASSIFY(T)                                              \
     static inline bool isnan(T x) { return __builtin_isnan(x); }               \

@@ -1,0 +1,124 @@
+"""Batch normalisation and activation: a = act(weight · x̂ + bias), x̂ = (x - mean) / √(variance + eps), by columns."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
+from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, WARP, ceil_div, columns, scratch
+
+_DTYPES = ("float32", "float64")
+_SHAPE = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
+
+# Of each column and chunk of rows: count, mean, squares.
+_MOMENTS = 3
+
+
+@cache
+def _batch_moments(dtype: str) -> Kernel:
+    return Kernel("batch_norm.cu", f"batch_moments<{CUDA_FLOATS[dtype]}>", (dtype, dtype), _SHAPE)
+
+
+@cache
+def _batch_statistics(dtype: str) -> Kernel:
+    numbers = (np.int64, np.int32, np.dtype(dtype).type)
+    return Kernel("batch_norm.cu", f"batch_statistics<{CUDA_FLOATS[dtype]}>", (dtype,) * 6, numbers)
+
+
+@cache
+def _with_activation(function: str, dtype: str, activation: str) -> Kernel:
+    arrays, numbers = {"batch_norm": (6, 1), "batch_norm_sums": (8, 1), "batch_norm_backward": (8, 2)}[function]
+    name = f"{function}<{CUDA_FLOATS[dtype]}, {activation}_activation>"
+    return Kernel("batch_norm.cu", name, (dtype,) * arrays, (*_SHAPE, *(np.dtype(dtype).type,) * numbers))
+
+
+def every_kernel() -> Iterator[Kernel]:
+    """Each instantiation that can be asked for."""
+    for dtype in _DTYPES:
+        yield _batch_moments(dtype)
+        yield _batch_statistics(dtype)
+        for function in ("batch_norm", "batch_norm_sums", "batch_norm_backward"):
+            for activation in ACTIVATIONS:
+                yield _with_activation(function, dtype, activation)
+
+
+def batch_statistics(
+    x: Array, mean: Array, variance: Array, running_mean: Array, running_variance: Array, momentum: float
+) -> None:
+    """mean, variance: of each column of x, (n, width), n ≥ 2; the variance is that of these n rows, Σ (x - mean)² / n.
+
+    running ← running + momentum · (batch - running), there with Σ (x - mean)² / (n - 1).
+    """
+    n, width = x.shape
+    dtype = x.dtype.name
+    shape = columns(n, width, x.itemsize, summed=True)
+    partial = scratch(x, dtype, shape.partial_rows * width * _MOMENTS)
+    numbers = (width, shape.span, shape.rows, x.size)
+    launch(_batch_moments(dtype), shape.grid, shape.block, (x, partial), (x.size, partial.size), numbers)
+    launch(
+        _batch_statistics(dtype),
+        (ceil_div(width, WARP),),
+        (WARP * WARP,),
+        (partial, x, mean, variance, running_mean, running_variance),
+        (partial.size, x.size, width, width, width, width),
+        (shape.partial_rows, width, momentum),
+    )
+
+
+def batch_norm(
+    x: Array, mean: Array, variance: Array, weight: Array, bias: Array, out: Array, eps: float, activation: str
+) -> None:
+    """out = act(weight · (x - mean) / √(variance + eps) + bias). x, out: (n, width); the others: (width,)."""
+    n, width = x.shape
+    shape = columns(n, width, x.itemsize, summed=False)
+    launch(
+        _with_activation("batch_norm", x.dtype.name, activation),
+        shape.grid,
+        shape.block,
+        (x, mean, variance, weight, bias, out),
+        (x.size, width, width, width, width, x.size),
+        (width, shape.span, shape.rows, x.size, eps),
+    )
+
+
+def batch_norm_backward(
+    d: Array,
+    x: Array,
+    mean: Array,
+    variance: Array,
+    weight: Array,
+    bias: Array,
+    weight_grad: Array,
+    bias_grad: Array,
+    eps: float,
+    activation: str,
+    of_batch: bool,
+) -> None:
+    """d, ∂C/∂out, becomes ∂C/∂x; weight_grad = Σ_r dz x̂ and bias_grad = Σ_r dz, where dz = d · act'.
+
+    of_batch: mean and variance are those of x, and change with it; else they are constants.
+    """
+    n, width = x.shape
+    dtype = x.dtype.name
+    shape = columns(n, width, x.itemsize, summed=True)
+    size = shape.partial_rows * width
+    partial = scratch(x, dtype, 2 * size)
+    of_columns, numbers = (mean, variance, weight, bias), (width, shape.span, shape.rows, x.size, eps)
+    arrays = (d, x, *of_columns, partial[:size], partial[size:])
+    sizes = (x.size, x.size, width, width, width, width, size, size)
+    launch(_with_activation("batch_norm_sums", dtype, activation), shape.grid, shape.block, arrays, sizes, numbers)
+    add_partial_sums(partial[:size], shape.partial_rows, weight_grad, add=False)
+    add_partial_sums(partial[size:], shape.partial_rows, bias_grad, add=False)
+    shape = columns(n, width, x.itemsize, summed=False)
+    launch(
+        _with_activation("batch_norm_backward", dtype, activation),
+        shape.grid,
+        shape.block,
+        (d, x, *of_columns, weight_grad, bias_grad),
+        (x.size, x.size, *(width,) * 6),
+        (width, shape.span, shape.rows, x.size, eps, 1 / n if of_batch and n else 0.0),
+    )
