@@ -29,8 +29,9 @@ class Network:
     "float64".  seed: of the initial weights and of dropout; the same seed gives the same bits on every device.
 
     parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
-    flat_grads (weights first, `n_decayed` elements that weight decay applies to, then the rest; each array begins on a
-    multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not learned.
+    flat_grads (weights of Dense first, `n_decayed` elements that weight decay applies to, then the rest; each array
+    begins on a multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not
+    learned by gradients.
     classes: names of the classes, when the data had names; free for the caller to set.
     """
 
@@ -75,14 +76,15 @@ class Network:
             for i, layer in enumerate(self.layers)
             for name, shape in layer.parameter_shapes(self.widths[i]).items()
         }
+        decayed = {f"{i}.{name}" for i, layer in enumerate(self.layers) for name in layer.decayed}
         places: dict[str, slice] = {}
         end = self.n_decayed = 0
-        for is_weight in (True, False):
+        for decays in (True, False):
             for name, shape in shapes.items():
-                if name.endswith(".weight") == is_weight:
+                if (name in decayed) == decays:
                     places[name] = slice(end, end + int(np.prod(shape)))
                     end += -(-int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT
-            if is_weight:
+            if decays:
                 self.n_decayed = end
         self.n_parameters = sum(place.stop - place.start for place in places.values())
         flat = np.zeros(end, self.dtype)
@@ -148,7 +150,7 @@ class Network:
         return x if not self.n_fixed else self._through(x, 0, self.n_fixed)
 
     def forward(self, x: Any) -> Array:
-        """Logits of x, (n, inputs): (n, classes), without dropout."""
+        """Logits of x, (n, inputs): (n, classes), without dropout and noise."""
         return self._through(self._inputs(x), 0, len(self.layers))
 
     def forward_prepared(self, x: Array) -> Array:

@@ -1,7 +1,8 @@
 """Optimizers over a network's flat parameter vector: one kernel a step, whatever the number of layers.
 
-Weight decay applies to weights, not to biases. In SGD and Adam it is coupled (L2: its gradient joins the cost's), in
-AdamW decoupled. max_norm scales the gradient of a step down to that Euclidean norm where it is longer.
+Weight decay applies to what a layer names as `decayed`: the weights of Dense, no biases, nothing of a normalisation. In
+SGD and Adam it is coupled (L2: its gradient joins the cost's), in AdamW decoupled. max_norm scales the gradient of a
+step down to that Euclidean norm where it is longer.
 """
 
 import math

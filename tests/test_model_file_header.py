@@ -99,7 +99,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ({"layers": "Dense"}, "makes no network"),
         ({"layers": [3]}, "makes no network"),
         ({"layers": [{}]}, "'layer' is missing"),
-        ({"layers": [{"layer": "Conv"}]}, "layer 'Conv' is not one of Dense, Dropout, Standardize"),
+        ({"layers": [{"layer": "Conv"}]}, "layer 'Conv' is not one of BatchNorm, Dense, Dropout"),
         ({"layers": [{"layer": ["Dense"]}]}, "makes no network"),
         ({"layers": [{"layer": "Dense"}]}, "units"),
         ({"layers": [{"layer": "Dense", "units": 0}]}, "units=0"),

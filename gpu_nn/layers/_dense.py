@@ -16,24 +16,29 @@ class Dense:
 
     Backward (seed, section 3): δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
     Weights start with variance 2/inputs (He et al. 2015) or 2/(inputs+units) (Glorot & Bengio 2010), as the table entry
-    of the activation says; biases at 0.
+    of the activation says; biases at 0. bias=False leaves b out: for a BatchNorm to come, which would undo it.
     """
 
     units: int
     activation: str = "identity"
+    bias: bool = True
     fixed: ClassVar[bool] = False
+    decayed: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.units, int | np.integer) and self.units >= 1):
             raise ValueError(f"units={self.units!r}; expected a whole number ≥ 1")
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
+        if not isinstance(self.bias, bool | np.bool_):
+            raise ValueError(f"bias={self.bias!r}; expected True or False")
 
     def n_outputs(self, n_inputs: int) -> int:
         return self.units
 
     def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
-        return {"weight": (n_inputs, self.units), "bias": (self.units,)}
+        weight: dict[str, tuple[int, ...]] = {"weight": (n_inputs, self.units)}
+        return {**weight, "bias": (self.units,)} if self.bias else weight
 
     def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
         return {}
@@ -44,7 +49,8 @@ class Dense:
         he = ACTIVATIONS[self.activation].initialisation == "he"
         variance = 2 / n_inputs if he else 2 / (n_inputs + units)
         weight[:] = random.uniform(-1, 1, weight.shape) * (3 * variance) ** 0.5
-        arrays["bias"][:] = 0
+        if self.bias:
+            arrays["bias"][:] = 0
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _DenseStage(self, name, n, arrays, grads, at)
@@ -56,7 +62,7 @@ class _DenseStage:
     ):
         self.activation = layer.activation
         self.kernels = at.kernels
-        self.weight, self.bias = arrays["weight"], arrays["bias"]
+        self.weight, self.bias = arrays["weight"], arrays.get("bias")
         self.weight_transposed = self.weight.T
         units = self.weight.shape[1]
         of_output = ACTIVATIONS[layer.activation].of_output
@@ -64,7 +70,7 @@ class _DenseStage:
         self.a = self.z if of_output else at.rows(f"{name}.a", n, units)
         self.saved = self.a if of_output else self.z
         if grads:
-            self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
+            self.weight_grad, self.bias_grad = grads["weight"], grads.get("bias")
             self.name, self.n, self.at = name, n, at
             self.input_grad: Array = None  # allocated where it is needed
 

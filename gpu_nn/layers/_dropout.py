@@ -1,15 +1,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.layers._counted import Counted
 from gpu_nn.layers._layer import Stage, Workplace
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Counted):
     """In training each input is 0 with probability `rate`, and the others are divided by 1-rate; else the identity.
 
     The mask follows from the layer's seed and the number of the forward pass alone: it is the same on every device, and
@@ -17,24 +17,10 @@ class Dropout:
     """
 
     rate: float
-    fixed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate={self.rate!r}; expected a number from 0 up to, not including, 1")
-
-    def n_outputs(self, n_inputs: int) -> int:
-        return n_inputs
-
-    def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
-        return {"seed": ((1,), "uint64"), "counter": ((1,), "uint64")}
-
-    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
-        arrays["seed"][0] = random.integers(0, 2**63, dtype=np.uint64)
-        arrays["counter"][0] = 0
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _DropoutStage(self.rate, name, n, arrays, at)

@@ -30,6 +30,13 @@ class Workplace:
             memory = self._memory[name] = self.device.empty((self.capacity, width), dtype or self.dtype)
         return memory[:n]
 
+    def vector(self, name: str, size: int) -> Array:
+        """The (size,) array of that name, whatever the batch."""
+        memory = self._memory.get(name)
+        if memory is None:
+            memory = self._memory[name] = self.device.empty((size,), self.dtype)
+        return memory
+
     @property
     def nbytes(self) -> int:
         """What has been allocated."""
@@ -53,10 +60,11 @@ class Layer(Protocol):
     """The fields of a layer and what follows from them.
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
-    once to the whole data set.
+    once to the whole data set.  decayed: the parameters that weight decay applies to.
     """
 
     fixed: ClassVar[bool]
+    decayed: ClassVar[tuple[str, ...]]
 
     def n_outputs(self, n_inputs: int) -> int: ...
 

@@ -16,6 +16,7 @@ class Standardize:
     """
 
     fixed: ClassVar[bool] = True
+    decayed: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs

@@ -1,0 +1,36 @@
+"""What the normalising layers share: an affine map with an activation, and the arrays that learn it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gpu_nn.errors import unknown_name
+from gpu_nn.kernels.activations import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """a = act(weight · x̂ + bias); what x̂ is, is the layer's. weight starts at 1, bias at 0; neither decays."""
+
+    activation: str = "identity"
+    eps: float = 1e-5
+    fixed: ClassVar[bool] = False
+    decayed: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name("activation", self.activation, ACTIVATIONS)
+        if not 0 < self.eps < np.inf:
+            raise ValueError(f"eps={self.eps!r}; expected a finite number above 0, such as 1e-5")
+
+    def n_outputs(self, n_inputs: int) -> int:
+        return n_inputs
+
+    def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
+        return {"weight": (n_inputs,), "bias": (n_inputs,)}
+
+    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
+        arrays["weight"][:] = 1
+        arrays["bias"][:] = 0
