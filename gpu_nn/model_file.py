@@ -1,7 +1,8 @@
 """Models in one safetensors file: the arrays, and a header that says how to build the network.
 
 Header (safetensors metadata, strings): "format": "gpu_nn.network"; "version": "1"; "network": JSON with
-"n_inputs", "dtype", "layers": [{"layer": "Dense", "units": 256, "activation": "relu"}, …], "classes": [names] or null.
+"n_inputs", "dtype", "layers": [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …], "classes":
+[names] or null.
 Arrays: "0.weight", "0.bias", …: parameters and state, in the network's dtype. Reading a file executes nothing.
 """
 

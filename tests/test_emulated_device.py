@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from gpu_nn import SGD, Adam, AdamW, Dense, Dropout, Network, Standardize, Trainer
+from gpu_nn import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Dense,
+    Dropout,
+    InputNoise,
+    LayerNorm,
+    Network,
+    Standardize,
+    Trainer,
+)
 from gpu_nn import functional as F
 from gpu_nn.data import digits
 from gpu_nn.errors import DeviceError
@@ -53,8 +65,41 @@ class TestTraining:
         curves = [losses_of_steps(digits_trainer(where, optimizer, layers), 10) for where in (device, "cpu")]
         np.testing.assert_allclose(*curves, rtol=1e-4)
 
+    @pytest.mark.parametrize("norm", [LayerNorm, BatchNorm])
+    def test_normalisation_and_input_noise_agree_with_the_cpu(self, device, norm):
+        layers = [
+            InputNoise(0.1),
+            Dense(24, bias=False),
+            norm("relu"),
+            Dropout(0.2),
+            Dense(20),
+            norm("gelu"),
+            Dense(10),
+        ]
+        trainers = [digits_trainer(where, Adam, layers) for where in (device, "cpu")]
+        curves = [losses_of_steps(trainer, 50) for trainer in trainers]
+        np.testing.assert_allclose(*curves, rtol=1e-3)
+        np.testing.assert_allclose(*(curve[:10] for curve in curves), rtol=1e-5)
+        assert curves[0][-10:].mean() < curves[0][:10].mean() - 0.4
+        emulated, cpu = (trainer.net for trainer in trainers)
+        for name, array in cpu.state.items():
+            np.testing.assert_allclose(emulated.state[name].get(), array, rtol=1e-2, atol=1e-3)
+        x = digits()[0][:50] / 16
+        alone = np.concatenate([emulated.predict_proba(x[i : i + 1]).get() for i in range(50)])
+        np.testing.assert_allclose(emulated.predict_proba(x).get(), alone, rtol=1e-5, atol=1e-8)
+
+    def test_a_last_batch_of_one_row_agrees_with_the_cpu(self, device):
+        x, y = digits()
+        ends = []
+        for where in (device, "cpu"):
+            trainer = digits_trainer(where, SGD, [Dense(12, bias=False), BatchNorm("tanh"), Dense(10)])
+            trainer.fit(x[:65] / 16, y[:65], epochs=1)
+            ends.append(trainer.net.device.to_host(trainer.net.flat_parameters))
+        np.testing.assert_allclose(*ends, rtol=1e-4, atol=1e-6)
+
     def test_a_training_step_never_waits_for_the_device(self, device):
-        trainer = digits_trainer(device, layers=[Dense(24, "silu"), Dropout(0.3), Dense(10)])
+        layers = [InputNoise(0.1), Dense(24), BatchNorm("silu"), Dropout(0.3), LayerNorm(), Dense(10)]
+        trainer = digits_trainer(device, layers=layers)
         x, y = digits()
         trainer.fit(x[:64] / 16, y[:64], epochs=1)
         rows = device.asarray(np.arange(32))

@@ -7,7 +7,19 @@ from itertools import product
 import numpy as np
 import pytest
 
-from gpu_nn import SGD, Adam, DataError, Dense, Dropout, Network, Standardize, Trainer
+from gpu_nn import (
+    SGD,
+    Adam,
+    BatchNorm,
+    DataError,
+    Dense,
+    Dropout,
+    InputNoise,
+    LayerNorm,
+    Network,
+    Standardize,
+    Trainer,
+)
 from gpu_nn.device import Device
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, WarmUp
 from gpu_nn.training import Callback, Checkpoints, EarlyStopping, Every, LearningRates, checkpoint, trainer
@@ -122,8 +134,9 @@ def test_it_may_be_broken_off_again_and_again(tmp_path):
         ({"seed": 5}, {"validation": None}),
         ({"class_weight": [1, 2, 3], "complement_weight": 0.0}, {"sample_weight": np.arange(1, 231)}),
         ({"layers": [Dense(3)]}, {}),
+        ({"layers": [InputNoise(0.2), Dense(16, bias=False), BatchNorm("relu"), Dense(8), LayerNorm(), Dense(3)]}, {}),
     ],
-    ids=["rows in order", "no validation", "weights", "one layer"],
+    ids=["rows in order", "no validation", "weights", "one layer", "normalisation and noise"],
 )
 def test_it_ends_in_the_same_bits_whatever_the_options(tmp_path, options, fit_options):
     whole = fitted(made(**options), **fit_options)
@@ -384,12 +397,13 @@ def test_a_training_on_a_gpu_resumes_in_the_same_bits(tmp_path):
     with emulated_device() as device:
 
         def fitted_there(*callbacks, net_seed=1, **options):
-            layers = [Standardize(), Dense(4, "relu"), Dropout(0.3), Dense(3)]
+            layers = [Standardize(), InputNoise(0.1), Dense(4), BatchNorm("relu"), Dropout(0.3), LayerNorm(), Dense(3)]
             net = Network(layers, n_inputs=5, device="cuda", seed=net_seed)
             parts = [EarlyStopping(patience=1), *callbacks]
             trainer = Trainer(net, Adam(0.05), batch_size=16, callbacks=parts)
             trainer.fit(*data, epochs=3, validation=held_out, **options)
-            return device.to_host(net.flat_parameters).tobytes(), device.to_host(net.state["2.counter"])[0]
+            arrays = {**net.state, "parameters": net.flat_parameters}
+            return {name: device.to_host(array).tobytes() for name, array in arrays.items()}
 
         whole = fitted_there()
         fitted_there(Checkpoints(tmp_path), InterruptAfter(4))
