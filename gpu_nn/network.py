@@ -108,6 +108,13 @@ class Network:
             name: self.flat_grads[places[name]].reshape(shape) for name, shape in shapes.items()
         }
 
+    @property
+    def learned(self) -> dict[str, Array]:
+        """What training leaves behind for predictions: flat_parameters as "parameters", and of `state` the running
+        figures, but not the counters of random draws."""
+        running = {name: array for name, array in self.state.items() if array.dtype.kind == "f"}
+        return {"parameters": self.flat_parameters, **running}
+
     def stages(self, n: int, training: bool) -> list[Stage]:
         """The layers at work on n rows; memory is allocated for the largest n met so far."""
         stages = self._stages.get((n, training))

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "hidden": [256],
     "activation": "relu",
     "dropout": 0.0,
+    "input_noise": 0.0,
     "epochs": 50,
     "batch_size": 32,
     "optimizer": "adam",

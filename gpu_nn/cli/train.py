@@ -18,7 +18,7 @@ from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import DataSet, read, scaling, split
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import TrainingDiverged
-from gpu_nn.layers import Dense, Dropout, Layer, Standardize
+from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
@@ -159,12 +159,11 @@ def _data(settings: argparse.Namespace) -> tuple[DataSet, tuple[Any, Any] | None
 
 def _network(settings: argparse.Namespace, data: DataSet) -> Network:
     layers: list[Layer] = [Standardize()]
-    for width in settings.hidden:
-        layers.append(Dense(width, settings.activation))
-        if settings.dropout:
-            layers.append(Dropout(settings.dropout))
+    if settings.input_noise:
+        layers.append(InputNoise(settings.input_noise))
+    options = {"normalisation": settings.normalisation, "dropout": settings.dropout}
     net = Network(
-        [*layers, Dense(len(data.classes))],
+        [*layers, *hidden_layers(settings.hidden, settings.activation, **options), Dense(len(data.classes))],
         n_inputs=data.x.shape[1],
         device=settings.device,
         dtype=settings.dtype,

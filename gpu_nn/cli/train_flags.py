@@ -7,6 +7,7 @@ from gpu_nn.cli import configuration
 from gpu_nn.cli.arguments import COLUMN, SOURCES, TARGET, file_name, interval, number, one_of, whole, widths
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.network import DTYPES
 from gpu_nn.optimizers import OPTIMIZERS
 
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--early-stopping", type=whole(1), metavar="N", help="stop after N epochs without a lower validation loss")
     add("--hidden", type=widths, metavar="256,128", help="widths of the hidden layers")
     add("--activation", type=one_of(ACTIVATIONS), help="of the hidden layers")
+    add("--normalisation", type=one_of(NORMALISATIONS), help="before the activation: layer or batch (default none)")
     add("--dropout", type=number(0, 1, below=True), help="rate after each hidden layer")
+    add("--input-noise", type=number(0), help="deviation of Gaussian noise on the inputs, which have deviation 1")
     add("--epochs", type=whole(0), help="passes over the training rows")
     add("--batch-size", type=whole(1), help="rows of an optimizer step")
     add("--optimizer", type=one_of(OPTIMIZERS), help=", ".join(OPTIMIZERS))
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-norm", type=number(0, above=True), help="longest gradient of a step")
     add("--label-smoothing", type=number(0, 1), help="share of each target that goes to all classes")
     add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the everyday loss")
-    add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order and dropout")
+    add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order, dropout and noise")
     add("--device", help="auto, cpu, cuda, cuda:1")
     add("--dtype", type=one_of(DTYPES), help=", ".join(DTYPES))
     add("--out", metavar="FOLDER", help="write model.safetensors, history.json and config.toml there")

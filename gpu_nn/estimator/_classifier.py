@@ -23,7 +23,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of learning_rate_init.
     early_stopping: the weights of the best epoch come back.
 
-    class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  dropout: after each hidden layer.
+    class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
+    "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
+    layer.  input_noise: deviation of the Gaussian noise that training adds to the inputs, after standardize.
     label_smoothing, complement_weight: of the cost, as in `functional.softmax_cross_entropy`; complement_weight=0 is
     the everyday cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
     partial_fit, those of the first call).  max_norm: clip the gradient of a step to this length.  callbacks: called as
@@ -71,7 +73,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         class_weight: Any = None,
+        normalisation: str | None = None,
         dropout: float = 0.0,
+        input_noise: float = 0.0,
         label_smoothing: float = 0.0,
         complement_weight: float = 1.0,
         standardize: bool = False,
@@ -103,7 +107,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.normalisation = normalisation
         self.dropout = dropout
+        self.input_noise = input_noise
         self.label_smoothing = label_smoothing
         self.complement_weight = complement_weight
         self.standardize = standardize
@@ -207,7 +213,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
-        """The biases of the dense layers, (units,) each: copies, read-only."""
+        """The biases of the dense layers, (units,) each, 0 before a `BatchNorm`: copies, read-only."""
         return _portable.parameters(self.net_, "bias")
 
     def __sklearn_is_fitted__(self) -> bool:

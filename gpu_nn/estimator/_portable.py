@@ -9,6 +9,7 @@ import numpy as np
 from gpu_nn.device import CPU, Device, resolve_device
 from gpu_nn.errors import DeviceError
 from gpu_nn.estimator._progress import Progress
+from gpu_nn.layers import Dense
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
 
@@ -25,10 +26,12 @@ class Course:
 
 
 def parameters(net: Network, kind: str) -> list[np.ndarray]:
-    """Copies of the weights or biases, from the inputs on. kind: "weight" or "bias"."""
-    copies = [
-        np.array(net.device.to_host(array)) for name, array in net.parameters.items() if name.endswith(f".{kind}")
-    ]
+    """Copies of the dense layers' weights or biases, 0 without one, from the inputs on. kind: "weight" or "bias"."""
+    copies = []
+    for i, layer in enumerate(net.layers):
+        if isinstance(layer, Dense):
+            array = net.parameters.get(f"{i}.{kind}")
+            copies.append(np.zeros(layer.units, net.dtype) if array is None else np.array(net.device.to_host(array)))
     for copy in copies:
         copy.flags.writeable = False  # a change would not reach the network
     return copies

@@ -57,7 +57,7 @@ class EpochEnd:
     def __init__(self, estimator: Any, progress: Progress, n: int, decay: float):
         self.estimator, self.progress, self.n, self.decay = estimator, progress, n, decay
         self.epochs = 0
-        self.best: Array | None = None
+        self.best: dict[str, Array] = {}
 
     def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
         progress, tol = self.progress, self.estimator.tol
@@ -89,14 +89,15 @@ class EpochEnd:
         return 0.5 * self.decay * float(weights @ weights)
 
     def _keep(self, net: Network) -> None:
-        if self.best is None:
-            self.best = net.device.xp.empty_like(net.flat_parameters)
-        self.best[...] = net.flat_parameters
+        for name, array in net.learned.items():
+            if name not in self.best:
+                self.best[name] = net.device.xp.empty_like(array)
+            self.best[name][...] = array
 
     def restore(self, net: Network) -> None:
-        """Bring back the parameters of the best epoch, where they were kept."""
-        if self.best is not None:
-            net.flat_parameters[...] = self.best
+        """Bring back what was learned up to the best epoch, where it was kept."""
+        for name, array in self.best.items():
+            net.learned[name][...] = array
 
     def _decide(self, trainer: Trainer, rate: Schedule) -> None:
         estimator, progress = self.estimator, self.progress

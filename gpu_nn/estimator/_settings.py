@@ -11,7 +11,7 @@ from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.estimator._progress import EpochRate
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import Dense, Dropout, Layer, Standardize
+from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import DTYPES
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.schedules import Constant, Schedule
@@ -19,6 +19,7 @@ from gpu_nn.schedules import Constant, Schedule
 # What scikit-learn calls by another name, and what people ask for that is not here.
 _OUR_NAMES = {"logistic": "sigmoid"}
 _MEANT = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity", "float": "float64"}
+_MEANT |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "layer_norm": "layer"}
 
 _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
@@ -34,6 +35,7 @@ _NUMBERS: dict[str, tuple[float, float, str]] = {
     "beta_2": (0, 1, "[)"),
     "epsilon": (0, math.inf, "()"),
     "dropout": (0, 1, "[)"),
+    "input_noise": (0, math.inf, "[)"),
     "label_smoothing": (0, 1, "[]"),
     "complement_weight": (0, math.inf, "[)"),
     "max_norm": (0, math.inf, "()"),
@@ -66,6 +68,9 @@ def check(estimator: Any) -> None:
     rate = estimator.learning_rate
     if not isinstance(rate, Schedule) and not (isinstance(rate, str) and rate in _LEARNING_RATES):
         raise unknown_name("learning_rate", rate, _LEARNING_RATES)
+    chosen = estimator.normalisation
+    if chosen is not None and not (isinstance(chosen, str) and chosen in NORMALISATIONS):
+        raise unknown_name("normalisation", chosen, ("None", *NORMALISATIONS), _MEANT)
     activation(estimator)
     dtype(estimator)
     hidden_sizes(estimator)
@@ -129,11 +134,10 @@ def callbacks(estimator: Any) -> Sequence[Any]:
 def layers(estimator: Any, n_outputs: int) -> list[Layer]:
     """The network's layers, from the inputs on."""
     made: list[Layer] = [Standardize()] if estimator.standardize else []
-    for size in hidden_sizes(estimator):
-        made.append(Dense(size, activation(estimator)))
-        if estimator.dropout:
-            made.append(Dropout(float(estimator.dropout)))
-    return [*made, Dense(n_outputs)]
+    if estimator.input_noise:
+        made.append(InputNoise(float(estimator.input_noise)))
+    options = {"normalisation": estimator.normalisation, "dropout": float(estimator.dropout)}
+    return [*made, *hidden_layers(hidden_sizes(estimator), activation(estimator), **options), Dense(n_outputs)]
 
 
 def batch_rows(estimator: Any, n: int) -> int:

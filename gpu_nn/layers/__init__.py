@@ -3,6 +3,7 @@
 from gpu_nn.layers._batch_norm import BatchNorm
 from gpu_nn.layers._dense import Dense
 from gpu_nn.layers._dropout import Dropout
+from gpu_nn.layers._hidden import NORMALISATIONS, hidden_layers
 from gpu_nn.layers._input_noise import InputNoise
 from gpu_nn.layers._layer import Layer, Stage, Workplace
 from gpu_nn.layers._layer_norm import LayerNorm
@@ -14,6 +15,7 @@ LAYERS: dict[str, type[Layer]] = {
 
 __all__ = [
     "LAYERS",
+    "NORMALISATIONS",
     "BatchNorm",
     "Dense",
     "Dropout",
@@ -23,4 +25,5 @@ __all__ = [
     "Stage",
     "Standardize",
     "Workplace",
+    "hidden_layers",
 ]

@@ -13,7 +13,20 @@ from gpu_nn.cli import train
 from gpu_nn.training import Callback, Every, History
 from gpu_nn.training.checkpoint import written_in
 
-SETTINGS = ("--hidden", 8, "--dropout", 0.2, "--epochs", 20, "--early-stopping", 5, "--device", "cpu")
+SETTINGS = (
+    "--hidden",
+    8,
+    "--normalisation",
+    "batch",
+    "--dropout",
+    0.2,
+    "--epochs",
+    20,
+    "--early-stopping",
+    5,
+    "--device",
+    "cpu",
+)
 FINISHED = ["config.toml", "history.json", "model.safetensors"]
 
 

@@ -75,9 +75,25 @@ def test_the_options_reach_the_network(command, data, tmp_path):
     command("train", "--data", data, "--epochs", 1, "--device", "cpu", *options, "--out", tmp_path)
     net = load(tmp_path / "model.safetensors", "cpu")
     said = [str(layer) for layer in net.layers]
-    hidden = [f"Dense(units={width}, activation='tanh')" for width in (6, 4)]
+    hidden = [f"Dense(units={width}, activation='tanh', bias=True)" for width in (6, 4)]
     assert said == ["Standardize()", hidden[0], "Dropout(rate=0.25)", hidden[1], "Dropout(rate=0.25)", *said[-1:]]
     assert net.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "layer", "bias"), [("layer", "LayerNorm", True), ("batch", "BatchNorm", False)]
+)
+def test_normalisation_and_noise_reach_the_network_and_the_configuration(
+    command, data, tmp_path, normalisation, layer, bias
+):
+    options = ("--hidden", "6", "--normalisation", normalisation, "--input-noise", 0.1)
+    command("train", "--data", data, "--epochs", 3, "--device", "cpu", *options, "--out", tmp_path)
+    net = load(tmp_path / "model.safetensors", "cpu")
+    assert [type(part).__name__ for part in net.layers] == ["Standardize", "InputNoise", "Dense", layer, "Dense"]
+    assert (net.layers[1].deviation, net.layers[2].bias, net.layers[3].activation) == (0.1, bias, "relu")
+    written = (tmp_path / "config.toml").read_text()
+    assert f'normalisation = "{normalisation}"\n' in written
+    assert "input-noise = 0.1\n" in written
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -138,6 +154,8 @@ def test_a_terminal_gets_a_bar(process, data):
         ("--weight-decay", "-0.1", "expected a finite number ≥ 0"),
         ("--max-norm", "0", "expected a finite number above 0"),
         ("--dropout", "1", "expected a finite number ≥ 0 and below 1"),
+        ("--normalisation", "bach", "is not one of batch, layer. Did you mean 'batch'?"),
+        ("--input-noise", "-1", "expected a finite number ≥ 0"),
         ("--label-smoothing", "1.5", "expected a finite number ≥ 0 and ≤ 1"),
         ("--complement-weight", "inf", "expected a finite number ≥ 0"),
         ("--seed", "-1", "expected a whole number from 0 to 4294967295"),

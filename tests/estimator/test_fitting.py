@@ -279,6 +279,46 @@ class TestCompany:
             fitted.coefs_[0][0, 0] = 1
         assert (fitted.n_layers_, fitted.n_outputs_, fitted.out_activation_) == (4, 3, "softmax")
 
+    @pytest.mark.parametrize("normalisation", ["layer", "batch"])
+    def test_coefs_are_those_of_the_dense_layers_whatever_lies_between(self, normalisation):
+        options = {"normalisation": normalisation, "input_noise": 0.1, "dtype": "float64", "learning_rate_init": 0.05}
+        x, y = blobs()
+        fitted = model(hidden_layer_sizes=(8, 4), activation="tanh", **options).fit(x, y)
+        assert [coef.shape for coef in fitted.coefs_] == [(5, 8), (8, 4), (4, 3)]
+        assert [intercept.shape for intercept in fitted.intercepts_] == [(8,), (4,), (3,)]
+        assert fitted.n_layers_ == 4
+        a = x
+        for i, (coef, intercept) in enumerate(zip(fitted.coefs_, fitted.intercepts_, strict=True)):
+            a = a @ coef + intercept
+            if i < 2:
+                name = str(2 + 2 * i)  # 0 is the noise, 1 the first Dense
+                p, state = fitted.net_.parameters, fitted.net_.state
+                if normalisation == "batch":
+                    assert not intercept.any()
+                    mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+                else:
+                    mean, variance = a.mean(axis=1, keepdims=True), a.var(axis=1, keepdims=True)
+                a = np.tanh(p[f"{name}.weight"] * (a - mean) / np.sqrt(variance + 1e-5) + p[f"{name}.bias"])
+        np.testing.assert_allclose(fitted.net_.forward(x), a, rtol=1e-9, atol=1e-12)
+        assert fitted.score(x, y) > 0.8
+
+    def test_early_stopping_brings_back_the_running_statistics_of_the_best_epoch(self):
+        """A prediction after the fit scores as the best epoch did, though the training went on behind it."""
+        x, y = blobs()
+        options = {"normalisation": "batch", "early_stopping": True, "n_iter_no_change": 4, "max_iter": 40}
+        kept = {}
+
+        def keep(trainer, record):
+            scores = [r.validation_accuracy for r in trainer.history.epochs[:-1]]
+            if record.validation_accuracy > max(scores, default=-1):
+                kept.update({name: np.array(array) for name, array in trainer.net.learned.items()})
+
+        fitted = model(learning_rate_init=0.3, callbacks=[keep], **options).fit(x, y)
+        assert fitted.n_iter_ > 1 + int(np.argmax(fitted.validation_scores_))
+        assert set(kept) == {"parameters", "1.running_mean", "1.running_var"}
+        for name, array in kept.items():
+            np.testing.assert_array_equal(fitted.net_.learned[name], array)
+
     def test_the_network_can_be_saved_with_its_classes(self, tmp_path):
         x, y = blobs()
         fitted = model(standardize=True).fit(x, np.array(["a", "b", "c"])[y])

@@ -24,7 +24,11 @@ def model(**parameters):
 @pytest.mark.parametrize("through", [lambda fitted: pickle.loads(pickle.dumps(fitted)), copy.deepcopy])
 @pytest.mark.parametrize(
     "parameters",
-    [{"dropout": 0.3}, {"solver": "sgd", "learning_rate": "invscaling", "standardize": True, "dtype": "float64"}],
+    [
+        {"dropout": 0.3},
+        {"normalisation": "batch", "input_noise": 0.2},
+        {"solver": "sgd", "learning_rate": "invscaling", "standardize": True, "dtype": "float64"},
+    ],
 )
 def test_a_copy_goes_on_as_the_original_would(through, parameters):
     x, y = blobs()

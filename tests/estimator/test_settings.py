@@ -33,6 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
         ({"momentum": 1}, "momentum=1; expected a finite number from 0 and below 1"),
         ({"label_smoothing": 2}, "label_smoothing=2; expected a finite number from 0 up to 1"),
         ({"dropout": 1.0}, "dropout=1.0; expected"),
+        ({"input_noise": -0.1}, "input_noise=-0.1; expected a finite number from 0"),
+        (
+            {"normalisation": "batchnorm"},
+            "normalisation='batchnorm' is not one of None, batch, layer. Did you mean 'batch'",
+        ),
+        ({"normalisation": ["layer"]}, "normalisation="),
         ({"max_norm": 0}, "max_norm=0; expected a finite number above 0 or None"),
         ({"max_iter": 0}, "max_iter=0; expected a whole number ≥ 1"),
         ({"max_iter": 2.5}, "max_iter=2.5; expected a whole number"),

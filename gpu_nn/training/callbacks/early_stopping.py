@@ -45,7 +45,7 @@ class EarlyStopping(Callback):
 
     def begin(self, trainer: "Trainer") -> None:
         self._forget()
-        self._shapes = {name: array.shape for name, array in _learned(trainer).items()}
+        self._shapes = {name: array.shape for name, array in trainer.net.learned.items()}
 
     def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
         value = self.monitor.value(record)
@@ -61,14 +61,14 @@ class EarlyStopping(Callback):
     def end(self, trainer: "Trainer") -> None:
         # A training that is to be resumed goes on with the latest parameters.
         if not trainer.interrupted:
-            for name, array in _learned(trainer).items():
+            for name, array in trainer.net.learned.items():
                 if name in self._kept:
                     array[...] = trainer.net.device.asarray(self._kept[name])
             # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
             self._kept = {}
 
     def _keep(self, trainer: "Trainer") -> None:
-        for name, array in _learned(trainer).items():
+        for name, array in trainer.net.learned.items():
             if name not in self._kept or type(self._kept[name]) is not type(array):
                 self._kept[name] = trainer.net.device.xp.empty_like(array)
             self._kept[name][...] = array
@@ -84,10 +84,3 @@ class EarlyStopping(Callback):
             raise ValueError("the best weights are those of another network")
         self.best, self.best_epoch = None if best is None else float(best), None if epoch is None else int(epoch)
         self.waited, self._kept = int(state["waited"]), kept
-
-
-def _learned(trainer: "Trainer") -> dict[str, Array]:
-    """What a best epoch is made of: parameters and running figures, but not counters of random draws."""
-    net = trainer.net
-    running = {name: array for name, array in net.state.items() if array.dtype.kind == "f"}
-    return {"parameters": net.flat_parameters, **running}

@@ -1,0 +1,29 @@
+"""The hidden layers of a classifier, from the few words in which its settings describe them."""
+
+from collections.abc import Iterable
+
+from gpu_nn.layers._batch_norm import BatchNorm
+from gpu_nn.layers._dense import Dense
+from gpu_nn.layers._dropout import Dropout
+from gpu_nn.layers._layer import Layer
+from gpu_nn.layers._layer_norm import LayerNorm
+
+NORMALISATIONS: dict[str, type[LayerNorm] | type[BatchNorm]] = {"layer": LayerNorm, "batch": BatchNorm}
+
+
+def hidden_layers(
+    widths: Iterable[int], activation: str, *, normalisation: str | None = None, dropout: float = 0.0
+) -> list[Layer]:
+    """For each width: Dense with its activation, or Dense, normalisation and activation; then dropout, unless 0.
+
+    normalisation: None, or a name of `NORMALISATIONS`. Before "batch", which would undo it, Dense has no bias.
+    """
+    made: list[Layer] = []
+    for width in widths:
+        if normalisation is None:
+            made.append(Dense(width, activation))
+        else:
+            made += [Dense(width, bias=normalisation != "batch"), NORMALISATIONS[normalisation](activation)]
+        if dropout:
+            made.append(Dropout(dropout))
+    return made
