@@ -103,8 +103,43 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
         out = xp.empty_like(a)
         return lambda: kernels.dropout(a, out, mask, 0.5, 1, counter)
 
+    def noise() -> Callable[[], object]:
+        x, counter = matrix(), xp.zeros(1, np.uint64)
+        out = xp.empty_like(x)
+        return lambda: kernels.noise(x, out, 0.1, 1, counter)
+
     yield workload("gather", 2, gather)
     yield workload("dropout", 2.25, dropout)
+    yield workload("noise", 2, noise)
+
+    def normalisation(name: str) -> Callable[[], object]:
+        x, d, out = matrix(), matrix(), xp.empty((n, WIDTH), np.float32)
+        of_rows = xp.empty(n, np.float32), xp.empty(n, np.float32)
+        mean, weight, bias, weight_grad, bias_grad, running_mean = (xp.zeros(WIDTH, np.float32) for _ in range(6))
+        variance, running_variance = xp.ones(WIDTH, np.float32), xp.ones(WIDTH, np.float32)
+        of_columns, learned = (mean, variance, weight, bias), (weight, bias, weight_grad, bias_grad)
+        kernels.layer_norm(x, weight, bias, out, *of_rows, 1e-5, "relu")
+        return {
+            "batch_statistics": lambda: kernels.batch_statistics(
+                x, mean, variance, running_mean, running_variance, 0.1
+            ),
+            "batch_norm": lambda: kernels.batch_norm(x, *of_columns, out, 1e-5, "relu"),
+            "batch_norm_backward": lambda: kernels.batch_norm_backward(
+                d, x, mean, variance, *learned, 1e-5, "relu", True
+            ),
+            "layer_norm": lambda: kernels.layer_norm(x, weight, bias, out, *of_rows, 1e-5, "relu"),
+            "layer_norm_backward": lambda: kernels.layer_norm_backward(d, x, *of_rows, *learned, 1e-5, "relu"),
+        }[name]
+
+    arrays_moved = {
+        "batch_statistics": 1,
+        "batch_norm": 2,
+        "batch_norm_backward": 5,
+        "layer_norm": 2,
+        "layer_norm_backward": 3,
+    }
+    for name, arrays in arrays_moved.items():
+        yield workload(name, arrays, lambda k=name: normalisation(k))  # type: ignore[misc]
 
     def optimizer(name: str) -> Callable[[], object]:
         p, g, v, s = (_noise(device, elements) for _ in range(4))

@@ -61,9 +61,11 @@ class Network:
         self._allocate(np.random.default_rng(seed))
         self._at: dict[bool, Workplace] = {}
         self._stages: dict[tuple[int, bool], list[Stage]] = {}
-        self._steps: dict[tuple[int, int], tuple[list[Stage], Array]] = {}
+        self._steps: dict[tuple[int, int], tuple[list[Stage], list[Stage], Array]] = {}
         # Layers before the first learning one, which may be applied to a data set once.
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
+        # Gradients go back to the first layer that has any.
+        self._first_learning = min((int(name.partition(".")[0]) for name in self.parameters), default=len(self.layers))
 
     def __repr__(self) -> str:
         return (
@@ -228,23 +230,25 @@ class Network:
         step = self._steps.get((n, first))
         if step is None:
             step = self._step(n, first)
-        stages, loss = step
+        stages, learning, loss = step
         a = x
         for stage in stages:
             a = stage.forward(a, True)
         # The gradient is written over the logits.
         self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
         d = a
-        for stage in reversed(stages):
-            d = stage.backward(d, stage is not stages[0])
+        for stage in learning:
+            d = stage.backward(d, stage is not learning[-1])
         return loss.sum()
 
-    def _step(self, n: int, first: int) -> tuple[list[Stage], Array]:
-        """The stages of a training step on n rows and the memory of the rows' costs."""
+    def _step(self, n: int, first: int) -> tuple[list[Stage], list[Stage], Array]:
+        """The stages of a training step on n rows; those of them that gradients reach, from the last one on; and the
+        memory of the rows' costs."""
         stages = self.stages(n, training=True)[first:]
+        learning = stages[max(self._first_learning - first, 0) :][::-1]
         if len(self._steps) > 64:
             self._steps.clear()
-        step = self._steps[n, first] = stages, self._at[True].rows("loss", n, 1)[:, 0]
+        step = self._steps[n, first] = stages, learning, self._at[True].rows("loss", n, 1)[:, 0]
         return step
 
 

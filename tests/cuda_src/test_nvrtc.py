@@ -75,6 +75,13 @@ def test_one_member_of_each_row_compiles_to_what_the_table_says():
         ("gather", "gather<float, float>", 1, 1),
         ("dropout", "dropout<__nv_bfloat16>", 1, 1),
         ("dropout", "dropout_backward<float>", 1, 1),
+        ("noise", "noise<float>", 2, 2),
+        ("batch_norm", "batch_moments<float>", 2, 0),
+        ("batch_norm", "batch_norm<float, relu_activation>", 2, 2),
+        ("batch_norm", "batch_norm_sums<double, tanh_activation>", 4, 0),
+        ("batch_norm", "batch_norm_backward<float, gelu_activation>", 4, 2),
+        ("layer_norm", "layer_norm<float, relu_activation, 32>", 5, 1),
+        ("layer_norm", "layer_norm_backward<float, relu_activation, 256>", 8, 1),
     ],
 )
 def test_packs_are_moved_whole(operation, name, loads, stores):
