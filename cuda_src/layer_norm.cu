@@ -2,8 +2,8 @@
 //
 // - 8 lanes, a warp or a block take a row. It comes from memory once; what a lane reads again, a second time for the
 //   variance and a third for the output, is its own and still in the L1 cache.
-// - The mean is summed from the row's first value on, so a row of equal values has variance 0. The variance is summed from
-//   that mean, and what is left in Σ (x - mean) corrects both (Chan, Golub and LeVeque 1983).
+// - The mean is summed from the row's first value on, so a row of equal values has variance 0. Should that be the odd one
+//   out, what Σ (x - mean) leaves in the variance's pass puts the mean right.
 // - Backward, with dz = ∂C/∂a · act' and g = weight · dz, means over the row:
 //       ∂C/∂x = scale · (g - mean(g) - x̂ mean(g x̂))
 //   One pass more gives the partial column sums of the parameters' gradients on the way: each lane keeps those of its own
@@ -60,8 +60,8 @@ __device__ void normalise_row(const RowGroup<LANES>& group, const S* x, const S*
         }
     });
     sums = group.template reduce<1>(sums);
-    const S left = sums.plain / S(width), of_row = sums.product / S(width) - left * left;
-    of.mean += left;
+    const S of_row = sums.product / S(width);
+    of.mean += sums.plain / S(width);
     of.scale = scale_of(of_row, eps);
     each_pack<LANES, V, 4>(group.lane, width, [&](int j) {
         const Pack<S, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j);

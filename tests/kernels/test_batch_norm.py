@@ -109,6 +109,16 @@ def test_a_mean_far_from_0_does_not_cost_the_variance_its_digits(backend, n):
     np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=2e-7)
 
 
+def test_a_first_value_that_is_the_odd_one_out_costs_the_mean_little_of_a_deviation(backend):
+    x = (10 + np.random.default_rng(0).normal(0, 1, (3001, 20))).astype(np.float32)
+    x[0] = 3e4
+    mean, variance, *_ = statistics(backend, x)
+    exact = x.astype(np.float64)
+    tolerance = 1e-7 if backend.name == "numpy" else 1e-5  # of a standard deviation
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=0, atol=tolerance * exact.std(axis=0).max())
+    np.testing.assert_allclose(variance, exact.var(axis=0), rtol=1e-5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_column_that_is_not_finite_stays_alone(backend, bad):
     x, (weight, bias) = matrix(50, 9, np.float32), parameters(9, np.float32)

@@ -91,6 +91,14 @@ def test_a_mean_far_from_0_does_not_cost_the_variance_its_digits(backend):
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=1), rtol=1e-7)
 
 
+def test_a_first_value_that_is_the_odd_one_out_does_not_cost_the_mean_its_digits(backend):
+    x = (10 + np.random.default_rng(0).normal(0, 1, (20, 3001))).astype(np.float32)
+    x[:, 0] = 3e4
+    _, mean, variance = normalised(backend, x, np.ones(3001, np.float32), np.zeros(3001, np.float32))
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("width", [5, 70, 600])
 def test_a_row_that_is_not_finite_stays_alone(backend, bad, width):

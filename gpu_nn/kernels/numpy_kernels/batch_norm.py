@@ -23,9 +23,8 @@ def batch_statistics(
     # From the first row on, so that a column of equal values has variance 0.
     mean[...] = x[0]
     mean += _sums(x, mean)[0] / n
-    # What is left in Σ (x - mean) corrects both (Chan, Golub and LeVeque 1983).
+    # Should that be the odd one out, what is left in Σ (x - mean) puts the mean right.
     left, squares = _sums(x, mean, squares=True)
-    squares -= left * left / n
     mean += left / n
     variance[...] = squares / n
     running_mean += momentum * (mean - running_mean)

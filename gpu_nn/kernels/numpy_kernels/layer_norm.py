@@ -31,9 +31,9 @@ def layer_norm(
         np.add(rows[:, 0], _row_mean(standard), out=mean[block])
         np.subtract(rows, mean[block][:, None], out=standard)
         np.multiply(standard, standard, out=square)
-        # What is left in Σ (x - mean) corrects both (Chan, Golub and LeVeque 1983).
+        variance[block] = _row_mean(square)
+        # Should the first value be the odd one out, what is left in Σ (x - mean) puts the mean right.
         left = _row_mean(standard)
-        np.subtract(_row_mean(square), left * left, out=variance[block])
         mean[block] += left
         standard -= left[:, None]
         standard *= _scale(variance[block], eps)
