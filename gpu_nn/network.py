@@ -94,7 +94,7 @@ class Network:
         }
         for i, layer in enumerate(self.layers):
             layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
-        with self.device.active():
+        with self.device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
             self.flat_parameters = self.device.empty(flat.shape, self.dtype)
             self.flat_parameters[...] = self.device.asarray(flat)
             self.flat_grads = self.device.zeros(flat.shape, self.dtype)
@@ -140,7 +140,7 @@ class Network:
         shape = np.shape(x)
         if len(shape) != 2 or shape[1] != self.n_inputs:
             raise ValueError(f"x has shape {shape}; expected (n, {self.n_inputs}), one column for each input")
-        return self.device.asarray(x, self.dtype)
+        return self.device.asarray(x, self.dtype, "x")
 
     def prepare(self, x: Any) -> Array:
         """`x` on the device, through the fixed layers at the front: what `train_step` takes. (n, inputs)."""
@@ -160,8 +160,12 @@ class Network:
             out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
             for start in range(0, len(x), _INFERENCE_ROWS):
                 a = x[start : start + _INFERENCE_ROWS]
-                for stage in self.stages(len(a), training=False)[first:last]:
-                    a = stage.forward(a, False)
+                try:
+                    for stage in self.stages(len(a), training=False)[first:last]:
+                        a = stage.forward(a, False)
+                except MemoryError:
+                    self._release()
+                    raise
                 out[start : start + _INFERENCE_ROWS] = a
         return out
 
@@ -199,7 +203,7 @@ class Network:
             raise ValueError('reduction="none" has no single gradient of the parameters; expected "sum" or "mean"')
         x = self._inputs(x)
         n, xp = len(x), self.device.xp
-        with self.device.active():
+        with self.device.active(f"a batch of fewer than {n:,} rows needs less"):
             y = targets(y, n, self.n_classes, ignore_index, xp, self.dtype)
             if sample_weight is not None:
                 sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, self.dtype)
@@ -216,19 +220,29 @@ class Network:
         if n == 0:
             self.flat_grads[...] = 0
             return self.device.xp.zeros((), self.dtype)
-        step = self._steps.get((n, first))
-        if step is None:
-            step = self._step(n, first)
-        stages, loss = step
-        a = x
-        for stage in stages:
-            a = stage.forward(a, True)
-        # The gradient is written over the logits.
-        self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
-        d = a
-        for stage in reversed(stages):
-            d = stage.backward(d, stage is not stages[0])
+        try:
+            step = self._steps.get((n, first))
+            if step is None:
+                step = self._step(n, first)
+            stages, loss = step
+            a = x
+            for stage in stages:
+                a = stage.forward(a, True)
+            # The gradient is written over the logits.
+            self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
+            d = a
+            for stage in reversed(stages):
+                d = stage.backward(d, stage is not stages[0])
+        except MemoryError:
+            self._release()
+            raise
         return loss.sum()
+
+    def _release(self) -> None:
+        """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
+        self._at.clear()
+        self._stages.clear()
+        self._steps.clear()
 
     def _step(self, n: int, first: int) -> tuple[list[Stage], Array]:
         """The stages of a training step on n rows and the memory of the rows' costs."""
