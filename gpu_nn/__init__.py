@@ -34,6 +34,7 @@ _HOMES = {
     "Standardize": "gpu_nn.layers",
     "DataError": "gpu_nn.errors",
     "DeviceError": "gpu_nn.errors",
+    "OutOfDeviceMemory": "gpu_nn.errors",
     "TrainingDiverged": "gpu_nn.errors",
 }
 

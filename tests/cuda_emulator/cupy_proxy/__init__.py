@@ -16,7 +16,8 @@
 - ``empty`` holds NaN bytes. An assignment with duplicate indices, which CuPy leaves undefined, and an index out of
   bounds, which it wraps, are errors. ``out=`` of a matrix product must be C-contiguous and of the result's type.
 - ``RawModule`` is the CUDA emulator's, which takes these arrays. The device is changed inside
-  ``with device_attributes(MultiProcessorCount=4):``.
+  ``with device_attributes(MultiProcessorCount=4):``, and inside ``with memory_limit(2**20):`` a larger array is CuPy's
+  OutOfMemoryError.
 """
 
 from collections.abc import Callable
@@ -27,11 +28,11 @@ import numpy as np
 from ..module import RawKernel as _Kernel
 from ..module import RawModule as _Module
 from .arrays import check_keywords, ndarray, product, uninitialised, unwrap, wrap
-from .cuda import MemoryPool, attributes, cuda, device_attributes
+from .cuda import MemoryPool, attributes, cuda, device_attributes, memory_limit
 from .face import FUNCTIONS, GENERATOR, NAMES, NUMPYS_OWN, VERSION
 from .synchronisations import synchronisations, uploads
 
-__all__ = ["cuda", "device_attributes", "ndarray", "synchronisations", "uploads"]
+__all__ = ["cuda", "device_attributes", "memory_limit", "ndarray", "synchronisations", "uploads"]
 __version__ = VERSION
 
 # These need a size or a value on the host.
@@ -164,6 +165,9 @@ def _delegate(name: str) -> Callable[..., Any]:
         out = kwargs.get("out")
         if out is not None:
             return out
+        for argument in args:
+            if isinstance(argument, ndarray) and argument._array is result:
+                return argument
         return ndarray._of(np.asarray(result)) if name in _BOOLEAN else wrap(result)
 
     call.__name__ = call.__qualname__ = name

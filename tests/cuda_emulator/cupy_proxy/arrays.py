@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .cuda import check_memory
 from .face import METHODS
 from .synchronisations import synchronisations, uploads
 
@@ -86,10 +87,14 @@ class ndarray:
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: Any = "C"):
         if memptr is not None or strides is not None:
             raise NotImplementedError("the CuPy proxy makes arrays of its own memory only")
-        self._array = uninitialised(np.empty(shape, dtype, order))
+        array = np.empty(shape, dtype, order)
+        check_memory(array.nbytes)
+        self._array = uninitialised(array)
 
     @classmethod
     def _of(cls, array: np.ndarray) -> "ndarray":
+        if array.base is None:
+            check_memory(array.nbytes)
         made = object.__new__(cls)
         made._array = array
         return made
