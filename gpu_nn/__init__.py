@@ -25,6 +25,7 @@ _HOMES = {
     "History": "gpu_nn.training",
     "save": "gpu_nn.model_file",
     "load": "gpu_nn.model_file",
+    "export_onnx": "gpu_nn.onnx_file",
     "Dense": "gpu_nn.layers",
     "Dropout": "gpu_nn.layers",
     "Standardize": "gpu_nn.layers",
