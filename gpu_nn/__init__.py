@@ -21,6 +21,7 @@ _HOMES = {
     "Adam": "gpu_nn.optimizers",
     "AdamW": "gpu_nn.optimizers",
     "MLPClassifier": "gpu_nn.estimator",
+    "from_sklearn": "gpu_nn.estimator",
     "Trainer": "gpu_nn.training",
     "History": "gpu_nn.training",
     "save": "gpu_nn.model_file",

@@ -38,6 +38,23 @@ class TestLabels:
         assert (found == names[y]).mean() > 0.9
         np.testing.assert_array_equal(fitted.classes_[fitted.predict_proba(x).argmax(axis=1)], found)
 
+    @pytest.mark.parametrize(
+        ("classes", "names"),
+        [
+            (np.array(["a", "b"]), ["a", "b"]),
+            (np.array(["a", "b"], object), ["a", "b"]),
+            (np.array([2, 3], np.uint8), [2, 3]),
+            (np.array([0.0, 5.0]), [0.0, 5.0]),
+            (np.array([False, True]), [False, True]),
+            (np.array([("a", 1), ("b", 2)], "O,O"), None),
+            (np.array(["1970", "1971"], "datetime64[Y]"), None),
+        ],
+        ids=str,
+    )
+    def test_a_network_has_the_classes_that_a_file_can_hold(self, classes, names):
+        assert Labelling("labels", classes).names == names
+        assert Labelling("multilabel", classes).names is None
+
     def test_booleans_are_two_classes(self):
         x, y = blobs(classes=2)
         fitted = model().fit(x, y == 1)
