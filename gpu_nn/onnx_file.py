@@ -111,7 +111,7 @@ def export_onnx(net: Network, path: str | os.PathLike[str]) -> None:
     Raises ImportError when onnx is not installed, DataError when the file cannot be written, ValueError for a network
     with parameters that are not finite, `classes` that do not fit or do not fit into int64, or more than 2 GiB.
     """
-    content = _model(net).SerializeToString(deterministic=True)
+    content = _model(net).SerializeToString()
     with whole_file(path) as file:
         file.write(content)
 

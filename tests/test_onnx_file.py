@@ -142,6 +142,14 @@ def test_a_network_may_be_next_to_nothing(path, layers):
     np.testing.assert_array_equal(label, net.predict(x))
 
 
+def test_the_label_is_told_by_logits_that_are_closer_than_their_probabilities(path):
+    net = Network([Standardize()], n_inputs=3, device="cpu")
+    x = np.array([[0.01, np.nextafter(np.float32(0.01), np.float32(1)), -5.0]], np.float32)
+    label, p = computed(net, path, x)
+    assert p[0, 0] == p[0, 1]
+    assert label == net.predict(x) == [1]
+
+
 def test_a_network_on_a_gpu_gives_the_file_of_the_cpu(path, tmp_path):
     export_onnx(trained(epochs=0), tmp_path / "cpu.onnx")
     with emulated_device():
