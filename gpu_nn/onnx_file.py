@@ -5,7 +5,8 @@ Outputs: "label", (batch,): the most probable class by its name where the networ
 int64, or double. "probabilities", (batch, classes), of the network's dtype.
 Metadata: producer "gpu_nn" with its version; "classes": the names as JSON, where the network has them.
 
-The graph has operators of opset 13 only, and only those that onnxruntime has for double too. Dropout leaves no trace.
+The graph has operators of opset 13 only, and only those that onnxruntime has for double too. Dropout and noise leave no
+trace.
 To add a layer, add an entry to `LAYER_NODES`; an activation's nodes are in its entry of `kernels.activations`.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from gpu_nn import __version__
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import Dense, Dropout, Layer, Standardize
+from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import on_host, whole_file
 from gpu_nn.network import Network
 
@@ -93,14 +94,36 @@ def _erfc_coefficients() -> list[Any]:
 
 
 def _dense(graph: Graph, x: str, layer: Dense, arrays: Mapping[str, str]) -> str:
-    z = graph.Add(graph.MatMul(x, arrays["weight"]), arrays["bias"])
+    z = graph.MatMul(x, arrays["weight"])
+    z = graph.Add(z, arrays["bias"]) if layer.bias else z
+    return ACTIVATIONS[layer.activation].onnx(graph, z)
+
+
+def _batch_norm(graph: Graph, x: str, layer: BatchNorm, arrays: Mapping[str, str]) -> str:
+    return _normalised(graph, graph.Sub(x, arrays["running_mean"]), arrays["running_var"], layer, arrays)
+
+
+def _layer_norm(graph: Graph, x: str, layer: LayerNorm, arrays: Mapping[str, str]) -> str:
+    centred = graph.Sub(x, graph.ReduceMean(x, axes=[1]))
+    variance = graph.ReduceMean(graph.Mul(centred, centred), axes=[1])
+    return _normalised(graph, centred, variance, layer, arrays)
+
+
+def _normalised(
+    graph: Graph, centred: str, variance: str, layer: BatchNorm | LayerNorm, arrays: Mapping[str, str]
+) -> str:
+    z = graph.Div(centred, graph.Sqrt(graph.Add(variance, layer.eps)))
+    z = graph.Add(graph.Mul(z, arrays["weight"]), arrays["bias"])
     return ACTIVATIONS[layer.activation].onnx(graph, z)
 
 
 # graph, name of the layer's input, layer, names of the layer's arrays → name of its output, as in prediction.
 LAYER_NODES: dict[type[Layer], Nodes] = {
+    BatchNorm: _batch_norm,
     Dense: _dense,
     Dropout: lambda graph, x, layer, arrays: x,
+    InputNoise: lambda graph, x, layer, arrays: x,
+    LayerNorm: _layer_norm,
     Standardize: lambda graph, x, layer, arrays: graph.Mul(graph.Sub(x, arrays["shift"]), arrays["scale"]),
 }
 

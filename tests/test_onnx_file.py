@@ -13,7 +13,7 @@ import pytest
 from gpu_nn import Adam, DataError, Dense, Dropout, Network, Standardize, Trainer, __version__, export_onnx, onnx_file
 from gpu_nn.data import digits
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import LAYERS
+from gpu_nn.layers import LAYERS, BatchNorm, InputNoise, LayerNorm
 from tests.cuda_emulator.device import emulated_device
 
 onnx = pytest.importorskip("onnx")
@@ -118,6 +118,22 @@ def test_an_activation_has_the_digits_of_exact_arithmetic(path, activation, dtyp
         expected = np.array([float(exact(mpmath.mpf(float(value)))) for value in z])
     tolerance = 3e-7 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "gelu"])
+@pytest.mark.parametrize("norm", [BatchNorm, LayerNorm])
+def test_normalised_layers_and_noise_give_the_same_probabilities(path, norm, activation, dtype):
+    layers = [InputNoise(0.1), Dense(48, bias=False), norm(activation), Dropout(0.1), Dense(32), norm("tanh", eps=1e-3)]
+    net = Network([*layers, Dense(10)], n_inputs=64, device="cpu", dtype=dtype, seed=1)
+    Trainer(net, Adam(3e-3), batch_size=64).fit(X[:1500] / 16, Y[:1500], epochs=5)
+    assert (net.predict(X[1500:] / 16) == Y[1500:]).mean() > 0.8
+    signs = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (60, 64))
+    x = np.concatenate([X / 16, np.zeros((1, 64)), 1e4 * signs])
+    label, p = computed(net, path, x)
+    ours = net.predict_proba(x)
+    np.testing.assert_allclose(p, ours, rtol=0, atol=1e-6 if dtype == "float32" else 1e-12)
+    np.testing.assert_array_equal(label, net.predict(x))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
