@@ -4,6 +4,7 @@
 // - square_sum, gradient_norm: √(Σ g²) in two stages, in double, so that nothing overflows and the sum is the same in every run.
 // - Never frozen into a CUDA graph: learning_rate, step and gradient_scale are read here, from device memory.
 
+#include "block_sum.cuh"
 #include "packs.cuh"
 
 // gradient_scale · gradient + decay · parameter, the gradient that a step sees.
@@ -75,18 +76,6 @@ __global__ void __launch_bounds__(THREADS)
     share.store(parameter, p);
     share.store(mean, m);
     share.store(square, v);
-}
-
-// The sum of the values of a block's threads, in thread 0. The order of the additions is fixed.
-__device__ double block_sum(double value) {
-    __shared__ double of_warp[THREADS / WARP];
-    for (int lanes = WARP / 2; lanes; lanes /= 2) value += __shfl_down_sync(0xffffffffu, value, lanes);
-    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = value;
-    __syncthreads();
-    value = 0;
-    if (threadIdx.x == 0)
-        for (int warp = 0; warp < THREADS / WARP; ++warp) value += of_warp[warp];
-    return value;
 }
 
 // partial_b = Σ g² over every gridDim.x-th tile, from tile b on.

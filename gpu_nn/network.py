@@ -216,17 +216,18 @@ class Network:
                 sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, self.dtype)
             scale_rows, scale = row_scale(y, sample_weight, ignore_index, reduction, n, xp, self.dtype)
             options = cost.kernel_options(xp, self.n_classes, self.dtype)
-            return self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options)
+            return self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options).sum()
 
     def train_step(self, x: Array, y: Array, first: int, **options: Any) -> Array:
-        """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the cost.
+        """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the rows' costs.
 
-        Nothing is checked and nothing waits for the device. options: those of the kernel `softmax_cross_entropy`.
+        They are (n,), in memory that the next step writes again. Nothing is checked and nothing waits for the device.
+        options: those of the kernel `softmax_cross_entropy`.
         """
         n = len(x)
         if n == 0:
             self.flat_grads[...] = 0
-            return self.device.xp.zeros((), self.dtype)
+            return self.device.xp.zeros(0, self.dtype)
         step = self._steps.get((n, first))
         if step is None:
             step = self._step(n, first)
@@ -239,7 +240,7 @@ class Network:
         d = a
         for stage in learning:
             d = stage.backward(d, stage is not learning[-1])
-        return loss.sum()
+        return loss
 
     def _step(self, n: int, first: int) -> tuple[list[Stage], list[Stage], Array]:
         """The stages of a training step on n rows; those of them that gradients reach, from the last one on; and the

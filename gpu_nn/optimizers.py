@@ -58,17 +58,29 @@ class Optimizer:
 
     def step(self, net: Network) -> None:
         """Change net's parameters by its gradients."""
+        self.begin_step(net)
+        self.update(net)
+        self.end_step()
+
+    def begin_step(self, net: Network) -> None:
+        """What the host has to say about the step to come: its learning rate, in device memory."""
         self.bind(net)
         learning_rate = self.learning_rate
         if learning_rate != self._last_learning_rate:
             self._learning_rate.fill(learning_rate)
             self._last_learning_rate = learning_rate
+
+    def update(self, net: Network) -> None:
+        """The work of the device in a step: the same launches in each, so that a CUDA graph can hold them."""
         self._kernels.advance(self._step)
-        self.steps += 1
         if self._scale is not None:
             self._kernels.gradient_norm(net.flat_grads, self._norm)
             self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
         self._apply(net)
+
+    def end_step(self) -> None:
+        """Count the step, and do what is due only once in many."""
+        self.steps += 1
         if self.steps % _FLUSH_EVERY == 0:
             for array in self.state.values():
                 self._kernels.flush_subnormals(array)

@@ -10,6 +10,7 @@
     gather                  the rows of a batch
     batch_norm, layer_norm  normalisation + activation, and back with the gradients of scale and shift
     dropout, noise          counter-based: a mask, Gaussian noise
+    record_loss             the cost of a batch, kept for the host, at the end of a step
 
 Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; nothing is returned.
 Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an

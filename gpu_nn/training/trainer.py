@@ -133,6 +133,9 @@ class Trainer:
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
         self._losses = device.xp.empty(self.unread_at_most, self.net.dtype)
+        # Where the next batch begins in the epoch's order, and where its loss goes.
+        self._order, self._position = device.empty((n,), np.int64), device.zeros((2,), np.int64)
+        self._batch_begins = self._position[:1]
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
@@ -204,12 +207,16 @@ class Trainer:
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
-        n, position = len(self._x), self.position
+        n, position, optimizer = len(self._x), self.position, self.optimizer
         order = self.random.permutation(n) if self.shuffle else np.arange(n)
-        rows = self.net.device.asarray(order)
-        for start in range(position.steps_in_epoch * self.batch_size, n, self.batch_size):
+        self._order[...] = self.net.device.asarray(order)
+        begins = position.steps_in_epoch * self.batch_size
+        self._position[...] = self.net.device.asarray(np.array([begins, position.unread]))
+        for start in range(begins, n, self.batch_size):
             size = min(self.batch_size, n - start)
-            self._losses[position.unread] = self._step(rows[start : start + size], size)
+            optimizer.begin_step(self.net)
+            self._step(size)
+            optimizer.end_step()
             position.steps_in_epoch += 1
             position.unread += 1
             if self.progress is not None:
@@ -223,18 +230,20 @@ class Trainer:
         self._read()
         return True
 
-    def _step(self, rows: Array, size: int) -> Array:
+    def _step(self, size: int) -> None:
+        """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""
         net, kernels = self.net, self.net.kernels
+        order, begins = self._order, self._batch_begins
         x, y = self._x_batch[:size], self._y_batch[:size]
-        kernels.gather(self._x, rows, x)
-        kernels.gather(self._y, rows, y)
+        kernels.gather(self._x, order, x, begins)
+        kernels.gather(self._y, order, y, begins)
         weight = None
         if self._weight is not None and self._weight_batch is not None:
             weight = self._weight_batch[:size]
-            kernels.gather(self._weight, rows, weight)
-        loss = net.train_step(x, y, net.n_fixed, row_scale=weight, scale=1 / size, **self._options)
-        self.optimizer.step(net)
-        return loss
+            kernels.gather(self._weight, order, weight, begins)
+        losses = net.train_step(x, y, net.n_fixed, row_scale=weight, scale=1 / size, **self._options)
+        kernels.record_loss(losses, self._losses, self._position)
+        self.optimizer.update(net)
 
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""
@@ -246,6 +255,7 @@ class Trainer:
         sizes[-1] -= max(position.steps_in_epoch * self.batch_size - len(self._x), 0)
         position.cost += float(losses @ sizes)
         position.unread = 0
+        self._position[1] = 0
 
     def unread_losses(self) -> np.ndarray:
         """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.

@@ -74,6 +74,18 @@ def test_unaligned_views_give_the_same_and_touch_nothing_else(backend):
             assert (np.delete(host, np.arange(other, other + 40)) == 7).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_a_batch_begins_where_the_device_says(backend, dtype):
+    data = numbers(dtype, (40, 3) if dtype == "float32" else 40)
+    order = np.random.default_rng(2).permutation(40)
+    source, rows, begin = backend.array(data), backend.array(order), backend.array(np.zeros(1, np.int64))
+    for first, n in ((0, 16), (16, 16), (32, 8), (39, 1), (0, 40)):
+        out = backend.array(np.zeros((n, *data.shape[1:]), dtype))
+        begin.fill(first)
+        backend.kernels.gather(source, rows, out, begin)
+        np.testing.assert_array_equal(backend.host(out), data[order[first : first + n]])
+
+
 def test_rows_lie_beyond_four_gigabytes(backend):
     """Memory that nobody has written takes no room, so that a source of 5 GB costs nothing here."""
     width, n = 1 << 20, 5000

@@ -8,6 +8,7 @@ from gpu_nn.kernels.cuda_kernels.layer_norm import layer_norm, layer_norm_backwa
 from gpu_nn.kernels.cuda_kernels.linear import column_sum, column_sum_add, matmul, matmul_add
 from gpu_nn.kernels.cuda_kernels.noise import noise
 from gpu_nn.kernels.cuda_kernels.optimizer import adam, advance, clip_scale, flush_subnormals, gradient_norm, sgd
+from gpu_nn.kernels.cuda_kernels.record_loss import record_loss
 from gpu_nn.kernels.cuda_kernels.softmax import all_but_one_softmax, log1m_softmax, log_softmax, softmax
 from gpu_nn.kernels.cuda_kernels.softmax_cross_entropy import softmax_cross_entropy
 
@@ -35,6 +36,7 @@ __all__ = [
     "matmul",
     "matmul_add",
     "noise",
+    "record_loss",
     "sgd",
     "softmax",
     "softmax_cross_entropy",

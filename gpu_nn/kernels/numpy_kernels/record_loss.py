@@ -1,0 +1,14 @@
+"""The end of a training step: the batch's cost goes where the host reads it later, and the counters go on."""
+
+import numpy as np
+
+
+def record_loss(row_losses: np.ndarray, step_losses: np.ndarray, position: np.ndarray) -> None:
+    """step_losses[position_1] = Σ_r row_losses_r;  position_0 += n, the rows that are done;  position_1 += 1.
+
+    row_losses: (n,). position: (2,) of int64, with position_1 within step_losses.
+    """
+    rows_done, step = position.tolist()
+    step_losses[step] = np.add.reduce(row_losses)
+    position[0] = rows_done + len(row_losses)
+    position[1] = step + 1
