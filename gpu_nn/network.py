@@ -62,6 +62,8 @@ class Network:
         self._at: dict[bool, Workplace] = {}
         self._stages: dict[tuple[int, bool], list[Stage]] = {}
         self._steps: dict[tuple[int, int], tuple[list[Stage], list[Stage], Array]] = {}
+        # How often the layers were bound anew: a step that was captured before uses memory that is no longer theirs.
+        self.bindings = 0
         # Layers before the first learning one, which may be applied to a data set once.
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
         # Gradients go back to the first layer that has any.
@@ -124,6 +126,7 @@ class Network:
             return stages
         at = self._at.get(training)
         if at is None or at.capacity < n:
+            self.bindings += at is not None
             at = self._at[training] = Workplace(self.device, self.kernels, self.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
@@ -139,6 +142,7 @@ class Network:
 
     def rebind(self) -> None:
         """Bind the layers anew, after `state` was written from outside: a stage may hold a host copy of some of it."""
+        self.bindings += 1
         self._stages.clear()
         self._steps.clear()
 

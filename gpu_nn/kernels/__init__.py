@@ -5,12 +5,14 @@
     softmax_cross_entropy   loss and output gradient of each row, in one pass
     softmax                 softmax, log_softmax, log1m_softmax, all_but_one_softmax
     activation              bias + activation forward, activation backward with the bias gradient
-    linear                  the matrix products of a layer
+    dense                   a dense layer and its backward pass: products, bias, activation
+    linear                  matrix products and column sums
     optimizer               sgd, adam over the flat parameter vector; gradient_norm
     gather                  the rows of a batch
     batch_norm, layer_norm  normalisation + activation, and back with the gradients of scale and shift
     dropout, noise          counter-based: a mask, Gaussian noise
     record_loss             the cost of a batch, kept for the host, at the end of a step
+    captured                a step as one launch: a CUDA graph on a GPU
 
 Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; nothing is returned.
 Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an

@@ -76,16 +76,13 @@ class _DenseStage:
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.matmul(x, self.weight, self.z)
-        self.kernels.bias_activation(self.z, self.bias, self.a, self.activation)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        self.kernels.bias_activation_backward(d, self.saved, self.bias_grad, self.activation)
-        self.kernels.matmul(self.x.T, d, self.weight_grad)
-        if not needs_input_grad:
-            return None
-        if self.input_grad is None:
+        if needs_input_grad and self.input_grad is None:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
-        self.kernels.matmul(d, self.weight_transposed, self.input_grad)
-        return self.input_grad
+        dx = self.input_grad if needs_input_grad else None
+        learned = self.weight_grad, self.bias_grad
+        self.kernels.dense_backward(self.x, self.weight_transposed, d, self.saved, *learned, dx, self.activation)
+        return dx

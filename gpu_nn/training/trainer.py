@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ class Trainer:
         self._x = net.prepare(self._x)
         if self._held_out is not None:
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
+        self._captured_steps: dict[int, Callable[[], None]] = {}
+        self._bindings = net.bindings
         batch = min(self.batch_size, len(self._x))
         self._x_batch = net.device.empty((batch, self._x.shape[1]), net.dtype)
         self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
@@ -215,7 +218,7 @@ class Trainer:
         for start in range(begins, n, self.batch_size):
             size = min(self.batch_size, n - start)
             optimizer.begin_step(self.net)
-            self._step(size)
+            self._captured(size)()
             optimizer.end_step()
             position.steps_in_epoch += 1
             position.unread += 1
@@ -229,6 +232,16 @@ class Trainer:
                 return False
         self._read()
         return True
+
+    def _captured(self, size: int) -> Callable[[], None]:
+        """`_step` on `size` rows, which a GPU launches as a whole."""
+        if self.net.bindings != self._bindings:
+            self._captured_steps.clear()
+            self._bindings = self.net.bindings
+        step = self._captured_steps.get(size)
+        if step is None:
+            step = self._captured_steps[size] = self.net.kernels.captured(partial(self._step, size))
+        return step
 
     def _step(self, size: int) -> None:
         """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""

@@ -2,6 +2,8 @@
 
 from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
 from gpu_nn.kernels.numpy_kernels.batch_norm import batch_norm, batch_norm_backward, batch_statistics
+from gpu_nn.kernels.numpy_kernels.captured import captured
+from gpu_nn.kernels.numpy_kernels.dense import dense, dense_backward
 from gpu_nn.kernels.numpy_kernels.dropout import dropout, dropout_backward
 from gpu_nn.kernels.numpy_kernels.gather import gather
 from gpu_nn.kernels.numpy_kernels.layer_norm import layer_norm, layer_norm_backward
@@ -21,9 +23,12 @@ __all__ = [
     "batch_statistics",
     "bias_activation",
     "bias_activation_backward",
+    "captured",
     "clip_scale",
     "column_sum",
     "column_sum_add",
+    "dense",
+    "dense_backward",
     "dropout",
     "dropout_backward",
     "flush_subnormals",

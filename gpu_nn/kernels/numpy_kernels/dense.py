@@ -1,0 +1,29 @@
+"""A dense layer, a = act(b + x·w), and its backward pass: products with what goes along with them (seed, section 3)."""
+
+import numpy as np
+
+from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
+from gpu_nn.kernels.numpy_kernels.linear import matmul
+
+
+def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: np.ndarray, a: np.ndarray, activation: str) -> None:
+    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output."""
+    matmul(x, w, z)
+    bias_activation(z, b, a, activation)
+
+
+def dense_backward(
+    x: np.ndarray,
+    w_transposed: np.ndarray,
+    da: np.ndarray,
+    saved: np.ndarray,
+    dw: np.ndarray,
+    db: np.ndarray | None,
+    dx: np.ndarray | None,
+    activation: str,
+) -> None:
+    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input."""
+    bias_activation_backward(da, saved, db, activation)
+    matmul(x.T, da, dw)
+    if dx is not None:
+        matmul(da, w_transposed, dx)
