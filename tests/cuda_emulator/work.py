@@ -23,7 +23,8 @@ class Place:
             root = root.base
         self.shape, self.strides, self.dtype, self.nbytes = array.shape, array.strides, array.dtype, array.nbytes
         self._root, self._writable = weakref.ref(root), array.flags.writeable
-        self._offset = _address(array) - _address(root)
+        self.address = _address(array)
+        self._offset = self.address - _address(root)
 
     def array(self) -> np.ndarray:
         """The array again. Raises EmulatorError when its memory was freed."""
