@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(THREADS)
     const Share<N> share = share_of_tile<N>(blockIdx.x, size, ahead, packed);
     const T eta = T(learning_rate[0]);
     const T scale = gradient_scale ? gradient_scale[0] : T(1);
+    if (isnan(scale)) return;  // the gradient overflowed, and this step is left out
     Pack<T, N> p = share.load(parameter), v;
     const Pack<T, N> g = share.load(gradient);
     if (MOMENTUM) v = share.load(velocity);
@@ -59,6 +60,7 @@ __global__ void __launch_bounds__(THREADS)
     const Share<N> share = share_of_tile<N>(blockIdx.x, size, ahead, packed);
     const T eta = T(learning_rate[0]);
     const T scale = gradient_scale ? gradient_scale[0] : T(1);
+    if (isnan(scale)) return;  // the gradient overflowed, and this step is left out
     const T root = sqrt(one_minus_power(log_beta2, step[0]) / one_minus_beta2);
     const T eta_scaled = eta * one_minus_beta1 / one_minus_power(log_beta1, step[0]) * root;
     const T eps_scaled = eps * root;

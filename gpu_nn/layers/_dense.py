@@ -24,6 +24,7 @@ class Dense:
     bias: bool = True
     fixed: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ("weight",)
+    takes_half: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (isinstance(self.units, int | np.integer) and self.units >= 1):
@@ -61,7 +62,7 @@ class _DenseStage:
         self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
     ):
         self.activation = layer.activation
-        self.kernels = at.kernels
+        self.kernels, self.tf32 = at.kernels, at.tf32
         self.weight, self.bias = arrays["weight"], arrays.get("bias")
         self.weight_transposed = self.weight.T
         units = self.weight.shape[1]
@@ -76,7 +77,7 @@ class _DenseStage:
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
@@ -84,5 +85,6 @@ class _DenseStage:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
         dx = self.input_grad if needs_input_grad else None
         learned = self.weight_grad, self.bias_grad
-        self.kernels.dense_backward(self.x, self.weight_transposed, d, self.saved, *learned, dx, self.activation)
+        how = self.activation, self.tf32
+        self.kernels.dense_backward(self.x, self.weight_transposed, d, self.saved, *learned, dx, *how)
         return dx

@@ -148,7 +148,7 @@ class Trainer:
         self._captured_steps: dict[int, Callable[[], None]] = {}
         self._bindings = net.bindings
         batch = min(self.batch_size, len(self._x))
-        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.dtype)
+        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
         self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
 
@@ -255,7 +255,7 @@ class Trainer:
             weight = self._weight_batch[:size]
             kernels.gather(self._weight, order, weight, begins)
         losses = net.train_step(x, y, net.n_fixed, row_scale=weight, scale=1 / size, **self._options)
-        kernels.record_loss(losses, self._losses, self._position)
+        kernels.record_loss(losses, self._losses, self._position, net.loss_scale)
         self.optimizer.update(net)
 
     def _read(self) -> None:

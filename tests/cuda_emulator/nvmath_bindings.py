@@ -231,7 +231,10 @@ def matmul(
         bias = _vector(values[MatmulDescAttribute.BIAS_POINTER], layout.dtype, length)
 
     def do(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, bias: np.ndarray | None) -> None:
-        _multiply(a.T if transposed[0] else a, b.T if transposed[1] else b, c, d, bias, factors, epilogue, scale)
+        if compute == ComputeType.COMPUTE_32F_FAST_TF32:
+            a, b = _tf32(a), _tf32(b)
+        with np.errstate(all="ignore"):
+            _multiply(a.T if transposed[0] else a, b.T if transposed[1] else b, c, d, bias, factors, epilogue, scale)
 
     name = "gemm" if epilogue == Epilogue.DEFAULT else f"gemm, {epilogue.name.lower()}"
     submit(Work(name, (*matrices, bias), do))
@@ -247,6 +250,12 @@ def _matrix(address: int, layout: _Layout) -> np.ndarray:
 
 def _vector(address: int, dtype: np.dtype, length: int) -> np.ndarray:
     return memory_at(address, length * dtype.itemsize).view(dtype)
+
+
+def _tf32(a: np.ndarray) -> np.ndarray:
+    """float32 with 10 bits after the point, to the nearest."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _multiply(

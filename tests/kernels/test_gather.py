@@ -9,6 +9,7 @@ CASTS = [
     *(("bool", out) for out in ("bool", "float32", "float64")),
     *(("float16", out) for out in ("float16", "float32", "float64")),
     *((source, out) for source in ("float32", "float64") for out in ("float32", "float64")),
+    ("float32", "float16"),
 ]
 
 # Every residue of a pack of up to 16 elements, the pixels of two kinds of image, and a row longer than a block's tile.

@@ -34,3 +34,10 @@ def test_a_cost_that_is_not_finite_stays_so(backend, bad):
     losses = backend.array(np.zeros(1, np.float32))
     backend.kernels.record_loss(backend.array(rows), losses, backend.array(np.zeros(2, np.int64)))
     assert not np.isfinite(backend.host(losses)[0])
+
+
+def test_a_loss_scale_is_taken_off(backend):
+    losses, position = backend.array(np.zeros(1, np.float32)), backend.array(np.zeros(2, np.int64))
+    scale = backend.array(np.full(1, 4096, np.float32))
+    backend.kernels.record_loss(backend.array(np.full(3, 8192, np.float32)), losses, position, scale)
+    assert backend.host(losses)[0] == 6

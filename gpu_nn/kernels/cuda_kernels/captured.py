@@ -45,10 +45,7 @@ class _Captured:
 def _graph(step: Callable[[], None], stream: int) -> Any:
     """The work of a step as a CUDA graph; False where there can be none."""
     if not cublaslt.available():
-        return _without_graph(
-            "nvmath-python is not installed, and CuPy's own matrix products cannot be captured: pip install "
-            "'gpu_nn[nvmath12]' beside cuda12x, 'gpu_nn[nvmath13]' beside cuda13x"
-        )
+        return _without_graph(f"CuPy's own matrix products cannot be captured, and {cublaslt.MISSING}")
     capturing = cupy_module().cuda.Stream(non_blocking=True)
     problem: Exception | None = None
     with capturing, capturing_for(stream):

@@ -17,6 +17,10 @@ from gpu_nn.device import Array, cupy_module
 from gpu_nn.kernels.cuda_kernels.shapes import scratch
 
 _CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+MISSING = (
+    "nvmath-python is not installed: pip install 'gpu_nn[nvmath12]' beside cuda12x, 'gpu_nn[nvmath13]' beside cuda13x"
+)
+
 # NVIDIA's advice for sm_90; the older ones need less.
 _WORKSPACE_BYTES = 32 << 20
 # No algorithm asks for more.

@@ -15,11 +15,14 @@ from gpu_nn.kernels.cuda_kernels.linear import matmul
 _EPILOGUES = {"identity": "BIAS", "relu": "RELU_BIAS"}
 
 
-def dense(x: Array, w: Array, b: Array | None, z: Array, a: Array, activation: str) -> None:
-    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output."""
+def dense(x: Array, w: Array, b: Array | None, z: Array, a: Array, activation: str, tf32: bool = False) -> None:
+    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
+
+    tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
+    """
     fused = b is not None and activation in _EPILOGUES and a is z and (activation != "relu" or _relu_keeps_nan())
-    if not fused or not cublaslt.gemm(x, w, z, epilogue=_EPILOGUES[activation], bias=b):
-        matmul(x, w, z)
+    if not fused or not cublaslt.gemm(x, w, z, epilogue=_EPILOGUES[activation], bias=b, tf32=tf32):
+        matmul(x, w, z, tf32)
         bias_activation(z, b, a, activation)
 
 
@@ -45,11 +48,15 @@ def dense_backward(
     db: Array | None,
     dx: Array | None,
     activation: str,
+    tf32: bool = False,
 ) -> None:
-    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input."""
+    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
+
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
+    """
     # The kernel of an activation sums the columns on its way; where there is none, the product does.
-    if activation != "identity" or db is None or not cublaslt.gemm(x.T, da, dw, epilogue="BGRADA", bias=db):
+    if activation != "identity" or db is None or not cublaslt.gemm(x.T, da, dw, epilogue="BGRADA", bias=db, tf32=tf32):
         bias_activation_backward(da, saved, db, activation)
-        matmul(x.T, da, dw)
+        matmul(x.T, da, dw, tf32)
     if dx is not None:
-        matmul(da, w_transposed, dx)
+        matmul(da, w_transposed, dx, tf32)

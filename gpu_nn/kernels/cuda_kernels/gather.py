@@ -12,8 +12,19 @@ from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, tiles
 _CUDA_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", **CUDA_FLOATS}
 
 # Data become what a network computes in, labels one of the two integers that the loss takes; each may stay as it is.
+_HALVES = ("float16", "bfloat16")
 _CAST_TO = {
-    source: tuple(dict.fromkeys((source, "float32", "float64", *(("int32", "int64") if "int" in source else ()))))
+    source: tuple(
+        dict.fromkeys(
+            (
+                source,
+                "float32",
+                "float64",
+                *(("int32", "int64") if "int" in source else ()),
+                *(_HALVES if source == "float32" else ()),
+            )
+        )
+    )
     for source in _CUDA_TYPES
 }
 

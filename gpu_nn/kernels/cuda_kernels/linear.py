@@ -15,9 +15,9 @@ from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, ceil_div, 
 _COLUMNS_A_BLOCK, _THREADS_OF_SUM = 32, 1024
 
 
-def matmul(a: Array, b: Array, out: Array) -> None:
-    """out = a·b. a and b may be transposed views."""
-    if not cublaslt.gemm(a, b, out):
+def matmul(a: Array, b: Array, out: Array, tf32: bool = False) -> None:
+    """out = a·b. a and b may be transposed views. tf32: whether factors of float32 may be rounded to TF32."""
+    if not cublaslt.gemm(a, b, out, tf32=tf32):
         cupy_module().matmul(a, b, out=out)
 
 

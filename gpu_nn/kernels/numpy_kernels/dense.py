@@ -6,8 +6,19 @@ from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activa
 from gpu_nn.kernels.numpy_kernels.linear import matmul
 
 
-def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: np.ndarray, a: np.ndarray, activation: str) -> None:
-    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output."""
+def dense(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    z: np.ndarray,
+    a: np.ndarray,
+    activation: str,
+    tf32: bool = False,
+) -> None:
+    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
+
+    tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
+    """
     matmul(x, w, z)
     bias_activation(z, b, a, activation)
 
@@ -21,8 +32,12 @@ def dense_backward(
     db: np.ndarray | None,
     dx: np.ndarray | None,
     activation: str,
+    tf32: bool = False,
 ) -> None:
-    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input."""
+    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
+
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
+    """
     bias_activation_backward(da, saved, db, activation)
     matmul(x.T, da, dw)
     if dx is not None:
