@@ -203,4 +203,8 @@ class TestDevice:
         gpu.main()
         printed = capsys.readouterr().out
         assert "| 1000 |" in printed
+        for network, dtype in (("A3", "float32"), ("wide", "bfloat16")):
+            for way in ("graph", "graph, full cost", "eager", "products alone"):
+                assert f"step of {network}, {dtype}, {way}: " in printed
+        assert "step of A3, torch compile, reduce-overhead (emulated)" in printed
         assert "tests: not run on the emulated device" in printed
