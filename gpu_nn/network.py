@@ -61,7 +61,7 @@ class Network:
             raise ValueError(f"the last layer has {self.n_classes} output; a softmax needs at least 2 classes")
         self.device = resolve_device(device)
         self.precision = precision(dtype, tf32, self.device)
-        self.dtype = self.precision.dtype
+        self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
         self.classes: Sequence[Any] | None = None
         self._allocate(np.random.default_rng(seed))
@@ -75,7 +75,7 @@ class Network:
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
         # Gradients go back to the first layer that has any.
         self._first_learning = min((int(name.partition(".")[0]) for name in self.parameters), default=len(self.layers))
-        if self.precision.mixed:
+        if self._mixed:
             for layer in self.layers[self.n_fixed :]:
                 if not getattr(layer, "takes_half", False):
                     raise ValueError(
@@ -118,7 +118,7 @@ class Network:
             self.flat_parameters[...] = self.device.asarray(flat)
             self.flat_grads = self.device.zeros(flat.shape, self.dtype)
             self._flat_copies = self.flat_parameters
-            if self.precision.mixed:
+            if self._mixed:
                 self._flat_copies = self.device.zeros(flat.shape, self.precision.compute)
             self.loss_scale: Array = None
             if self.precision.scales_loss:
@@ -219,17 +219,13 @@ class Network:
 
     def _copy_parameters(self) -> None:
         """Bring the copies of a half type, with which layers work, up to the parameters."""
-        if self.precision.mixed:
+        if self._mixed:
             self.kernels.cast(self.flat_parameters, self._flat_copies)
 
     def _forward(self, stages: list[Stage], a: Array, first: int, training: bool) -> Array:
         """a through the stages, which begin with number `first`."""
-        if not self.precision.mixed:
-            for stage in stages:
-                a = stage.forward(a, training)
-            return a
         for i, stage in enumerate(stages, first):
-            if i >= self.n_fixed and a.dtype != self.precision.compute:
+            if self._mixed and i >= self.n_fixed and a.dtype != self.precision.compute:
                 half = self._at[training].rows("half", *a.shape)
                 self.kernels.cast(a, half)
                 a = half
@@ -293,8 +289,13 @@ class Network:
         if step is None:
             step = self._step(n, first)
         stages, learning, loss = step
-        self._copy_parameters()
-        a = self._forward(stages, x, first, True)
+        a = x
+        if self._mixed:
+            self._copy_parameters()
+            a = self._forward(stages, x, first, True)
+        else:
+            for stage in stages:
+                a = stage.forward(a, True)
         if self.loss_scale is not None:
             scaled = self._at[True].rows("row_scale", n, 1, np.float32)[:, 0]
             self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)

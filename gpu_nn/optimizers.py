@@ -71,8 +71,9 @@ class Optimizer:
 
     def begin_step(self, net: Network) -> None:
         """What the host has to say about the step to come: its learning rate, in device memory."""
-        self.bind(net)
-        learning_rate = self.learning_rate
+        if self._net is not net:
+            self.bind(net)
+        learning_rate = self.schedule(self.steps)
         if learning_rate != self._last_learning_rate:
             self._learning_rate.fill(learning_rate)
             self._last_learning_rate = learning_rate

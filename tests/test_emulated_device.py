@@ -100,7 +100,7 @@ class TestTraining:
             for _ in range(3):
                 trainer._position.fill(0)
                 trainer.optimizer.begin_step(trainer.net)
-                trainer._step(32)
+                trainer._step(32)()
                 trainer.optimizer.end_step()
         assert waits == []
         assert copies == []

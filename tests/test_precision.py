@@ -135,7 +135,7 @@ def test_a_step_never_waits_for_the_device(device, dtype):
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
         for size in (16, 16, 16, 16, 6):
             run.optimizer.begin_step(run.net)
-            run._captured(size)()
+            run._step(size)()
             run.optimizer.end_step()
     assert waits == []
     assert copies == []

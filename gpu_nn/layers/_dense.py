@@ -84,7 +84,15 @@ class _DenseStage:
         if needs_input_grad and self.input_grad is None:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
         dx = self.input_grad if needs_input_grad else None
-        learned = self.weight_grad, self.bias_grad
-        how = self.activation, self.tf32
-        self.kernels.dense_backward(self.x, self.weight_transposed, d, self.saved, *learned, dx, *how)
+        self.kernels.dense_backward(
+            self.x,
+            self.weight_transposed,
+            d,
+            self.saved,
+            self.weight_grad,
+            self.bias_grad,
+            dx,
+            self.activation,
+            self.tf32,
+        )
         return dx

@@ -4,7 +4,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,6 @@ class Trainer:
         self._losses = device.xp.empty(self.unread_at_most, self.net.dtype)
         # Where the next batch begins in the epoch's order, and where its loss goes.
         self._order, self._position = device.empty((n,), np.int64), device.zeros((2,), np.int64)
-        self._batch_begins = self._position[:1]
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
@@ -145,7 +143,7 @@ class Trainer:
         self._x = net.prepare(self._x)
         if self._held_out is not None:
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
-        self._captured_steps: dict[int, Callable[[], None]] = {}
+        self._step_of: dict[int, Callable[[], None]] = {}
         self._bindings = net.bindings
         batch = min(self.batch_size, len(self._x))
         self._x_batch = net.device.empty((batch, self._x.shape[1]), net.precision.compute)
@@ -218,7 +216,7 @@ class Trainer:
         for start in range(begins, n, self.batch_size):
             size = min(self.batch_size, n - start)
             optimizer.begin_step(self.net)
-            self._captured(size)()
+            self._step(size)()
             optimizer.end_step()
             position.steps_in_epoch += 1
             position.unread += 1
@@ -233,30 +231,34 @@ class Trainer:
         self._read()
         return True
 
-    def _captured(self, size: int) -> Callable[[], None]:
-        """`_step` on `size` rows, which a GPU launches as a whole."""
+    def _step(self, size: int) -> Callable[[], None]:
+        """A step on `size` rows, as one launch where the device has such a thing."""
         if self.net.bindings != self._bindings:
-            self._captured_steps.clear()
+            self._step_of.clear()
             self._bindings = self.net.bindings
-        step = self._captured_steps.get(size)
+        step = self._step_of.get(size)
         if step is None:
-            step = self._captured_steps[size] = self.net.kernels.captured(partial(self._step, size))
+            step = self._step_of[size] = self.net.kernels.captured(self._work(size))
         return step
 
-    def _step(self, size: int) -> None:
+    def _work(self, size: int) -> Callable[[], None]:
         """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""
-        net, kernels = self.net, self.net.kernels
-        order, begins = self._order, self._batch_begins
-        x, y = self._x_batch[:size], self._y_batch[:size]
-        kernels.gather(self._x, order, x, begins)
-        kernels.gather(self._y, order, y, begins)
-        weight = None
+        net, optimizer, kernels = self.net, self.optimizer, self.net.kernels
+        x, y, weight = self._x_batch[:size], self._y_batch[:size], None
+        batch = [(self._x, x), (self._y, y)]
         if self._weight is not None and self._weight_batch is not None:
             weight = self._weight_batch[:size]
-            kernels.gather(self._weight, order, weight, begins)
-        losses = net.train_step(x, y, net.n_fixed, row_scale=weight, scale=1 / size, **self._options)
-        kernels.record_loss(losses, self._losses, self._position, net.loss_scale)
-        self.optimizer.update(net)
+            batch.append((self._weight, weight))
+        options = {"row_scale": weight, "scale": 1 / size, **self._options}
+        order, position, begins, losses = self._order, self._position, self._position[:1], self._losses
+
+        def work() -> None:
+            for source, out in batch:
+                kernels.gather(source, order, out, begins)
+            kernels.record_loss(net.train_step(x, y, net.n_fixed, **options), losses, position, net.loss_scale)
+            optimizer.update(net)
+
+        return work
 
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""

@@ -3,7 +3,6 @@
 import numpy as np
 
 from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
-from gpu_nn.kernels.numpy_kernels.linear import matmul
 
 
 def dense(
@@ -19,7 +18,7 @@ def dense(
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
     """
-    matmul(x, w, z)
+    np.dot(x, w, out=z)
     bias_activation(z, b, a, activation)
 
 
@@ -39,6 +38,6 @@ def dense_backward(
     x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
     """
     bias_activation_backward(da, saved, db, activation)
-    matmul(x.T, da, dw)
+    np.dot(x.T, da, out=dw)
     if dx is not None:
-        matmul(da, w_transposed, dx)
+        np.dot(da, w_transposed, out=dx)

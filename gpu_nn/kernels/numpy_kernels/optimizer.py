@@ -64,7 +64,7 @@ def sgd(
     """
     if gradient_scale is not None and math.isnan(gradient_scale[0]):
         return
-    eta = float(learning_rate[0])
+    eta = learning_rate.item()
     for is_decayed, (p, g, v) in _blocks(decayed if weight_decay else 0, parameter, gradient, velocity):
         g = _seen_gradient(p, g, gradient_scale, weight_decay if is_decayed else 0.0)
         update = scratch.take("update", p.shape, p.dtype)
@@ -107,8 +107,8 @@ def adam(
     """
     if gradient_scale is not None and math.isnan(gradient_scale[0]):
         return
-    t = int(step[0])
-    eta = float(learning_rate[0])
+    t = step.item()
+    eta = learning_rate.item()
     root = math.sqrt((1 - beta2**t) / (1 - beta2))
     eta_scaled = eta * (1 - beta1) / (1 - beta1**t) * root
     eps_scaled = eps * root

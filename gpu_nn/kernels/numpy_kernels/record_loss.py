@@ -11,8 +11,8 @@ def record_loss(
     row_losses: (n,). position: (2,) of int64, with position_1 within step_losses. loss_scale: (1,) of float32, a factor
     of the rows' costs that is taken off their sum.
     """
-    rows_done, step = position.tolist()
+    step = position.item(1)
     loss = np.add.reduce(row_losses)
     step_losses[step] = loss if loss_scale is None else loss / loss_scale[0]
-    position[0] = rows_done + len(row_losses)
+    position[0] += len(row_losses)
     position[1] = step + 1
