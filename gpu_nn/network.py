@@ -119,7 +119,7 @@ class Network:
             self.flat_grads = self.device.zeros(flat.shape, self.dtype)
             self._flat_copies = self.flat_parameters
             if self._mixed:
-                self._flat_copies = self.device.zeros(flat.shape, self.precision.compute)
+                self._flat_copies = self.device.empty(flat.shape, self.precision.compute)
             self.loss_scale: Array = None
             if self.precision.scales_loss:
                 self.loss_scale = self.device.zeros((1,), np.float32)
