@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy
+from benchmarks import accuracy, gpu_large_m
 from benchmarks.gpu_kernels import LOSS_COLUMNS, Workload, loss_workloads, other_workloads
 from benchmarks.gpu_peers import compiled_peers, eager_peers, missing_peers
 from benchmarks.gpu_steps import measured as measured_steps
@@ -128,6 +128,12 @@ def main() -> None:
             print(f"{row['kernel']}, {row['dtype']}: {100 * row['share_of_copy']:.0f} % of copy bandwidth")
     for row in result["steps"]:
         print(f"step of {row['network']}, {row['dtype']}, {row['way']}: {1e6 * row['seconds']:.1f} µs")
+    for row in result["large_m"]:
+        used = "not enough memory" if row["seconds"] is None else f"{row['seconds']:.3f} s"
+        beyond = (
+            "" if row["bytes_beyond"] is None else f", {row['bytes_beyond'] / 2**20:,.0f} MiB beyond inputs and outputs"
+        )
+        print(f"{row['rows']} rows of {row['classes']} classes, {row['way']}: {used}{beyond}")
     print(f"not run: {', '.join(result['left_out']) or 'nothing'}")
     print(f"tests: {result['tests']['summary']}")
 
@@ -147,12 +153,14 @@ def measurements(device: Device, emulated: bool, in_time: Callable[[], bool]) ->
         else:
             left_out.append(f"{peer.facts['kernel']} at {peer.facts['m']} classes (no time left)")
     steps, steps_left_out = measured_steps(device, emulated, in_time)
+    large_m = gpu_large_m.measured(device, emulated, clock.median)
     tests = {"summary": "not run on the emulated device"} if emulated else gpu_tests()
     return {
         "machine": machine("numpy") | _gpu(device, emulated),
         "copy_bandwidth": copy,
         "kernels": kernels,
         "steps": steps,
+        "large_m": large_m,
         "peers": peers,
         "accuracy": rows,
         "left_out": left_out + steps_left_out,

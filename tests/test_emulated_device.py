@@ -206,5 +206,7 @@ class TestDevice:
         for network, dtype in (("A3", "float32"), ("wide", "bfloat16")):
             for way in ("graph", "graph, full cost", "eager", "products alone"):
                 assert f"step of {network}, {dtype}, {way}: " in printed
+        assert "64 rows of 100 classes, chunks: " in printed
+        assert "64 rows of 100 classes, all logits at once: " in printed
         assert "step of A3, torch compile, reduce-overhead (emulated)" in printed
         assert "tests: not run on the emulated device" in printed

@@ -33,7 +33,8 @@ class Trainer:
     cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch with the number of its
     rows.
 
-    The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size.
+    The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size. But for its
+    schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.
 
     history: the records so far.  interrupted: whether `interrupt` ended the latest fit.  resumed_from: the file of the
     checkpoint that the latest fit went on from, or None.

@@ -54,10 +54,11 @@ def _graph(step: Callable[[], None], stream: int) -> Any:
             step()
         except (NotImplementedError, RuntimeError) as error:
             problem = error
-        try:
-            graph = capturing.end_capture()
-        except RuntimeError as error:
-            problem = problem or error
+        finally:
+            try:
+                graph = capturing.end_capture()
+            except RuntimeError as error:
+                problem = problem or error
     return _without_graph(str(problem)) if problem else graph
 
 

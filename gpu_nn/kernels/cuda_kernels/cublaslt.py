@@ -29,7 +29,7 @@ _NOT_SUPPORTED = 15
 
 
 class Problem(NamedTuple):
-    """out (n, m) = a (n, k) · b (k, m), as far as an algorithm is chosen by it."""
+    """out (n, m) = a (n, k) · b (k, m), as far as what is kept for it depends on it."""
 
     n: int
     k: int
@@ -42,6 +42,7 @@ class Problem(NamedTuple):
     epilogue: str  # a name of cublasLt's Epilogue
     tf32: bool
     alignments: tuple[int, int, int]  # of a, b and out
+    bias: int  # its address, which the description holds: threads that share one must not change it
 
 
 class _Plan(NamedTuple):
@@ -81,18 +82,16 @@ def gemm(
     if handle is None or None in layouts:
         return False
     addresses = a.data.ptr, b.data.ptr, out.data.ptr
+    at_bias = 0 if bias is None else bias.data.ptr
     aligned = tuple(min(address & -address, _MOST_ALIGNED) for address in addresses)
-    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned)  # type: ignore[arg-type]
+    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned, at_bias)  # type: ignore[arg-type]
     plan = _plan(bindings, handle, problem)
     if plan is None:
         return False
-    lt = bindings.cublasLt
-    if bias is not None:
-        _set(lt, lt.MatmulDescAttribute.BIAS_POINTER, plan.description, bias.data.ptr)
     alpha, beta = plan.factors.ctypes.data, plan.factors.ctypes.data + plan.factors.itemsize
     workspace = scratch(out, "uint8", plan.workspace_bytes).data.ptr if plan.workspace_bytes else 0
     a_layout, b_layout, d_layout = plan.layouts
-    lt.matmul(
+    bindings.cublasLt.matmul(
         handle,
         plan.description,
         alpha,
@@ -165,6 +164,8 @@ def _plan(bindings: Any, handle: int, problem: Problem) -> _Plan | None:
     _set(lt, attribute.TRANSA, description, int(problem.b_transposed))
     _set(lt, attribute.TRANSB, description, int(problem.a_transposed))
     _set(lt, attribute.EPILOGUE, description, lt.Epilogue[problem.epilogue])
+    if problem.bias:
+        _set(lt, attribute.BIAS_POINTER, description, problem.bias)
     n, k, m = problem.n, problem.k, problem.m
     cuda_type = _CUDA_TYPES[problem.dtype]
     layouts = (
