@@ -84,7 +84,8 @@ class Network:
 
     def __repr__(self) -> str:
         return (
-            f"Network({list(self.layers)}, n_inputs={self.n_inputs}, device={self.device.name!r}, dtype={self.dtype})"
+            f"Network({list(self.layers)}, n_inputs={self.n_inputs}, device={self.device.name!r}, "
+            f"dtype={self.precision.name})"
         )
 
     def _allocate(self, random: np.random.Generator) -> None:
