@@ -77,7 +77,7 @@ class Network:
         self._first_learning = min((int(name.partition(".")[0]) for name in self.parameters), default=len(self.layers))
         if self._mixed:
             for layer in self.layers[self.n_fixed :]:
-                if not getattr(layer, "takes_half", False):
+                if not layer.takes_half:
                     raise ValueError(
                         f"dtype={self.precision.name!r}, but {layer} works in float32 alone: use dtype='float32'"
                     )

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from gpu_nn import SGD, Adam, AdamW, Dense, Dropout, Network, Standardize, Trainer
+from gpu_nn import SGD, Adam, AdamW, BatchNorm, Dense, Dropout, InputNoise, LayerNorm, Network, Standardize, Trainer
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.schedules import Cosine, WarmUp
 from gpu_nn.training.callbacks import Checkpoints, Every
@@ -77,6 +77,22 @@ def test_graphs_train_to_the_bits_of_eager_launching(device, eager, optimizer, t
         assert Graph.launches - before == (3 + 3 * 5 if way == "graph" else 0)
     assert_same_bits(*runs)
     assert runs[0].history[-1].loss < runs[0].history[0].loss
+
+
+def test_normalisation_and_noise_are_part_of_a_graph(device, eager):
+    layers = [InputNoise(0.1), Dense(16, bias=False), BatchNorm("relu"), Dense(8), LayerNorm("tanh"), Dense(5)]
+    runs = []
+    for way in ("graph", "eager"):
+        if way == "eager":
+            eager()
+        before = Graph.launches
+        run = trainer(device, layers=layers)
+        run.fit(X, Y, epochs=3)
+        assert (Graph.launches > before) == (way == "graph")
+        runs.append(run)
+    assert_same_bits(*runs)
+    for name, array in runs[0].net.state.items():
+        np.testing.assert_array_equal(array.get(), runs[1].net.state[name].get())
 
 
 def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path):

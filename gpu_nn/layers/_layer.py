@@ -62,8 +62,8 @@ class Layer(Protocol):
     """The fields of a layer and what follows from them.
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
-    once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in float16
-    and bfloat16, with gradients of float32 for its parameters.
+    once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in
+    float16 and bfloat16, with gradients of float32 for its parameters.
     """
 
     fixed: ClassVar[bool]

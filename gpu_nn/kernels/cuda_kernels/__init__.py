@@ -9,8 +9,8 @@ from gpu_nn.kernels.cuda_kernels.dropout import dropout, dropout_backward
 from gpu_nn.kernels.cuda_kernels.gather import gather
 from gpu_nn.kernels.cuda_kernels.layer_norm import layer_norm, layer_norm_backward
 from gpu_nn.kernels.cuda_kernels.linear import column_sum, column_sum_add, matmul, matmul_add
-from gpu_nn.kernels.cuda_kernels.noise import noise
 from gpu_nn.kernels.cuda_kernels.loss_scale import adjust_loss_scale, scale_rows
+from gpu_nn.kernels.cuda_kernels.noise import noise
 from gpu_nn.kernels.cuda_kernels.optimizer import adam, advance, clip_scale, flush_subnormals, gradient_norm, sgd
 from gpu_nn.kernels.cuda_kernels.record_loss import record_loss
 from gpu_nn.kernels.cuda_kernels.softmax import all_but_one_softmax, log1m_softmax, log_softmax, softmax
