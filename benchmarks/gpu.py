@@ -1,8 +1,9 @@
 """python -m benchmarks gpu: everything that needs a GPU, in one call of under ten minutes.
 
 The tests marked gpu; the accuracy table; the bandwidth of every kernel as a share of a measured device copy; the loss
-beside PyTorch's, eager and compiled. Times are medians of single launches between CUDA events. Each launch works on
-data well past the L2 cache. Results go to benchmarks/results/gpu.json.
+beside PyTorch's, eager and compiled: medians of single launches between CUDA events, each on data well past the L2
+cache. A training step as a CUDA graph and kernel by kernel, beside PyTorch's: medians of epochs. Results go to
+benchmarks/results/gpu.json.
 
 --emulated runs the same program at tiny sizes on the CPU emulation of the kernels, where times mean nothing; it writes
 no file, and only shows that the program reaches its end.
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy
+from benchmarks import accuracy, gpu_large_m
 from benchmarks.gpu_kernels import LOSS_COLUMNS, Workload, loss_workloads, other_workloads
 from benchmarks.gpu_peers import compiled_peers, eager_peers, missing_peers
+from benchmarks.gpu_steps import measured as measured_steps
 from benchmarks.results import machine, table, write
 from gpu_nn.device import Device, resolve_device
 
@@ -94,7 +96,7 @@ def chosen_device(emulated: bool) -> Iterator[Device]:
         return
     from tests.cuda_emulator.device import emulated_device
 
-    with emulated_device() as device:
+    with emulated_device(nvmath=True) as device:
         yield device
 
 
@@ -124,6 +126,14 @@ def main() -> None:
     for row in result["kernels"]:
         if row["kernel"] != "softmax_cross_entropy":
             print(f"{row['kernel']}, {row['dtype']}: {100 * row['share_of_copy']:.0f} % of copy bandwidth")
+    for row in result["steps"]:
+        print(f"step of {row['network']}, {row['dtype']}, {row['way']}: {1e6 * row['seconds']:.1f} µs")
+    for row in result["large_m"]:
+        used = "not enough memory" if row["seconds"] is None else f"{row['seconds']:.3f} s"
+        beyond = (
+            "" if row["bytes_beyond"] is None else f", {row['bytes_beyond'] / 2**20:,.0f} MiB beyond inputs and outputs"
+        )
+        print(f"{row['rows']} rows of {row['classes']} classes, {row['way']}: {used}{beyond}")
     print(f"not run: {', '.join(result['left_out']) or 'nothing'}")
     print(f"tests: {result['tests']['summary']}")
 
@@ -142,14 +152,18 @@ def measurements(device: Device, emulated: bool, in_time: Callable[[], bool]) ->
             peers.append(measured(peer, clock, copy))
         else:
             left_out.append(f"{peer.facts['kernel']} at {peer.facts['m']} classes (no time left)")
+    steps, steps_left_out = measured_steps(device, emulated, in_time)
+    large_m = gpu_large_m.measured(device, emulated, clock.median)
     tests = {"summary": "not run on the emulated device"} if emulated else gpu_tests()
     return {
         "machine": machine("numpy") | _gpu(device, emulated),
         "copy_bandwidth": copy,
         "kernels": kernels,
+        "steps": steps,
+        "large_m": large_m,
         "peers": peers,
         "accuracy": rows,
-        "left_out": left_out,
+        "left_out": left_out + steps_left_out,
         "tests": tests,
     }
 

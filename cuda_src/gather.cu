@@ -1,8 +1,9 @@
-// The rows of a batch: out_i = source[rows_i], cast to the type of out.
+// The rows of a batch: out_i = source[order[first + i]], cast to the type of out.
 //
 // - One thread moves a pack of one row where the width is a multiple of the pack, else single elements, neighbours in
 //   neighbouring threads; a row number is read from the cache by all threads of its row.
-// - The rows must be within range.
+// - The row numbers must be within range.
+// - Where the batch begins is read from device memory: a CUDA graph must not freeze it.
 
 #include "packs.cuh"
 
@@ -13,8 +14,9 @@ __device__ Index row_of(Index index, Index width, bool fits_32_bits) {
 
 template <class From, class To>
 __global__ void __launch_bounds__(THREADS)
-    gather(const From* source, const long long* rows, To* out, Index width, Index size) {
+    gather(const From* source, const Index* order, const Index* first, To* out, Index width, Index size) {
     constexpr int N = PACK<To>;
+    const Index* rows = order + (first ? first[0] : 0);
     const bool fits = size <= 0xffffffffLL;
     const bool packed = width % N == 0 && aligned<N>(source) && aligned<N>(out);
     const Share<N> share(Index(blockIdx.x) * blockDim.x * N, size, packed);

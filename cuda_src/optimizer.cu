@@ -4,6 +4,7 @@
 // - square_sum, gradient_norm: √(Σ g²) in two stages, in double, so that nothing overflows and the sum is the same in every run.
 // - Never frozen into a CUDA graph: learning_rate, step and gradient_scale are read here, from device memory.
 
+#include "block_sum.cuh"
 #include "packs.cuh"
 
 // gradient_scale · gradient + decay · parameter, the gradient that a step sees.
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(THREADS)
     const Share<N> share = share_of_tile<N>(blockIdx.x, size, ahead, packed);
     const T eta = T(learning_rate[0]);
     const T scale = gradient_scale ? gradient_scale[0] : T(1);
+    if (isnan(scale)) return;  // the gradient overflowed, and this step is left out
     Pack<T, N> p = share.load(parameter), v;
     const Pack<T, N> g = share.load(gradient);
     if (MOMENTUM) v = share.load(velocity);
@@ -58,6 +60,7 @@ __global__ void __launch_bounds__(THREADS)
     const Share<N> share = share_of_tile<N>(blockIdx.x, size, ahead, packed);
     const T eta = T(learning_rate[0]);
     const T scale = gradient_scale ? gradient_scale[0] : T(1);
+    if (isnan(scale)) return;  // the gradient overflowed, and this step is left out
     const T root = sqrt(one_minus_power(log_beta2, step[0]) / one_minus_beta2);
     const T eta_scaled = eta * one_minus_beta1 / one_minus_power(log_beta1, step[0]) * root;
     const T eps_scaled = eps * root;
@@ -75,18 +78,6 @@ __global__ void __launch_bounds__(THREADS)
     share.store(parameter, p);
     share.store(mean, m);
     share.store(square, v);
-}
-
-// The sum of the values of a block's threads, in thread 0. The order of the additions is fixed.
-__device__ double block_sum(double value) {
-    __shared__ double of_warp[THREADS / WARP];
-    for (int lanes = WARP / 2; lanes; lanes /= 2) value += __shfl_down_sync(0xffffffffu, value, lanes);
-    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = value;
-    __syncthreads();
-    value = 0;
-    if (threadIdx.x == 0)
-        for (int warp = 0; warp < THREADS / WARP; ++warp) value += of_warp[warp];
-    return value;
 }
 
 // partial_b = Σ g² over every gridDim.x-th tile, from tile b on.

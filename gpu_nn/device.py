@@ -82,6 +82,14 @@ class Device:
         with self.xp.cuda.Device(self.index):
             return self.xp.empty(shape, dtype)
 
+    def free_bytes(self) -> int | None:
+        """Memory that new arrays can still have; None on the CPU, where nobody may rely on it."""
+        if self.kind == "cpu":
+            return None
+        with self.active():
+            free, _ = self.xp.cuda.Device(self.index).mem_info
+            return int(free + self.xp.get_default_memory_pool().free_bytes())
+
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of zeros, made as `empty` does."""
         zeros = self.empty(shape, dtype)

@@ -15,8 +15,16 @@ from gpu_nn.cost import Cost, check_reduction, class_indices, row_scale, targets
 from gpu_nn.device import Array, Device, device_of
 from gpu_nn.kernels import kernels_for
 
-# linear_softmax_cross_entropy_with_grad holds about this many logits at a time on the CPU.
-_CHUNK_LOGITS = 1 << 22
+# linear_softmax_cross_entropy_with_grad holds at least so many bytes of logits at a time and, for the sake of dw, which
+# each chunk reads and writes, up to so many rows for each input as long as they take no more than the larger number.
+_CHUNK_BYTES = {"cpu": (1 << 24, 1 << 29), "cuda": (1 << 30, 1 << 34)}
+_CHUNK_ROWS_PER_INPUT = 4
+
+# Of the memory that is free on a GPU: room is left for the caller, and for what the memory pool loses to cutting.
+_SHARE_OF_FREE = 4
+
+# A tile of a matrix product has so many rows; chunks are multiples of it where they can be.
+_TILE_ROWS = 128
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -126,8 +134,9 @@ def linear_softmax_cross_entropy_with_grad(
     """The cost of z = a·w + b and its gradients (loss, da, dw, db), holding the logits of chunk_rows rows at a time.
 
     a: (n, inputs). w: (inputs, m). b: (m,) or None. All of one type, float32 or float64. Other arguments as
-    `softmax_cross_entropy`; chunk_rows=None chooses. Gradients (seed, section 3): da = ∂C/∂z·wᵀ, dw = aᵀ·∂C/∂z,
-    db = Σ_r ∂C/∂z.
+    `softmax_cross_entropy`; chunk_rows=None chooses, on a GPU by the memory that is free.
+
+    Gradients (seed, section 3): da = ∂C/∂z·wᵀ, dw = aᵀ·∂C/∂z, db = Σ_r ∂C/∂z.
     """
     cost = Cost(complement_weight, class_weight, label_smoothing, ignore_index)
     check_reduction(reduction)
@@ -143,7 +152,7 @@ def linear_softmax_cross_entropy_with_grad(
         b = _like("b", b, a, (m,), device)
     n = len(a)
     if chunk_rows is None:
-        chunk_rows = max(1, _CHUNK_LOGITS // m)
+        chunk_rows = _chunk_rows(device, n, a.shape[1], m * a.itemsize)
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows={chunk_rows}; expected a number of rows ≥ 1, or None")
     kernels = kernels_for(device)
@@ -160,8 +169,7 @@ def linear_softmax_cross_entropy_with_grad(
         for start in range(0, n, chunk_rows):
             rows = slice(start, min(start + chunk_rows, n))
             z = logits[: rows.stop - start]
-            kernels.matmul(a[rows], w, out=z)
-            kernels.bias_activation(z, b, z, "identity")
+            kernels.dense(a[rows], w, b, z, z, "identity")
             row_factor = None if scale_rows is None else scale_rows[rows]
             kernels.softmax_cross_entropy(z, y[rows], loss[rows], z, row_scale=row_factor, scale=scale, **options)
             kernels.matmul(z, w.T, out=da[rows])
@@ -169,6 +177,17 @@ def linear_softmax_cross_entropy_with_grad(
             if db is not None:
                 kernels.column_sum_add(z, db)
         return _total(loss), da, dw, db
+
+
+def _chunk_rows(device: Device, n: int, inputs: int, row_bytes: int) -> int:
+    """How many rows of logits to hold at a time."""
+    least, most = _CHUNK_BYTES[device.kind]
+    wished = min(max(least, _CHUNK_ROWS_PER_INPUT * inputs * row_bytes), most)
+    free = device.free_bytes()
+    if free is not None:
+        wished = min(wished, free // _SHARE_OF_FREE)
+    rows = wished // row_bytes
+    return max(1, min(n, rows - rows % _TILE_ROWS if rows > _TILE_ROWS else rows))
 
 
 def _logits(z: Array) -> tuple[Device, Array]:

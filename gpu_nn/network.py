@@ -11,8 +11,9 @@ from gpu_nn.errors import unknown_name
 from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import Dense, Layer, Stage, Workplace
+from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
 
-DTYPES = ("float32", "float64")
+__all__ = ["DTYPES", "Network"]
 
 # Every array begins at a multiple of this many elements of the flat vector, so that it is aligned for vector loads.
 _ALIGNMENT = 16
@@ -25,13 +26,18 @@ class Network:
     """A classifier: layers that turn inputs into logits, and the cost's gradient back through them.
 
     layers: widths, [784, 256, 128, 10] (inputs, hidden layers with `activation`, logits), or layers, [Dense(256,
-    "relu"), Dropout(0.2), Dense(10)], with n_inputs.  device: "auto", "cpu", "cuda", "cuda:1".  dtype: "float32" or
-    "float64".  seed: of the initial weights and of dropout; the same seed gives the same bits on every device.
+    "relu"), Dropout(0.2), Dense(10)], with n_inputs.  device: "auto", "cpu", "cuda", "cuda:1".  seed: of the
+    initial weights and of dropout; the same seed gives the same bits on every device.  dtype: "float32" or "float64";
+    with nvmath-python on a GPU also "mixed_bfloat16" and "mixed_float16": layers work in the half type with sums of
+    float32, while parameters, gradients, logits handed out and files are of float32.  tf32: with dtype="float32" there,
+    products may round their factors to TF32.
 
     parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
     flat_grads (weights of Dense first, `n_decayed` elements that weight decay applies to, then the rest; each array
     begins on a multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not
     learned by gradients.
+    loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
+    factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
     classes: names of the classes, when the data had names; free for the caller to set.
     """
 
@@ -44,6 +50,7 @@ class Network:
         device: str | Device = "auto",
         dtype: Any = "float32",
         seed: int = 0,
+        tf32: bool = False,
     ):
         self.layers, self.n_inputs = _expanded(layers, n_inputs, activation)
         self.widths = [self.n_inputs]
@@ -52,24 +59,33 @@ class Network:
         self.n_classes = self.widths[-1]
         if self.n_classes < 2:
             raise ValueError(f"the last layer has {self.n_classes} output; a softmax needs at least 2 classes")
-        self.dtype = np.dtype(dtype)
-        if self.dtype.name not in DTYPES:
-            raise unknown_name("dtype", self.dtype.name, DTYPES)
         self.device = resolve_device(device)
+        self.precision = precision(dtype, tf32, self.device)
+        self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
         self.classes: Sequence[Any] | None = None
         self._allocate(np.random.default_rng(seed))
         self._at: dict[bool, Workplace] = {}
+        self._front: dict[bool, Workplace] = {}
         self._stages: dict[tuple[int, bool], list[Stage]] = {}
         self._steps: dict[tuple[int, int], tuple[list[Stage], list[Stage], Array]] = {}
+        # How often the layers were bound anew: a step that was captured before uses memory that is no longer theirs.
+        self.bindings = 0
         # Layers before the first learning one, which may be applied to a data set once.
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
         # Gradients go back to the first layer that has any.
         self._first_learning = min((int(name.partition(".")[0]) for name in self.parameters), default=len(self.layers))
+        if self._mixed:
+            for layer in self.layers[self.n_fixed :]:
+                if not layer.takes_half:
+                    raise ValueError(
+                        f"dtype={self.precision.name!r}, but {layer} works in float32 alone: use dtype='float32'"
+                    )
 
     def __repr__(self) -> str:
         return (
-            f"Network({list(self.layers)}, n_inputs={self.n_inputs}, device={self.device.name!r}, dtype={self.dtype})"
+            f"Network({list(self.layers)}, n_inputs={self.n_inputs}, device={self.device.name!r}, "
+            f"dtype={self.precision.name})"
         )
 
     def _allocate(self, random: np.random.Generator) -> None:
@@ -102,9 +118,19 @@ class Network:
             self.flat_parameters = self.device.empty(flat.shape, self.dtype)
             self.flat_parameters[...] = self.device.asarray(flat)
             self.flat_grads = self.device.zeros(flat.shape, self.dtype)
+            self._flat_copies = self.flat_parameters
+            if self._mixed:
+                self._flat_copies = self.device.empty(flat.shape, self.precision.compute)
+            self.loss_scale: Array = None
+            if self.precision.scales_loss:
+                self.loss_scale = self.device.zeros((1,), np.float32)
+                self.loss_scale.fill(FIRST_LOSS_SCALE)
             self.state: Mapping[str, Array] = {name: self.device.asarray(array) for name, array in state.items()}
         self.parameters: Mapping[str, Array] = {
             name: self.flat_parameters[places[name]].reshape(shape) for name, shape in shapes.items()
+        }
+        self._copies: Mapping[str, Array] = {
+            name: self._flat_copies[places[name]].reshape(shape) for name, shape in shapes.items()
         }
         self.grads: Mapping[str, Array] = {
             name: self.flat_grads[places[name]].reshape(shape) for name, shape in shapes.items()
@@ -124,12 +150,22 @@ class Network:
             return stages
         at = self._at.get(training)
         if at is None or at.capacity < n:
-            at = self._at[training] = Workplace(self.device, self.kernels, self.dtype, n)
+            self.bindings += at is not None
+            of = self.precision
+            at = self._at[training] = Workplace(self.device, self.kernels, of.compute, n, of.tf32)
+            if of.mixed:
+                self._front[training] = Workplace(self.device, self.kernels, of.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
-        arrays = {**self.parameters, **self.state}
+        arrays, front = {**self._copies, **self.state}, self._front.get(training, at)
         stages = [
-            layer.stage(str(i), n, _of_layer(i, arrays), _of_layer(i, self.grads) if training else {}, at)
+            layer.stage(
+                str(i),
+                n,
+                _of_layer(i, arrays),
+                _of_layer(i, self.grads) if training else {},
+                front if i < self.n_fixed else at,
+            )
             for i, layer in enumerate(self.layers)
         ]
         if len(self._stages) > 64:
@@ -139,13 +175,14 @@ class Network:
 
     def rebind(self) -> None:
         """Bind the layers anew, after `state` was written from outside: a stage may hold a host copy of some of it."""
+        self.bindings += 1
         self._stages.clear()
         self._steps.clear()
 
     @property
     def working_bytes(self) -> int:
         """The memory that the layers have taken to work in, for the largest batches met so far."""
-        return sum(at.nbytes for at in self._at.values())
+        return sum(at.nbytes for at in (*self._at.values(), *self._front.values()))
 
     def _inputs(self, x: Any) -> Array:
         shape = np.shape(x)
@@ -169,16 +206,36 @@ class Network:
     def _through(self, x: Array, first: int, last: int) -> Array:
         with self.device.active():
             out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
+            self._copy_parameters()
             for start in range(0, len(x), _INFERENCE_ROWS):
-                a = x[start : start + _INFERENCE_ROWS]
+                rows = slice(start, start + _INFERENCE_ROWS)
+                a = x[rows]
                 try:
-                    for stage in self.stages(len(a), training=False)[first:last]:
-                        a = stage.forward(a, False)
+                    stages = self.stages(len(a), training=False)
+                    a = self._forward(stages[first:last], a, first, training=False)
                 except MemoryError:
                     self._release()
                     raise
-                out[start : start + _INFERENCE_ROWS] = a
+                if a.dtype == out.dtype:
+                    out[rows] = a
+                else:
+                    self.kernels.cast(a, out[rows])
         return out
+
+    def _copy_parameters(self) -> None:
+        """Bring the copies of a half type, with which layers work, up to the parameters."""
+        if self._mixed:
+            self.kernels.cast(self.flat_parameters, self._flat_copies)
+
+    def _forward(self, stages: list[Stage], a: Array, first: int, training: bool) -> Array:
+        """a through the stages, which begin with number `first`."""
+        for i, stage in enumerate(stages, first):
+            if self._mixed and i >= self.n_fixed and a.dtype != self.precision.compute:
+                half = self._at[training].rows("half", *a.shape)
+                self.kernels.cast(a, half)
+                a = half
+            a = stage.forward(a, training)
+        return a
 
     def predict_proba(self, x: Any) -> Array:
         """Probabilities of the classes, (n, classes)."""
@@ -220,25 +277,35 @@ class Network:
                 sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, self.dtype)
             scale_rows, scale = row_scale(y, sample_weight, ignore_index, reduction, n, xp, self.dtype)
             options = cost.kernel_options(xp, self.n_classes, self.dtype)
-            return self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options)
+            total = self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options).sum()
+            return total if self.loss_scale is None else total / self.loss_scale[0]
 
     def train_step(self, x: Array, y: Array, first: int, **options: Any) -> Array:
-        """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the cost.
+        """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the rows' costs.
 
-        Nothing is checked and nothing waits for the device. options: those of the kernel `softmax_cross_entropy`.
+        They are (n,), in memory that the next step writes again. Nothing is checked and nothing waits for the device.
+        options: those of the kernel `softmax_cross_entropy`.
         """
         n = len(x)
         if n == 0:
             self.flat_grads[...] = 0
-            return self.device.xp.zeros((), self.dtype)
+            return self.device.xp.zeros(0, self.dtype)
         try:
             step = self._steps.get((n, first))
             if step is None:
                 step = self._step(n, first)
             stages, learning, loss = step
             a = x
-            for stage in stages:
-                a = stage.forward(a, True)
+            if self._mixed:
+                self._copy_parameters()
+                a = self._forward(stages, x, first, True)
+            else:
+                for stage in stages:
+                    a = stage.forward(a, True)
+            if self.loss_scale is not None:
+                scaled = self._at[True].rows("row_scale", n, 1, np.float32)[:, 0]
+                self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)
+                options["row_scale"] = scaled
             # The gradient is written over the logits.
             self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
             d = a
@@ -247,7 +314,7 @@ class Network:
         except MemoryError:
             self._release()
             raise
-        return loss.sum()
+        return loss
 
     def _release(self) -> None:
         """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
@@ -261,7 +328,7 @@ class Network:
         learning = stages[max(self._first_learning - first, 0) :][::-1]
         if len(self._steps) > 64:
             self._steps.clear()
-        step = self._steps[n, first] = stages, learning, self._at[True].rows("loss", n, 1)[:, 0]
+        step = self._steps[n, first] = stages, learning, self._at[True].rows("loss", n, 1, self.dtype)[:, 0]
         return step
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.network import Network
+from gpu_nn.precision import LARGEST_LOSS_SCALE, LOSS_SCALE_FACTOR, LOSS_SCALE_INTERVAL
 from gpu_nn.schedules import Schedule, as_schedule
 
 # A moment that decays by 0.9 a step loses a factor of 1,000 in between, far less than what flush_subnormals leaves.
@@ -52,26 +53,59 @@ class Optimizer:
             self._learning_rate = xp.zeros(1, np.float64)
             self._step = xp.zeros(1, np.int64)
             self._norm = xp.zeros(1, np.float64)
-            self._scale = None if self.max_norm is None else xp.ones(1, net.dtype)
+            self._scale = None
+            if self.max_norm is not None or net.loss_scale is not None:
+                self._scale = xp.ones(1, net.dtype)
+            if net.loss_scale is not None:
+                # The steps that count are fewer than the host's.
+                scaling = {"loss_scale": net.loss_scale, "good_steps": xp.zeros(1, np.int64), "step": self._step}
+                self.state = {**self.state, **scaling}
         self._step[...] = self.steps
         self._last_learning_rate = math.nan
 
     def step(self, net: Network) -> None:
         """Change net's parameters by its gradients."""
-        self.bind(net)
-        learning_rate = self.learning_rate
+        self.begin_step(net)
+        self.update(net)
+        self.end_step()
+
+    def begin_step(self, net: Network) -> None:
+        """What the host has to say about the step to come: its learning rate, in device memory."""
+        if self._net is not net:
+            self.bind(net)
+        learning_rate = self.schedule(self.steps)
         if learning_rate != self._last_learning_rate:
             self._learning_rate.fill(learning_rate)
             self._last_learning_rate = learning_rate
-        self._kernels.advance(self._step)
-        self.steps += 1
+
+    def update(self, net: Network) -> None:
+        """The work of the device in a step: the same launches in each, so that a CUDA graph can hold them."""
         if self._scale is not None:
             self._kernels.gradient_norm(net.flat_grads, self._norm)
-            self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
+        if net.loss_scale is not None:
+            self._kernels.adjust_loss_scale(
+                self._norm,
+                net.loss_scale,
+                self.state["good_steps"],
+                self._step,
+                self._scale,
+                max_norm=self.max_norm,
+                factor=LOSS_SCALE_FACTOR,
+                most=LARGEST_LOSS_SCALE,
+                interval=LOSS_SCALE_INTERVAL,
+            )
+        else:
+            self._kernels.advance(self._step)
+            if self._scale is not None:
+                self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
         self._apply(net)
+
+    def end_step(self) -> None:
+        """Count the step, and do what is due only once in many."""
+        self.steps += 1
         if self.steps % _FLUSH_EVERY == 0:
-            for array in self.state.values():
-                self._kernels.flush_subnormals(array)
+            for name in self._state_names:
+                self._kernels.flush_subnormals(self.state[name])
 
     def _apply(self, net: Network) -> None:
         raise NotImplementedError

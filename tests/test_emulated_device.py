@@ -43,9 +43,9 @@ def losses_of_steps(trainer, steps):
     step = trainer.net.train_step
 
     def spy(*arguments, **options):
-        loss = step(*arguments, **options)
-        taken.append(loss)
-        return loss
+        losses = step(*arguments, **options)
+        taken.append(losses.sum())
+        return losses
 
     trainer.net.train_step = spy
     trainer.fit(x[: steps * 32] / 16, y[: steps * 32], epochs=1)
@@ -97,10 +97,12 @@ class TestTraining:
         trainer = digits_trainer(device, layers=layers)
         x, y = digits()
         trainer.fit(x[:64] / 16, y[:64], epochs=1)
-        rows = device.asarray(np.arange(32))
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             for _ in range(3):
-                trainer._step(rows, 32)
+                trainer._position.fill(0)
+                trainer.optimizer.begin_step(trainer.net)
+                trainer._step(32)()
+                trainer.optimizer.end_step()
         assert waits == []
         assert copies == []
 
@@ -311,4 +313,10 @@ class TestDevice:
         gpu.main()
         printed = capsys.readouterr().out
         assert "| 1000 |" in printed
+        for network, dtype in (("A3", "float32"), ("wide", "bfloat16")):
+            for way in ("graph", "graph, full cost", "eager", "products alone"):
+                assert f"step of {network}, {dtype}, {way}: " in printed
+        assert "64 rows of 100 classes, chunks: " in printed
+        assert "64 rows of 100 classes, all logits at once: " in printed
+        assert "step of A3, torch compile, reduce-overhead (emulated)" in printed
         assert "tests: not run on the emulated device" in printed

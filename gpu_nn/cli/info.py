@@ -11,7 +11,7 @@ from gpu_nn.device import resolve_device, why_no_cuda
 
 HELP = "versions, devices, and what device 'auto' chooses here"
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ class Counted:
     and training resumes with what was due."""
 
     fixed: ClassVar[bool] = False
+    takes_half: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:

@@ -24,6 +24,7 @@ class Dense:
     bias: bool = True
     fixed: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ("weight",)
+    takes_half: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (isinstance(self.units, int | np.integer) and self.units >= 1):
@@ -61,7 +62,7 @@ class _DenseStage:
         self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
     ):
         self.activation = layer.activation
-        self.kernels = at.kernels
+        self.kernels, self.tf32 = at.kernels, at.tf32
         self.weight, self.bias = arrays["weight"], arrays.get("bias")
         self.weight_transposed = self.weight.T
         units = self.weight.shape[1]
@@ -76,16 +77,22 @@ class _DenseStage:
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.matmul(x, self.weight, self.z)
-        self.kernels.bias_activation(self.z, self.bias, self.a, self.activation)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        self.kernels.bias_activation_backward(d, self.saved, self.bias_grad, self.activation)
-        self.kernels.matmul(self.x.T, d, self.weight_grad)
-        if not needs_input_grad:
-            return None
-        if self.input_grad is None:
+        if needs_input_grad and self.input_grad is None:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
-        self.kernels.matmul(d, self.weight_transposed, self.input_grad)
-        return self.input_grad
+        dx = self.input_grad if needs_input_grad else None
+        self.kernels.dense_backward(
+            self.x,
+            self.weight_transposed,
+            d,
+            self.saved,
+            self.weight_grad,
+            self.bias_grad,
+            dx,
+            self.activation,
+            self.tf32,
+        )
+        return dx

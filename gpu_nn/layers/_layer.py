@@ -14,13 +14,15 @@ from gpu_nn.device import Array, Device
 class Workplace:
     """Where a layer's stage works: kernels, type, and memory for batches of up to `capacity` rows.
 
-    The arrays of a batch are slices of memory that is allocated once, so a shorter last batch allocates nothing.
+    tf32: products may round their factors to TF32.  The arrays of a batch are slices of memory that is allocated once,
+    so a shorter last batch allocates nothing.
     """
 
     device: Device
     kernels: ModuleType
     dtype: np.dtype
     capacity: int
+    tf32: bool = False
     _memory: dict[str, Array] = field(default_factory=dict)
 
     def rows(self, name: str, n: int, width: int, dtype: Any = None) -> Array:
@@ -60,11 +62,13 @@ class Layer(Protocol):
     """The fields of a layer and what follows from them.
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
-    once to the whole data set.  decayed: the parameters that weight decay applies to.
+    once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in
+    float16 and bfloat16, with gradients of float32 for its parameters.
     """
 
     fixed: ClassVar[bool]
     decayed: ClassVar[tuple[str, ...]]
+    takes_half: ClassVar[bool]
 
     def n_outputs(self, n_inputs: int) -> int: ...
 

@@ -17,6 +17,7 @@ class Normalisation:
     activation: str = "identity"
     eps: float = 1e-5
     fixed: ClassVar[bool] = False
+    takes_half: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

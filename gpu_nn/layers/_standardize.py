@@ -17,6 +17,7 @@ class Standardize:
 
     fixed: ClassVar[bool] = True
     decayed: ClassVar[tuple[str, ...]] = ()
+    takes_half: ClassVar[bool] = False
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs

@@ -169,7 +169,8 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
     return {
         "network": {
             "n_inputs": net.n_inputs,
-            "dtype": net.dtype.name,
+            "dtype": net.precision.name,
+            **({"tf32": True} if net.precision.tf32 else {}),
             "layers": [repr(layer) for layer in net.layers],
         },
         "optimizer": {"name": type(optimizer).__name__, **public},

@@ -33,7 +33,8 @@ class Trainer:
     cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch with the number of its
     rows.
 
-    The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size.
+    The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size. But for its
+    schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.
 
     history: the records so far.  interrupted: whether `interrupt` ended the latest fit.  resumed_from: the file of the
     checkpoint that the latest fit went on from, or None.
@@ -134,6 +135,8 @@ class Trainer:
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
         self._losses = device.xp.empty(self.unread_at_most, self.net.dtype)
+        # Where the next batch begins in the epoch's order, and where its loss goes.
+        self._order, self._position = device.empty((n,), np.int64), device.zeros((2,), np.int64)
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
@@ -142,8 +145,10 @@ class Trainer:
         self._x = net.prepare(self._x)
         if self._held_out is not None:
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
+        self._step_of: dict[int, Callable[[], None]] = {}
+        self._bindings = net.bindings
         batch = min(self.batch_size, len(self._x))
-        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.dtype)
+        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
         self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
 
@@ -205,12 +210,16 @@ class Trainer:
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
-        n, position = len(self._x), self.position
+        n, position, optimizer = len(self._x), self.position, self.optimizer
         order = self.random.permutation(n) if self.shuffle else np.arange(n)
-        rows = self.net.device.asarray(order)
-        for start in range(position.steps_in_epoch * self.batch_size, n, self.batch_size):
+        self._order[...] = self.net.device.asarray(order)
+        begins = position.steps_in_epoch * self.batch_size
+        self._position[...] = self.net.device.asarray(np.array([begins, position.unread]))
+        for start in range(begins, n, self.batch_size):
             size = min(self.batch_size, n - start)
-            self._losses[position.unread] = self._step(rows[start : start + size], size)
+            optimizer.begin_step(self.net)
+            self._step(size)()
+            optimizer.end_step()
             position.steps_in_epoch += 1
             position.unread += 1
             if self.progress is not None:
@@ -224,18 +233,34 @@ class Trainer:
         self._read()
         return True
 
-    def _step(self, rows: Array, size: int) -> Array:
-        net, kernels = self.net, self.net.kernels
-        x, y = self._x_batch[:size], self._y_batch[:size]
-        kernels.gather(self._x, rows, x)
-        kernels.gather(self._y, rows, y)
-        weight = None
+    def _step(self, size: int) -> Callable[[], None]:
+        """A step on `size` rows, as one launch where the device has such a thing."""
+        if self.net.bindings != self._bindings:
+            self._step_of.clear()
+            self._bindings = self.net.bindings
+        step = self._step_of.get(size)
+        if step is None:
+            step = self._step_of[size] = self.net.kernels.captured(self._work(size))
+        return step
+
+    def _work(self, size: int) -> Callable[[], None]:
+        """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""
+        net, optimizer, kernels = self.net, self.optimizer, self.net.kernels
+        x, y, weight = self._x_batch[:size], self._y_batch[:size], None
+        batch = [(self._x, x), (self._y, y)]
         if self._weight is not None and self._weight_batch is not None:
             weight = self._weight_batch[:size]
-            kernels.gather(self._weight, rows, weight)
-        loss = net.train_step(x, y, net.n_fixed, row_scale=weight, scale=1 / size, **self._options)
-        self.optimizer.step(net)
-        return loss
+            batch.append((self._weight, weight))
+        options = {"row_scale": weight, "scale": 1 / size, **self._options}
+        order, position, begins, losses = self._order, self._position, self._position[:1], self._losses
+
+        def work() -> None:
+            for source, out in batch:
+                kernels.gather(source, order, out, begins)
+            kernels.record_loss(net.train_step(x, y, net.n_fixed, **options), losses, position, net.loss_scale)
+            optimizer.update(net)
+
+        return work
 
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""
@@ -247,6 +272,7 @@ class Trainer:
         sizes[-1] -= max(position.steps_in_epoch * self.batch_size - len(self._x), 0)
         position.cost += float(losses @ sizes)
         position.unread = 0
+        self._position[1] = 0
 
     def unread_losses(self) -> np.ndarray:
         """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.

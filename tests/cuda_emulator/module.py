@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from . import compiler
-from .arguments import Arguments, Parameter, RawParameter, Region
+from .arguments import Arguments, Parameter, RawParameter, Region, is_array
 from .errors import EmulatorError
 from .guarded import GuardedArrays
 from .symbols import with_names
+from .work import Work, submit
 
 MODES = ("plain", "address", "thread")
 ORDERS = ("forward", "reverse", "both")
@@ -61,6 +62,10 @@ def _chosen(value: str | None, variable: str, allowed: tuple[str, ...]) -> str:
     if chosen not in allowed:
         raise ValueError(f"{variable}: {chosen!r} is none of {', '.join(allowed)}")
     return chosen
+
+
+def _stands_for_array(value: Any) -> bool:
+    return not isinstance(value, np.ndarray) and is_array(value)
 
 
 class RawModule:
@@ -174,9 +179,16 @@ class RawKernel:
         shared_mem: int = 0,
         stream: Any = None,
     ) -> None:
+        def launch(*args: Any) -> None:
+            self._launch(grid, block, args, shared_mem)
+
+        arrays = (value.__cuda_emulator_array__() if _stands_for_array(value) else value for value in args)
+        submit(Work(self.name, tuple(arrays), launch, grid, block))
+
+    def _launch(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_mem: int) -> None:
         try:
             self._check_shape(grid, block, shared_mem)
-            arguments = Arguments(self.parameters, tuple(args))
+            arguments = Arguments(self.parameters, args)
             if self.order == "both":
                 self._run_both_orders(grid, block, shared_mem, arguments)
             else:

@@ -1,5 +1,6 @@
 """`backend`: the same assertions on NumPy, on the emulated GPU, and on a real one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -50,10 +51,24 @@ def numpy_backend() -> Backend:
     return Backend("numpy", numpy_kernels, np)
 
 
+# With and without nvmath-python, for what has matrix products in it: `@WITH_PRODUCTS` on a test, or as pytestmark.
+WITH_PRODUCTS = pytest.mark.parametrize(
+    "backend", ["numpy", "emulated", "emulated_nvmath", pytest.param("gpu", marks=pytest.mark.gpu)], indirect=True
+)
+
+
 @pytest.fixture
-def emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+def emulated_nvmath_backend(emulated_backend: Backend) -> Iterator[Backend]:
+    from tests.cuda_emulator import nvmath_bindings
+
+    with nvmath_bindings.installed():
+        yield emulated_backend
+
+
+@pytest.fixture
+def emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """The launch code and the kernels of the GPU on the CPU. Lanes run in both orders, and must leave the same bits."""
-    from tests.cuda_emulator import compiler, cupy_proxy, require
+    from tests.cuda_emulator import compiler, cupy_proxy, nvmath_bindings, require
 
     require()
     from gpu_nn.kernels import cuda_kernels
@@ -62,7 +77,8 @@ def emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
         monkeypatch.setattr(compiler, "IGNORED_OPTIONS", (*compiler.IGNORED_OPTIONS, "-default-device"))
     monkeypatch.setenv("CUDA_EMULATOR_ORDER", "both")
     monkeypatch.setattr(device, "stand_in", cupy_proxy)
-    return Backend("emulated", cuda_kernels, cupy_proxy)
+    with nvmath_bindings.installed(False):
+        yield Backend("emulated", cuda_kernels, cupy_proxy)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ CASTS = [
     *(("bool", out) for out in ("bool", "float32", "float64")),
     *(("float16", out) for out in ("float16", "float32", "float64")),
     *((source, out) for source in ("float32", "float64") for out in ("float32", "float64")),
+    ("float32", "float16"),
 ]
 
 # Every residue of a pack of up to 16 elements, the pixels of two kinds of image, and a row longer than a block's tile.
@@ -72,6 +73,18 @@ def test_unaligned_views_give_the_same_and_touch_nothing_else(backend):
             host = backend.host(spare)
             np.testing.assert_array_equal(host[other : other + 40].reshape(5, 8), data[rows])
             assert (np.delete(host, np.arange(other, other + 40)) == 7).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_a_batch_begins_where_the_device_says(backend, dtype):
+    data = numbers(dtype, (40, 3) if dtype == "float32" else 40)
+    order = np.random.default_rng(2).permutation(40)
+    source, rows, begin = backend.array(data), backend.array(order), backend.array(np.zeros(1, np.int64))
+    for first, n in ((0, 16), (16, 16), (32, 8), (39, 1), (0, 40)):
+        out = backend.array(np.zeros((n, *data.shape[1:]), dtype))
+        begin.fill(first)
+        backend.kernels.gather(source, rows, out, begin)
+        np.testing.assert_array_equal(backend.host(out), data[order[first : first + n]])
 
 
 def test_rows_lie_beyond_four_gigabytes(backend):

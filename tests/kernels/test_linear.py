@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.kernels.conftest import WITH_PRODUCTS
+
+pytestmark = WITH_PRODUCTS
 FLOATS = (np.float32, np.float64)
 WIDTHS = (*range(1, 18), 31, 33, 255, 257, 1023, 1025, 4100)
 

@@ -222,3 +222,17 @@ def test_advance_counts_where_the_number_lies(backend, dtype, start):
     counter = backend.array(np.array([start], dtype))
     backend.kernels.advance(counter)
     assert int(backend.host(counter)[0]) == start + 1
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_gradient_scale_of_nan_leaves_all_as_it_is(backend, dtype):
+    w, g = gradients(1003, 1, 3)
+    bad = g[0].copy()
+    bad[5] = np.inf
+    arrays = [backend.array(array.astype(dtype)) for array in (w, bad, np.abs(g[0]), g[0] ** 2)]
+    rest = {"weight_decay": 0.1, "decayed": 500, "gradient_scale": one(backend, np.nan, dtype)}
+    adam = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decoupled": True}
+    backend.kernels.adam(*arrays, one(backend, 0.1), one(backend, 1, np.int64), **adam, **rest)
+    backend.kernels.sgd(*arrays[:3], one(backend, 0.1), momentum=0.9, nesterov=True, **rest)
+    for array, before in zip(arrays, (w, bad, np.abs(g[0]), g[0] ** 2), strict=True):
+        np.testing.assert_array_equal(backend.host(array), before.astype(dtype))

@@ -45,6 +45,23 @@ class TestFit:
         assert (first != second).any()
         assert (first != x[:, 0]).any()
 
+    def test_an_epoch_of_more_steps_than_losses_are_kept_at_a_time(self, monkeypatch):
+        net = Network([2, 3], device="cpu", seed=1)
+        costs, step = [], net.train_step
+
+        def spy(*arguments, **options):
+            losses = step(*arguments, **options)
+            costs.append(float(losses.sum()))
+            return losses
+
+        monkeypatch.setattr(net, "train_step", spy)
+        x = np.random.default_rng(0).standard_normal((1301, 2))
+        trainer = Trainer(net, SGD(0.1), batch_size=2)
+        trainer.fit(x, (x[:, 0] > 0).astype(int), epochs=2)
+        for epoch, record in enumerate(trainer.history):
+            of_epoch = np.array(costs[epoch * 651 : (epoch + 1) * 651])
+            assert record.loss == pytest.approx((of_epoch[:-1].sum() * 2 + of_epoch[-1]) / 1301, rel=1e-6)
+
     def test_without_shuffle_rows_keep_their_order(self, monkeypatch):
         net = Network([1, 2], device="cpu")
         seen = batches_of(net, monkeypatch)

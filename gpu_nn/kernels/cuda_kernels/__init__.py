@@ -2,17 +2,23 @@
 
 from gpu_nn.kernels.cuda_kernels.activation import bias_activation, bias_activation_backward
 from gpu_nn.kernels.cuda_kernels.batch_norm import batch_norm, batch_norm_backward, batch_statistics
+from gpu_nn.kernels.cuda_kernels.captured import captured
+from gpu_nn.kernels.cuda_kernels.cast import cast
+from gpu_nn.kernels.cuda_kernels.dense import dense, dense_backward
 from gpu_nn.kernels.cuda_kernels.dropout import dropout, dropout_backward
 from gpu_nn.kernels.cuda_kernels.gather import gather
 from gpu_nn.kernels.cuda_kernels.layer_norm import layer_norm, layer_norm_backward
 from gpu_nn.kernels.cuda_kernels.linear import column_sum, column_sum_add, matmul, matmul_add
+from gpu_nn.kernels.cuda_kernels.loss_scale import adjust_loss_scale, scale_rows
 from gpu_nn.kernels.cuda_kernels.noise import noise
 from gpu_nn.kernels.cuda_kernels.optimizer import adam, advance, clip_scale, flush_subnormals, gradient_norm, sgd
+from gpu_nn.kernels.cuda_kernels.record_loss import record_loss
 from gpu_nn.kernels.cuda_kernels.softmax import all_but_one_softmax, log1m_softmax, log_softmax, softmax
 from gpu_nn.kernels.cuda_kernels.softmax_cross_entropy import softmax_cross_entropy
 
 __all__ = [
     "adam",
+    "adjust_loss_scale",
     "advance",
     "all_but_one_softmax",
     "batch_norm",
@@ -20,9 +26,13 @@ __all__ = [
     "batch_statistics",
     "bias_activation",
     "bias_activation_backward",
+    "captured",
+    "cast",
     "clip_scale",
     "column_sum",
     "column_sum_add",
+    "dense",
+    "dense_backward",
     "dropout",
     "dropout_backward",
     "flush_subnormals",
@@ -35,6 +45,8 @@ __all__ = [
     "matmul",
     "matmul_add",
     "noise",
+    "record_loss",
+    "scale_rows",
     "sgd",
     "softmax",
     "softmax_cross_entropy",

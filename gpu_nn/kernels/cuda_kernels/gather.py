@@ -12,8 +12,19 @@ from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, tiles
 _CUDA_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", **CUDA_FLOATS}
 
 # Data become what a network computes in, labels one of the two integers that the loss takes; each may stay as it is.
+_HALVES = ("float16", "bfloat16")
 _CAST_TO = {
-    source: tuple(dict.fromkeys((source, "float32", "float64", *(("int32", "int64") if "int" in source else ()))))
+    source: tuple(
+        dict.fromkeys(
+            (
+                source,
+                "float32",
+                "float64",
+                *(("int32", "int64") if "int" in source else ()),
+                *(_HALVES if source == "float32" else ()),
+            )
+        )
+    )
     for source in _CUDA_TYPES
 }
 
@@ -26,7 +37,7 @@ def _gather(source: str, out: str) -> Kernel:
             + "; ".join(f"{source} into {', '.join(outs)}" for source, outs in _CAST_TO.items())
         )
     name = f"gather<{_CUDA_TYPES[source]}, {_CUDA_TYPES[out]}>"
-    return Kernel("gather.cu", name, (source, "int64", out), (np.int64, np.int64))
+    return Kernel("gather.cu", name, (source, "int64", "int64", out), (np.int64, np.int64))
 
 
 def every_kernel() -> Iterator[Kernel]:
@@ -36,9 +47,14 @@ def every_kernel() -> Iterator[Kernel]:
             yield _gather(source, out)
 
 
-def gather(source: Array, rows: Array, out: Array) -> None:
-    """out_i = source[rows_i], cast to the type of out. rows: (n,) of int64, within range. source: 1-D or 2-D."""
+def gather(source: Array, order: Array, out: Array, first: Array | None = None) -> None:
+    """out_i = source[order[first_0 + i]], cast to the type of out. source: 1-D or 2-D.
+
+    order: row numbers, int64, within range. first: (1,) of int64, where in the order the batch begins; None: it is all
+    of it.
+    """
     kernel = _gather(source.dtype.name, out.dtype.name)
     width = source.shape[1] if source.ndim == 2 else 1
-    sizes = (source.size, rows.size, rows.size * width)
-    launch(kernel, tiles(out.size, out.itemsize), (THREADS,), (source, rows, out), sizes, (width, out.size))
+    n = order.size if first is None else len(out)
+    arrays, sizes = (source, order, first, out), (source.size, order.size, 1, n * width)
+    launch(kernel, tiles(out.size, out.itemsize), (THREADS,), arrays, sizes, (width, out.size))

@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 
 from gpu_nn.device import Array, cupy_module
+from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
 from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, ceil_div, columns, scratch
 
@@ -14,14 +15,17 @@ from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, ceil_div, 
 _COLUMNS_A_BLOCK, _THREADS_OF_SUM = 32, 1024
 
 
-def matmul(a: Array, b: Array, out: Array) -> None:
-    """out = a·b. a and b may be transposed views."""
-    cupy_module().matmul(a, b, out=out)
+def matmul(a: Array, b: Array, out: Array, tf32: bool = False) -> None:
+    """out = a·b. a and b may be transposed views. tf32: whether factors of float32 may be rounded to TF32."""
+    if not cublaslt.gemm(a, b, out, tf32=tf32):
+        cupy_module().matmul(a, b, out=out)
 
 
 def matmul_add(a: Array, b: Array, out: Array) -> None:
     """out += a·b."""
     if out.size == 0 or a.size == 0:  # cuBLAS refuses leading dimensions of 0
+        return
+    if cublaslt.gemm(a, b, out, add=True):
         return
     cupy = cupy_module()
     if out.dtype.name in ("float32", "float64"):

@@ -1,8 +1,8 @@
 """Optimizer steps over the flat parameter vector, one launch each.
 
 Arrays of one element hold what changes from step to step: learning_rate and norm are float64, step is int64,
-gradient_scale is of the gradient's type. The gradient that a step sees is gradient_scale · gradient. Weight decay
-applies to the first `decayed` elements, where the weights lie.
+gradient_scale is of the gradient's type. The gradient that a step sees is gradient_scale · gradient; a
+gradient_scale of NaN leaves all as it is. Weight decay applies to the first `decayed` elements, where the weights lie.
 """
 
 import math

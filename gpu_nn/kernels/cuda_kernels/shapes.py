@@ -1,6 +1,9 @@
 """Launch shapes of the kernels that go through whole arrays, and the memory for partial sums."""
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -92,17 +95,40 @@ def columns(n: int, width: int, itemsize: int, summed: bool) -> Columns:
     )
 
 
+class _Capture(threading.local):
+    target: int | None = None  # the stream in which the graph will be launched
+
+
+_capture = _Capture()
+
+
+def stream_at_work() -> int:
+    """The current stream; while a CUDA graph is captured in one of its own, the stream in which it will be launched."""
+    pointer: int = cupy_module().cuda.get_current_stream().ptr if _capture.target is None else _capture.target
+    return pointer
+
+
+@contextmanager
+def capturing_for(stream: int) -> Iterator[None]:
+    """While it lasts, work is captured for that stream: it shares the scratch memory that it has there."""
+    _capture.target = stream
+    try:
+        yield
+    finally:
+        _capture.target = None
+
+
 _scratch: dict[tuple[Any, ...], Array] = {}
 
 
 def scratch(like: Array, dtype: str, size: int) -> Array:
     """Memory of that size for what two kernels of one operation hand over, on the device of `like`.
 
-    It belongs to the current stream, in which the next operation begins when this one has ended, and is never freed: a
+    It belongs to the stream at work, in which the next operation begins when this one has ended, and is never freed: a
     captured CUDA graph may hold it. What it takes is bounded by the launch shapes: a few MiB.
     """
     module = cupy_module()
-    key = (id(module), getattr(like.device, "id", 0), module.cuda.get_current_stream().ptr, dtype)
+    key = (id(module), getattr(like.device, "id", 0), stream_at_work(), dtype)
     array = _scratch.get((*key, size))
     if array is None:
         capacity = 1 << (max(size, 1) - 1).bit_length()

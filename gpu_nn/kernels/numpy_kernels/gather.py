@@ -5,8 +5,16 @@ import numpy as np
 _CAST_ELEMENTS = 1 << 16
 
 
-def gather(source: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """out_i = source[rows_i], cast to the type of out. rows: (n,) of int64, within range. source: 1-D or 2-D."""
+def gather(source: np.ndarray, order: np.ndarray, out: np.ndarray, first: np.ndarray | None = None) -> None:
+    """out_i = source[order[first_0 + i]], cast to the type of out. source: 1-D or 2-D.
+
+    order: row numbers, int64, within range. first: (1,) of int64, where in the order the batch begins; None: it is all
+    of it.
+    """
+    rows = order
+    if first is not None:
+        begin = first.item()
+        rows = order[begin : begin + len(out)]
     if source.dtype == out.dtype:
         # mode="raise" would gather into a temporary first.
         source.take(rows, 0, out, "clip")

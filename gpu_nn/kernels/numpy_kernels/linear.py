@@ -12,8 +12,8 @@ _PRODUCT_ELEMENTS = 1 << 18
 _ROWS_OF_A_SUM = 4096
 
 
-def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a·b. a and b may be transposed views."""
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, tf32: bool = False) -> None:
+    """out = a·b. a and b may be transposed views. tf32: whether factors of float32 may be rounded to TF32."""
     np.dot(a, b, out=out)  # the same BLAS call as matmul's, a microsecond sooner
 
 

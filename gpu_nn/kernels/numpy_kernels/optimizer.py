@@ -1,8 +1,8 @@
 """Optimizer steps over the flat parameter vector, in blocks that stay in the cache through all passes.
 
 Arrays of one element hold what changes from step to step: learning_rate and norm are float64, step is int64,
-gradient_scale is of the gradient's type. The gradient that a step sees is gradient_scale · gradient. Weight decay
-applies to the first `decayed` elements, where the weights lie.
+gradient_scale is of the gradient's type. The gradient that a step sees is gradient_scale · gradient; a
+gradient_scale of NaN leaves all as it is. Weight decay applies to the first `decayed` elements, where the weights lie.
 """
 
 import math
@@ -62,7 +62,9 @@ def sgd(
 
     velocity is None without momentum.
     """
-    eta = float(learning_rate[0])
+    if gradient_scale is not None and math.isnan(gradient_scale[0]):
+        return
+    eta = learning_rate.item()
     for is_decayed, (p, g, v) in _blocks(decayed if weight_decay else 0, parameter, gradient, velocity):
         g = _seen_gradient(p, g, gradient_scale, weight_decay if is_decayed else 0.0)
         update = scratch.take("update", p.shape, p.dtype)
@@ -103,8 +105,10 @@ def adam(
 
         parameter ← parameter - η (m/c₁) / (√(v/c₂) + ε) = parameter - η' mean / (√square + ε')
     """
-    t = int(step[0])
-    eta = float(learning_rate[0])
+    if gradient_scale is not None and math.isnan(gradient_scale[0]):
+        return
+    t = step.item()
+    eta = learning_rate.item()
     root = math.sqrt((1 - beta2**t) / (1 - beta2))
     eta_scaled = eta * (1 - beta1) / (1 - beta1**t) * root
     eps_scaled = eps * root

@@ -15,6 +15,8 @@
   unique, synchronize); ``uploads`` counts copies from the host.
 - ``empty`` holds NaN bytes. An assignment with duplicate indices, which CuPy leaves undefined, and an index out of
   bounds, which it wraps, are errors. ``out=`` of a matrix product must be C-contiguous and of the result's type.
+- While a stream is captured, work is recorded and not done: what waits, copies from the host, calls cuBLAS by CuPy or
+  makes a new array is an error. ``Graph.launch`` replays it, and finds memory that was freed.
 - ``RawModule`` is the CUDA emulator's, which takes these arrays. The device is changed inside
   ``with device_attributes(MultiProcessorCount=4):``, and inside ``with memory_limit(2**20):`` a larger array is CuPy's
   OutOfMemoryError.
@@ -27,7 +29,8 @@ import numpy as np
 
 from ..module import RawKernel as _Kernel
 from ..module import RawModule as _Module
-from .arrays import check_keywords, ndarray, product, uninitialised, unwrap, wrap
+from ..work import refuse_in_capture
+from .arrays import check_keywords, ndarray, product, refuse_new_array, submit, uninitialised, unwrap, wrap
 from .cuda import MemoryPool, attributes, cuda, device_attributes, memory_limit
 from .face import FUNCTIONS, GENERATOR, NAMES, NUMPYS_OWN, VERSION
 from .synchronisations import synchronisations, uploads
@@ -89,6 +92,7 @@ def empty(shape: Any, dtype: Any = float, order: Any = "C") -> ndarray:
 def empty_like(
     prototype: ndarray, dtype: Any = None, order: Any = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:
+    refuse_new_array("empty_like")
     return ndarray._of(uninitialised(np.empty_like(unwrap(prototype), dtype, order, shape=shape)))
 
 
@@ -137,7 +141,12 @@ class _Generator:
         if name not in GENERATOR:
             raise AttributeError(f"'cupy.random.Generator' object has no attribute {name!r}")
         method = getattr(self._generator, name)
-        return lambda *args, **kwargs: wrap(method(*unwrap(args), **kwargs))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            refuse_in_capture("cuRAND")
+            return wrap(method(*unwrap(args), **kwargs))
+
+        return call
 
 
 class random:
@@ -161,10 +170,16 @@ def _delegate(name: str) -> Callable[..., Any]:
             raise TypeError(f"cupy.{name}: Unsupported type {list}; pass arrays")
         if name in _WAITING:
             synchronisations.note(f"cupy.{name}()")
-        result = function(*unwrap(args), **{key: unwrap(value) for key, value in kwargs.items()})
-        out = kwargs.get("out")
+        out = kwargs.pop("out", None)
+        values, options = unwrap(args), {key: unwrap(value) for key, value in kwargs.items()}
         if out is not None:
+            submit(name, lambda out, *values: function(*values, **options, out=out), unwrap(out), *values)
             return out
+        if name == "copyto":
+            submit(name, function, *values)
+            return None
+        refuse_new_array(name)
+        result = function(*values, **options)
         for argument in args:
             if isinstance(argument, ndarray) and argument._array is result:
                 return argument

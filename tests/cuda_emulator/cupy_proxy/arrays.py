@@ -1,11 +1,14 @@
 """An array that behaves like CuPy's where that differs from NumPy's, on NumPy's memory."""
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from .. import work
+from ..errors import EmulatorError
 from .cuda import check_memory
 from .face import METHODS
 from .synchronisations import synchronisations, uploads
@@ -37,6 +40,20 @@ def uninitialised(array: np.ndarray) -> np.ndarray:
     return array
 
 
+# Methods that make no new memory.
+_VIEWS = frozenset(("diagonal", "ravel", "reshape", "squeeze", "swapaxes", "transpose", "view"))
+
+
+def submit(name: str, do: Callable[..., Any], *arguments: Any) -> None:
+    """Give work on these arguments, NumPy arrays among them, to the device."""
+    work.submit(work.Work(name, arguments, do))
+
+
+def refuse_new_array(name: str) -> None:
+    """CuPy allows a new array in a capture, whose memory the graph then does not own: here it is an error."""
+    work.refuse_in_capture(f"cupy.{name} makes a new array")
+
+
 def check_keywords(name: str, allowed: frozenset[str] | None, keywords: dict[str, Any]) -> None:
     """Refuse what CuPy's function does not take; None where nobody knows what it takes."""
     if allowed is None:
@@ -48,6 +65,8 @@ def check_keywords(name: str, allowed: frozenset[str] | None, keywords: dict[str
 
 def product(operation: Callable[..., Any], name: str, a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> Any:
     """A matrix product as cuBLAS makes it: 16-bit numbers are summed in float32, and `out` is what CuPy asks for."""
+    if work.recording is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
     dtype = np.result_type(a, b)
     if out is not None and (not out.flags.c_contiguous or out.dtype != dtype):
         raise ValueError(
@@ -55,18 +74,35 @@ def product(operation: Callable[..., Any], name: str, a: np.ndarray, b: np.ndarr
         )
     if dtype.itemsize == 2 and dtype.kind in "fV":
         result = operation(a.astype(np.float32), b.astype(np.float32)).astype(dtype)
-        if out is None:
-            return result
-        out[...] = result
-        return out
-    return operation(a, b) if out is None else operation(a, b, out=out)
+    else:
+        result = operation(a, b)
+    if out is None:
+        return result
+    submit("gemm", lambda a, b, out: np.copyto(out, result), a, b, out)
+    return out
+
+
+# What lies at the addresses that were asked for, as long as it is there.
+_addressed: "weakref.WeakValueDictionary[int, np.ndarray]" = weakref.WeakValueDictionary()
 
 
 class Memory:
     """``array.data``."""
 
-    def __init__(self, address: int):
-        self.ptr = address
+    def __init__(self, array: np.ndarray):
+        self.ptr: int = array.__array_interface__["data"][0]
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        _addressed[self.ptr] = array
+
+
+def memory_at(address: int, size: int) -> np.ndarray:
+    """The bytes at an address that was taken from ``array.data``."""
+    root = _addressed.get(address)
+    begin = root.__array_interface__["data"][0] if root is not None else 0
+    if root is None or address + size > begin + root.nbytes:
+        raise EmulatorError(f"{size} bytes at {address:#x} are not within one array whose address was taken")
+    return root.reshape(-1).view(np.uint8)[address - begin :][:size]
 
 
 class Flags:
@@ -87,6 +123,7 @@ class ndarray:
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: Any = "C"):
         if memptr is not None or strides is not None:
             raise NotImplementedError("the CuPy proxy makes arrays of its own memory only")
+        refuse_new_array("ndarray")
         array = np.empty(shape, dtype, order)
         check_memory(array.nbytes)
         self._array = uninitialised(array)
@@ -211,7 +248,7 @@ class ndarray:
 
     @property
     def data(self) -> Memory:
-        return Memory(self._array.__array_interface__["data"][0])
+        return Memory(self._array)
 
     @property
     def device(self) -> Any:
@@ -244,13 +281,15 @@ class ndarray:
         several = isinstance(value, ndarray) and value.ndim > 0
         if several and len(indices) == 1 and indices[0].dtype != bool and np.unique(indices[0]).size != indices[0].size:
             raise ValueError("duplicate indices in an assignment: CuPy leaves open which value stays")
-        self._array[unwrap(key)] = unwrap(value)
+        place = unwrap(key)
+        submit("copy", lambda target, value: target.__setitem__(place, value), self._array, unwrap(value))
 
     def astype(
         self, dtype: Any, order: Any = "K", casting: Any = None, subok: Any = None, copy: bool = True
     ) -> "ndarray":
         if not copy and self.dtype == dtype:
             return self
+        refuse_new_array("ndarray.astype")
         return ndarray._of(self._array.astype(dtype, order))
 
     def dot(self, b: Any, out: Any = None) -> Any:
@@ -265,10 +304,15 @@ class ndarray:
 
             def call(*args: Any, out: "ndarray | None" = None, **kwargs: Any) -> Any:
                 check_keywords(name, METHODS[name], kwargs | ({"out": out} if out is not None else {}))
+                values, options = unwrap(args), {key: unwrap(value) for key, value in kwargs.items()}
+                if name == "fill":
+                    return submit("fill", lambda array: array.fill(*values), self._array)
                 if out is not None:
-                    kwargs["out"] = out
-                result = method(*unwrap(args), **{key: unwrap(value) for key, value in kwargs.items()})
-                return wrap(result) if out is None else out
+                    submit(name, lambda out: method(*values, **options, out=out), unwrap(out))
+                    return out
+                if name not in _VIEWS:
+                    refuse_new_array(f"ndarray.{name}")
+                return wrap(method(*values, **options))
 
             return call
         if name in ("T", "dtype", "imag", "itemsize", "mT", "nbytes", "ndim", "real", "size", "strides"):
@@ -282,23 +326,35 @@ class ndarray:
 
 
 def _binary(operation: Callable[[Any, Any], Any]) -> Callable[[ndarray, Any], Any]:
-    return lambda self, other: wrap(operation(self._array, unwrap(other)))
+    def operate(self: ndarray, other: Any) -> Any:
+        refuse_new_array(operation.__name__)
+        return wrap(operation(self._array, unwrap(other)))
+
+    return operate
 
 
 def _reflected(operation: Callable[[Any, Any], Any]) -> Callable[[ndarray, Any], Any]:
-    return lambda self, other: wrap(operation(unwrap(other), self._array))
+    def operate(self: ndarray, other: Any) -> Any:
+        refuse_new_array(operation.__name__)
+        return wrap(operation(unwrap(other), self._array))
+
+    return operate
 
 
 def _in_place(operation: Callable[[Any, Any], Any]) -> Callable[[ndarray, Any], ndarray]:
     def operate(self: ndarray, other: Any) -> ndarray:
-        operation(self._array, unwrap(other))
+        submit(operation.__name__, operation, self._array, unwrap(other))
         return self
 
     return operate
 
 
 def _unary(operation: Callable[[Any], Any]) -> Callable[[ndarray], Any]:
-    return lambda self: wrap(operation(self._array))
+    def operate(self: ndarray) -> Any:
+        refuse_new_array(operation.__name__)
+        return wrap(operation(self._array))
+
+    return operate
 
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .. import work
 from .face import CUDA
 from .synchronisations import synchronisations
 
@@ -158,18 +159,22 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None):
         self.is_non_blocking = non_blocking
+        self._recording: work.Recording | None = None
         self.ptr = 0 if null else id(self)
         self.done = True
 
     def __enter__(self) -> "Stream":
         Stream._stack.append(self)
+        work.recording = self._recording
         return self
 
     def __exit__(self, *exception: object) -> None:
         Stream._stack.pop()
+        work.recording = Stream._stack[-1]._recording
 
     def use(self) -> "Stream":
         Stream._stack[-1] = self
+        work.recording = self._recording
         return self
 
     def synchronize(self) -> None:
@@ -184,10 +189,48 @@ class Stream:
         pass
 
     def is_capturing(self) -> bool:
-        return False
+        return self._recording is not None
 
     def begin_capture(self, mode: Any = None) -> None:
-        raise NotImplementedError("CUDA graphs are not emulated")
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if not self.is_non_blocking:
+            raise CUDARuntimeError("cudaErrorStreamCaptureImplicit: work on the default stream would join the capture")
+        if self._recording is not None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream is being captured")
+        self._recording = work.Recording()
+        self._show()
+
+    def end_capture(self) -> "Graph":
+        recording, self._recording = self._recording, None
+        self._show()
+        if recording is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream is not being captured")
+        if recording.invalid:
+            raise CUDARuntimeError(f"cudaErrorStreamCaptureInvalidated: {recording.invalid}")
+        return Graph(recording.works)
+
+    def _show(self) -> None:
+        if Stream._stack[-1] is self:
+            work.recording = self._recording
+
+
+class Graph:
+    """``cupy.cuda.Graph``: the work of a captured stream, with arguments as they were and arrays where they lay."""
+
+    launches = 0  # of all graphs
+
+    def __init__(self, works: list[work.Work]):
+        self._works = tuple(works)
+
+    def launch(self, stream: Stream | None = None) -> None:
+        if (stream or Stream._stack[-1]).is_capturing():
+            raise NotImplementedError("a graph within a graph is not emulated")
+        Graph.launches += 1
+        work.replay(self._works)
+
+    def upload(self, stream: Stream | None = None) -> None:
+        pass
 
 
 Stream.null = Stream(null=True)
@@ -271,6 +314,7 @@ cuda = _Namespace(
     CUDA,
     Device=Device,
     Event=Event,
+    Graph=Graph,
     Stream=Stream,
     MemoryPool=MemoryPool,
     get_current_stream=lambda device_id=None: Stream._stack[-1],

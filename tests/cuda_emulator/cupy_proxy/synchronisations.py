@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..work import refuse_in_capture
+
 _HERE = str(Path(__file__).parent)
 
 
@@ -16,6 +18,7 @@ class Waits:
         self._recordings: list[list[str]] = []
 
     def note(self, what: str) -> None:
+        refuse_in_capture(what)
         self.count += 1
         if self._recordings:
             entry = f"{what} at {_caller()}"

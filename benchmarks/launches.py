@@ -1,0 +1,120 @@
+"""python -m benchmarks launches: what a training step asks of a GPU, launch by launch, written down without one.
+
+A step of each network of benchmarks/step.py, with Adam and labels, is recorded on the emulated device: the package's
+own launch code, captured as the CUDA graph that it is on a GPU. The tables go into
+benchmarks/README.md. Nothing is timed.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import table
+from benchmarks.step import NETWORKS
+from gpu_nn import Adam, Network, Trainer
+
+README = Path(__file__).parent / "README.md"
+
+# How often each array of a launch crosses the bus, in the order of its arguments: 2 for what is read and written.
+_MOVED = {
+    "adam": (2, 1, 2, 2, 1, 1),
+    "advance": (2,),
+    "bias_activation": (1, 1, 1),
+    "bias_activation_backward": (2, 1, 1),
+    "chunk_sums": (1, 1),
+    "column_sum": (1, 1),
+    "gemm": (1, 1, 0, 1, 1),  # A, B, C, D and the bias: C is D, and is not read
+    "softmax_cross_entropy": (1, 1, 1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a step. flops: multiplications and additions of a matrix product."""
+
+    name: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    bytes: int
+    flops: int = 0
+
+
+def launches_of(widths: list[int], batch: int) -> list[Launch]:
+    """The launches of a step in their order."""
+    from tests.cuda_emulator.device import emulated_device
+    from tests.cuda_emulator.work import watched
+
+    random = np.random.default_rng(0)
+    x = random.random((2 * batch, widths[0]), dtype=np.float32)
+    y = random.integers(0, widths[-1], len(x))
+    with emulated_device(nvmath=True) as device, watched() as works:
+        Trainer(Network(widths, device=device), Adam(1e-3), batch_size=batch).fit(x, y, epochs=1)
+    # Steps end with Adam: the eager one, the captured one while it is captured, and its graph.
+    _, captured, launched = (i for i, work in enumerate(works) if work.name.startswith("adam"))
+    return [_launch(work) for work in works[captured + 1 : launched + 1]]
+
+
+def _launch(work: Any) -> Launch:
+    function = work.name.partition("<")[0]
+    arrays = [argument for argument in work.arguments if hasattr(argument, "address")]
+    if function == "gather":
+        source, order, first, out = arrays
+        moved = (
+            math.prod(out.shape) * source.dtype.itemsize
+            + out.shape[0] * order.dtype.itemsize
+            + first.nbytes
+            + out.nbytes
+        )
+        return Launch(function, work.grid, work.block, moved)
+    if function == "record_loss":
+        losses, steps, position = arrays
+        return Launch(function, work.grid, work.block, losses.nbytes + steps.dtype.itemsize + 2 * position.nbytes)
+    operation = max((name for name in _MOVED if function.startswith(name)), key=len)
+    moved = sum(times * array.nbytes for times, array in zip(_MOVED[operation], arrays, strict=False))
+    flops = 0
+    if operation == "gemm":
+        a, _, _, d = arrays[:4]
+        flops = 2 * math.prod(d.shape) * (math.prod(a.shape) // d.shape[0])
+    return Launch(function, work.grid, work.block, moved, flops)
+
+
+def markdown(name: str) -> str:
+    """The table of one network."""
+    widths, batch, _ = NETWORKS[name]
+    launches = launches_of(widths, batch)
+    head = ["launch", "grid", "block", "bytes", "floor"]
+    lines = []
+    for launch in launches:
+        floor = f"{launch.bytes:,} / B"
+        if launch.flops:
+            floor = f"max({floor}, {launch.flops:,} / F)"
+        lines.append([f"`{launch.name}`", _shape(launch.grid), _shape(launch.block), f"{launch.bytes:,}", floor])
+    moved, flops = sum(launch.bytes for launch in launches), sum(launch.flops for launch in launches)
+    lines.append([f"**{len(launches)} launches**", "", "", f"{moved:,}", f"≥ max({moved:,} / B, {flops:,} / F)"])
+    title = f"**{name}**: {'-'.join(map(str, widths))}, batch {batch}, float32"
+    return f"{title}\n\n{table(head, lines)}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) if shape else "cublasLt's"
+
+
+def with_tables(text: str) -> str:
+    """The README with each network's table between the marks <!-- launches NAME --> and <!-- /launches NAME -->."""
+    for name in NETWORKS:
+        opening, closing = f"<!-- launches {name} -->\n", f"<!-- /launches {name} -->"
+        before, found, rest = text.partition(opening)
+        _, ends, after = rest.partition(closing)
+        if not (found and ends):
+            raise ValueError(f"{README} lacks the marks {opening.strip()} and {closing}")
+        text = f"{before}{opening}{markdown(name)}\n{closing}{after}"
+    return text
+
+
+def main() -> None:
+    text = with_tables(README.read_text(encoding="utf-8"))
+    README.write_text(text, encoding="utf-8")
+    print(f"the launches of {', '.join(NETWORKS)} are in {README.name}")

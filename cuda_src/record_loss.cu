@@ -1,0 +1,21 @@
+// The end of a training step: the batch's cost goes where the host reads it later, and the counters go on.
+//
+// - One block adds up the costs of the rows in double, in an order that is the same in every run.
+// - Where the cost goes is read from device memory, and moved on there: a CUDA graph must not freeze it.
+
+#include "block_sum.cuh"
+#include "packs.cuh"
+
+// step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += n, the rows of an epoch that are done;  position_1 += 1.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    record_loss(const T* row_losses, T* step_losses, Index* position, const float* loss_scale, Index n) {
+    double sum = 0;
+    for (Index row = threadIdx.x; row < n; row += THREADS) sum += double(row_losses[row]);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) {
+        step_losses[position[1]] = T(loss_scale ? sum / loss_scale[0] : sum);
+        position[0] += n;
+        position[1] += 1;
+    }
+}

@@ -1,0 +1,222 @@
+"""Matrix products by cublasLt, through nvmath-python: they may be part of a CUDA graph, and take an epilogue along.
+
+cublasLt's matrices are column-major. A row-major array is the column-major transpose of itself, so out = a·b is asked
+for as outᵀ = bᵀ·aᵀ: its A is our b, its B our a, and its bias, one number for each row of outᵀ, one for each of our
+columns. What is chosen for a problem (layouts, algorithm) is kept; the workspace is scratch memory, there before
+anything is captured.
+"""
+
+import sys
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpu_nn.device import Array, cupy_module
+from gpu_nn.kernels.cuda_kernels.shapes import scratch
+
+_CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+MISSING = (
+    "nvmath-python is not installed: pip install 'gpu_nn[nvmath12]' beside cuda12x, 'gpu_nn[nvmath13]' beside cuda13x"
+)
+
+# NVIDIA's advice for sm_90; the older ones need less.
+_WORKSPACE_BYTES = 32 << 20
+# No algorithm asks for more.
+_MOST_ALIGNED = 256
+_NOT_SUPPORTED = 15
+
+
+class Problem(NamedTuple):
+    """out (n, m) = a (n, k) · b (k, m), as far as what is kept for it depends on it."""
+
+    n: int
+    k: int
+    m: int
+    a_transposed: bool  # the memory is that of the transpose
+    b_transposed: bool
+    dtype: str  # of a and b
+    out_dtype: str
+    add: bool
+    epilogue: str  # a name of cublasLt's Epilogue
+    tf32: bool
+    alignments: tuple[int, int, int]  # of a, b and out
+    bias: int  # its address, which the description holds: threads that share one must not change it
+
+
+class _Plan(NamedTuple):
+    description: int
+    layouts: tuple[int, int, int]  # of cublasLt's A, B and D
+    algorithm: Any
+    workspace_bytes: int
+    factors: np.ndarray  # alpha and beta
+
+
+def available() -> bool:
+    """Whether cublasLt can be reached."""
+    bindings = _bindings()
+    return bindings is not None and _handle(bindings, _current_device()) is not None
+
+
+def gemm(
+    a: Array,
+    b: Array,
+    out: Array,
+    *,
+    add: bool = False,
+    epilogue: str = "DEFAULT",
+    bias: Array | None = None,
+    tf32: bool = False,
+) -> bool:
+    """out = a·b, or out += a·b where `add`; False, with nothing done, where cublasLt has no way to do it.
+
+    a and b: C-contiguous, or transposed views. epilogue: "BIAS" and "RELU_BIAS" add bias, (m,), to each row, and the
+    latter then cuts off below 0; "BGRADA" leaves Σ_r b_rj in bias.
+    """
+    bindings = _bindings()
+    if bindings is None or 0 in out.shape or 0 in a.shape:
+        return False
+    handle, (n, k), m = _handle(bindings, _current_device()), a.shape, b.shape[1]
+    layouts = _is_transposed(a), _is_transposed(b)
+    if handle is None or None in layouts:
+        return False
+    addresses = a.data.ptr, b.data.ptr, out.data.ptr
+    at_bias = 0 if bias is None else bias.data.ptr
+    aligned = tuple(min(address & -address, _MOST_ALIGNED) for address in addresses)
+    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned, at_bias)  # type: ignore[arg-type]
+    plan = _plan(bindings, handle, problem)
+    if plan is None:
+        return False
+    alpha, beta = plan.factors.ctypes.data, plan.factors.ctypes.data + plan.factors.itemsize
+    workspace = scratch(out, "uint8", plan.workspace_bytes).data.ptr if plan.workspace_bytes else 0
+    a_layout, b_layout, d_layout = plan.layouts
+    bindings.cublasLt.matmul(
+        handle,
+        plan.description,
+        alpha,
+        addresses[1],
+        a_layout,
+        addresses[0],
+        b_layout,
+        beta,
+        addresses[2],
+        d_layout,
+        addresses[2],
+        d_layout,
+        plan.algorithm.ptr,
+        workspace,
+        plan.workspace_bytes,
+        cupy_module().cuda.get_current_stream().ptr,
+    )
+    return True
+
+
+def _bindings() -> Any:
+    """nvmath.bindings, with cublas and cublasLt imported; None where it is not installed."""
+    if "nvmath.bindings.cublasLt" not in sys.modules:
+        return _imported()
+    return sys.modules["nvmath.bindings"]  # None where it is known not to be there
+
+
+@cache
+def _imported() -> Any:
+    try:
+        bindings = import_module("nvmath.bindings")
+        import_module("nvmath.bindings.cublas")
+        import_module("nvmath.bindings.cublasLt")
+    except ImportError:
+        return None
+    return bindings
+
+
+def _current_device() -> int:
+    device: int = cupy_module().cuda.get_device_id()
+    return device
+
+
+@cache
+def _handle(bindings: Any, device: int) -> int | None:
+    """A handle of the device, the current one; None where nvmath is installed and the library it opens is not."""
+    try:
+        handle: int = bindings.cublasLt.create()
+    except RuntimeError:  # NotFoundError and NotSupportedError of nvmath
+        return None
+    return handle
+
+
+def _is_transposed(array: Array) -> bool | None:
+    """Whether the memory is that of the transpose; None where it is neither that nor the array's own."""
+    if array.flags.c_contiguous:
+        return False
+    return True if array.flags.f_contiguous else None
+
+
+@lru_cache(maxsize=4096)
+def _plan(bindings: Any, handle: int, problem: Problem) -> _Plan | None:
+    lt = bindings.cublasLt
+    double = problem.dtype == "float64"
+    compute = bindings.cublas.ComputeType
+    of_float = compute.COMPUTE_32F_FAST_TF32 if problem.tf32 and problem.dtype == "float32" else compute.COMPUTE_32F
+    scale = np.dtype(np.float64 if double else np.float32)
+    description = lt.matmul_desc_create(compute.COMPUTE_64F if double else of_float, _CUDA_TYPES[scale.name])
+    attribute = lt.MatmulDescAttribute
+    _set(lt, attribute.TRANSA, description, int(problem.b_transposed))
+    _set(lt, attribute.TRANSB, description, int(problem.a_transposed))
+    _set(lt, attribute.EPILOGUE, description, lt.Epilogue[problem.epilogue])
+    if problem.bias:
+        _set(lt, attribute.BIAS_POINTER, description, problem.bias)
+    n, k, m = problem.n, problem.k, problem.m
+    cuda_type = _CUDA_TYPES[problem.dtype]
+    layouts = (
+        _layout(lt, cuda_type, (k, m) if problem.b_transposed else (m, k)),
+        _layout(lt, cuda_type, (n, k) if problem.a_transposed else (k, n)),
+        _layout(lt, _CUDA_TYPES[problem.out_dtype], (m, n)),
+    )
+    algorithm = _algorithm(lt, handle, description, layouts, problem.alignments)
+    if algorithm is None:
+        return None
+    factors = np.array([1, problem.add], scale)
+    return _Plan(description, layouts, algorithm, int(algorithm.workspace_size), factors)
+
+
+def _algorithm(
+    lt: Any, handle: int, description: int, layouts: tuple[int, int, int], alignments: tuple[int, int, int]
+) -> Any:
+    """What cublasLt takes for the fastest way; None where it has none."""
+    wish, preference = lt.MatmulPreferenceAttribute, lt.matmul_preference_create()
+    a, b, out = alignments
+    wishes = {
+        wish.MAX_WORKSPACE_BYTES: np.uint64(_WORKSPACE_BYTES),
+        wish.MIN_ALIGNMENT_A_BYTES: np.uint32(b),
+        wish.MIN_ALIGNMENT_B_BYTES: np.uint32(a),
+        wish.MIN_ALIGNMENT_C_BYTES: np.uint32(out),
+        wish.MIN_ALIGNMENT_D_BYTES: np.uint32(out),
+    }
+    for name, value in wishes.items():
+        held = np.array([value])
+        lt.matmul_preference_set_attribute(preference, name, held.ctypes.data, held.nbytes)
+    found, count = lt.MatmulHeuristicResult(), np.zeros(1, np.int32)
+    a_layout, b_layout, d_layout = layouts
+    try:
+        lt.matmul_algo_get_heuristic(
+            handle, description, a_layout, b_layout, d_layout, d_layout, preference, 1, found.ptr, count.ctypes.data
+        )
+    except lt.cuBLASLtError as error:
+        if error.status != _NOT_SUPPORTED:
+            raise
+    finally:
+        lt.matmul_preference_destroy(preference)
+    return found if count[0] else None
+
+
+def _layout(lt: Any, cuda_type: int, shape: tuple[int, int]) -> int:
+    """A column-major matrix without gaps."""
+    layout: int = lt.matrix_layout_create(cuda_type, *shape, shape[0])
+    return layout
+
+
+def _set(lt: Any, attribute: Any, description: int, value: int) -> None:
+    types = {"EPILOGUE": np.uint32, "BIAS_POINTER": np.int64}
+    held = np.array([value], types.get(attribute.name, np.int32))
+    lt.matmul_desc_set_attribute(description, attribute, held.ctypes.data, held.nbytes)

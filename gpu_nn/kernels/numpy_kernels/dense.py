@@ -1,0 +1,43 @@
+"""A dense layer, a = act(b + x·w), and its backward pass: products with what goes along with them (seed, section 3)."""
+
+import numpy as np
+
+from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
+
+
+def dense(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    z: np.ndarray,
+    a: np.ndarray,
+    activation: str,
+    tf32: bool = False,
+) -> None:
+    """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
+
+    tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
+    """
+    np.dot(x, w, out=z)
+    bias_activation(z, b, a, activation)
+
+
+def dense_backward(
+    x: np.ndarray,
+    w_transposed: np.ndarray,
+    da: np.ndarray,
+    saved: np.ndarray,
+    dw: np.ndarray,
+    db: np.ndarray | None,
+    dx: np.ndarray | None,
+    activation: str,
+    tf32: bool = False,
+) -> None:
+    """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
+
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
+    """
+    bias_activation_backward(da, saved, db, activation)
+    np.dot(x.T, da, out=dw)
+    if dx is not None:
+        np.dot(da, w_transposed, out=dx)

@@ -1,0 +1,18 @@
+"""The end of a training step: the batch's cost goes where the host reads it later, and the counters go on."""
+
+import numpy as np
+
+
+def record_loss(
+    row_losses: np.ndarray, step_losses: np.ndarray, position: np.ndarray, loss_scale: np.ndarray | None = None
+) -> None:
+    """step_losses[position_1] = Σ_r row_losses_r;  position_0 += n, the rows that are done;  position_1 += 1.
+
+    row_losses: (n,). position: (2,) of int64, with position_1 within step_losses. loss_scale: (1,) of float32, a factor
+    of the rows' costs that is taken off their sum.
+    """
+    step = position.item(1)
+    loss = np.add.reduce(row_losses)
+    step_losses[step] = loss if loss_scale is None else loss / loss_scale[0]
+    position[0] += len(row_losses)
+    position[1] = step + 1

@@ -1,0 +1,271 @@
+"""Training steps as CUDA graphs, on the emulated device: the bits of eager launching, and nothing from the host."""
+
+import logging
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from gpu_nn import SGD, Adam, AdamW, BatchNorm, Dense, Dropout, InputNoise, LayerNorm, Network, Standardize, Trainer
+from gpu_nn.kernels.cuda_kernels import cublaslt
+from gpu_nn.schedules import Cosine, WarmUp
+from gpu_nn.training.callbacks import Checkpoints, Every
+from tests.cuda_emulator import cupy_proxy, nvmath_bindings
+from tests.cuda_emulator.cupy_proxy.cuda import Graph
+from tests.cuda_emulator.device import emulated_device
+from tests.cuda_emulator.work import watched
+
+# Their functions bear the same names in the package.
+captured, dense = (import_module(f"gpu_nn.kernels.cuda_kernels.{name}") for name in ("captured", "dense"))
+
+RANDOM = np.random.default_rng(7)
+X, Y = RANDOM.standard_normal((70, 12)).astype(np.float32), RANDOM.integers(0, 5, 70)
+LAYERS = [Standardize(), Dense(16, "relu"), Dropout(0.25), Dense(8, "gelu"), Dense(5)]
+
+
+@pytest.fixture(autouse=True)
+def device():
+    with emulated_device(nvmath=True) as found:
+        dense._found_to_keep_nan.cache_clear()
+        yield found
+        dense._found_to_keep_nan.cache_clear()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """A switch: steps are launched kernel by kernel from then on."""
+    return lambda: monkeypatch.setattr(captured, "_graph", lambda step, stream: False)
+
+
+def trainer(device, optimizer=None, layers=LAYERS, batch_size=16, **options):
+    net = Network(layers, n_inputs=12, device=device, seed=3)
+    return Trainer(net, optimizer or Adam(1e-2), batch_size=batch_size, seed=5, **options)
+
+
+def bits(of):
+    return [of.net.flat_parameters.get(), *(array.get() for array in of.optimizer.state.values())], [
+        record.loss for record in of.history
+    ]
+
+
+def assert_same_bits(one, other):
+    for a, b in zip(bits(one)[0], bits(other)[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert bits(one)[1] == bits(other)[1]
+
+
+OPTIMIZERS = {
+    "adam": lambda: Adam(1e-2),
+    "a schedule and clipping": lambda: AdamW(WarmUp(3, Cosine(1e-2, 12)), max_norm=0.1),
+    "momentum and coupled decay": lambda: SGD(0.1, 0.9, nesterov=True, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("targets", ["labels", "dense and weighted"])
+def test_graphs_train_to_the_bits_of_eager_launching(device, eager, optimizer, targets):
+    y, options = (Y, {}) if targets == "labels" else (np.eye(5)[Y] * 0.9, {"sample_weight": np.arange(1, 71) / 70})
+    runs = []
+    for way in ("graph", "eager"):
+        if way == "eager":
+            eager()
+        before = Graph.launches
+        run = trainer(device, OPTIMIZERS[optimizer]())
+        run.fit(X, y, epochs=4, **options)
+        runs.append(run)
+        # Of each of the two shapes the first step is eager, and the second is captured and launched.
+        assert Graph.launches - before == (3 + 3 * 5 if way == "graph" else 0)
+    assert_same_bits(*runs)
+    assert runs[0].history[-1].loss < runs[0].history[0].loss
+
+
+def test_normalisation_and_noise_are_part_of_a_graph(device, eager):
+    layers = [InputNoise(0.1), Dense(16, bias=False), BatchNorm("relu"), Dense(8), LayerNorm("tanh"), Dense(5)]
+    runs = []
+    for way in ("graph", "eager"):
+        if way == "eager":
+            eager()
+        before = Graph.launches
+        run = trainer(device, layers=layers)
+        run.fit(X, Y, epochs=3)
+        assert (Graph.launches > before) == (way == "graph")
+        runs.append(run)
+    assert_same_bits(*runs)
+    for name, array in runs[0].net.state.items():
+        np.testing.assert_array_equal(array.get(), runs[1].net.state[name].get())
+
+
+def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path):
+    whole = trainer(device)
+    whole.fit(X, Y, epochs=4)
+    broken = trainer(device)
+    broken.callbacks = [Checkpoints(tmp_path, Every(steps=8))]
+    steps = iter(range(1, 99))
+    broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
+    broken.fit(X, Y, epochs=4)
+    assert broken.optimizer.steps == 8
+    resumed = trainer(device)
+    before = Graph.launches
+    resumed.fit(X, Y, epochs=4, resume=tmp_path)
+    assert resumed.optimizer.steps == 20
+    assert Graph.launches - before == 12 - 2
+    assert_same_bits(whole, resumed)
+
+
+def test_an_epoch_of_graphs_makes_no_host_copy_and_no_synchronisation(device):
+    run = trainer(device, AdamW(Cosine(1e-2, 40), max_norm=1.0))
+    run.fit(X, Y, epochs=3)
+    run._position.fill(0)
+    with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies, watched() as works:
+        for size in (16, 16, 16, 16, 6):
+            run.optimizer.begin_step(run.net)
+            run._step(size)()
+            run.optimizer.end_step()
+    assert waits == []
+    assert copies == []
+    assert len(works) > 5 * 10
+
+
+def test_a_step_is_this_list_of_launches(device):
+    run = trainer(device, Adam(1e-2), [Dense(16, "relu"), Dense(5)])
+    run.fit(X, Y, epochs=3)
+    run._position.fill(0)
+    with watched() as works:
+        run._step(16)()
+    assert [work.name.partition("<")[0] for work in works] == [
+        "gather",
+        "gather",
+        "gemm, relu_bias",
+        "gemm, bias",
+        "softmax_cross_entropy_of_lanes",
+        "gemm, bgrada",
+        "gemm",
+        "bias_activation_backward",
+        "column_sum",
+        "gemm",
+        "record_loss",
+        "advance",
+        "adam",
+    ]
+
+
+def test_a_step_allocates_nothing_while_it_is_captured(device, caplog):
+    """The proxy refuses new arrays in a capture; then there would be no graph, and the log would say why."""
+    with caplog.at_level(logging.WARNING, "gpu_nn"):
+        trainer(device).fit(X, Y, epochs=2)
+    assert caplog.text == ""
+
+
+def test_a_network_bound_anew_is_captured_anew(device, eager):
+    runs = []
+    for way in ("graph", "eager"):
+        if way == "eager":
+            eager()
+        run = trainer(device)
+        run.fit(X, Y, epochs=1)
+        steps = iter(range(1, 99))
+
+        def disturb(rows, net=run.net, steps=steps):
+            step = next(steps)
+            if step == 3:
+                net.loss_and_grad(X, Y)  # more rows than a batch has: the batch's memory is made anew
+            if step == 7:
+                net.state["2.seed"][...] = net.device.asarray(np.array([11], np.uint64))
+                net.rebind()
+
+        run.progress = disturb
+        run.fit(X, Y, epochs=3)
+        runs.append(run)
+    assert_same_bits(*runs)
+
+
+def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
+    run = trainer(device)
+    run.fit(X, Y, epochs=2)
+    run._position.fill(0)
+    step = run._step(16)
+    run.net._at.clear(), run.net._stages.clear(), run.net._steps.clear()
+    with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
+        step()
+
+
+def test_another_current_stream_gets_a_graph_of_its_own(device):
+    run = trainer(device)
+    run.fit(X, Y, epochs=2)
+    before = Graph.launches
+    with cupy_proxy.cuda.Stream(non_blocking=True):
+        run._position.fill(0)
+        run._step(16)()
+        assert Graph.launches == before
+        run._step(16)()
+    assert Graph.launches == before + 1
+
+
+class TestWithoutNvmath:
+    def test_steps_are_launched_one_by_one_and_the_log_says_so_once(self, caplog, monkeypatch):
+        monkeypatch.setattr(captured, "_said", set())
+        before = Graph.launches
+        with emulated_device() as device, caplog.at_level(logging.WARNING, "gpu_nn"):
+            for _ in range(2):
+                trainer(device).fit(X, Y, epochs=2)
+        assert Graph.launches == before
+        (record,) = caplog.records
+        assert "nvmath-python is not installed" in record.getMessage()
+        assert "pip install 'gpu_nn[nvmath12]'" in record.getMessage()
+
+    def test_a_step_that_cannot_be_captured_is_launched_one_by_one(self, device, caplog, monkeypatch):
+        monkeypatch.setattr(captured, "_said", set())
+        run = trainer(device, layers=[Dense(5)])
+        step = run.net.train_step
+
+        def waiting(*arguments, **options):
+            run.net.flat_grads.get()
+            return step(*arguments, **options)
+
+        run.net.train_step = waiting
+        with caplog.at_level(logging.WARNING, "gpu_nn"):
+            run.fit(X, Y, epochs=2)
+        assert "cudaErrorStreamCapture" in caplog.text
+        other = trainer(device, layers=[Dense(5)])
+        other.fit(X, Y, epochs=2)
+        assert_same_bits(run, other)
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_the_loss_curve_is_that_of_plain_products_and_of_the_cpu(self, device, optimizer):
+        curves = []
+        with emulated_device() as plain:
+            for where in (device, plain, "cpu"):
+                if where is device:
+                    with nvmath_bindings.installed():
+                        run = trainer(where, OPTIMIZERS[optimizer]())
+                        run.fit(X, Y, epochs=4)
+                else:
+                    run = trainer(where, OPTIMIZERS[optimizer]())
+                    run.fit(X, Y, epochs=4)
+                curves.append([record.loss for record in run.history])
+        np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
+        np.testing.assert_allclose(curves[0], curves[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("refused", [{"RELU_BIAS"}, {"BIAS"}, {"BGRADA"}, {"RELU_BIAS", "BIAS", "BGRADA"}])
+def test_where_cublaslt_has_no_way_for_an_epilogue_our_kernels_do_it(device, monkeypatch, refused):
+    whole = trainer(device)
+    whole.fit(X, Y, epochs=2)
+    monkeypatch.setattr(nvmath_bindings, "refused", {nvmath_bindings.Epilogue[name] for name in refused})
+    cublaslt._plan.cache_clear()
+    dense._found_to_keep_nan.cache_clear()
+    less = trainer(device)
+    before = Graph.launches
+    with watched() as works:
+        less.fit(X, Y, epochs=2)
+    cublaslt._plan.cache_clear()
+    assert Graph.launches > before
+    assert not {f"gemm, {name.lower()}" for name in refused} & {work.name for work in works}
+    np.testing.assert_allclose(*([record.loss for record in run.history] for run in (whole, less)), rtol=1e-5)
+
+
+def test_a_relu_that_hides_nan_is_not_used(device, monkeypatch):
+    monkeypatch.setattr(nvmath_bindings, "relu_of_nan", 0.0)
+    net = Network([12, 16, 5], device=device)
+    net.parameters["0.weight"][3, 7] = np.nan
+    assert np.isnan(net.forward(X).get()).all()

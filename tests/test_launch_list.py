@@ -1,0 +1,40 @@
+"""benchmarks/README.md lists the launches that a step really makes."""
+
+import pytest
+
+from benchmarks import launches
+from benchmarks.launches import Launch, launches_of
+from tests.cuda_emulator import require
+
+
+def test_the_tables_are_those_of_the_launch_code_as_it_is():
+    require()
+    text = launches.README.read_text(encoding="utf-8")
+    assert launches.with_tables(text) == text, "run python -m benchmarks launches"
+
+
+def test_bytes_and_flops_of_a_small_step_by_hand():
+    require()
+    found = launches_of([3, 4, 2], 5)
+    assert [(launch.name, launch.bytes, launch.flops) for launch in found] == [
+        ("gather", 2 * 5 * 3 * 4 + 5 * 8 + 8, 0),
+        ("gather", 2 * 5 * 8 + 5 * 8 + 8, 0),
+        ("gemm, relu_bias", (5 * 3 + 3 * 4 + 5 * 4 + 4) * 4, 2 * 5 * 3 * 4),
+        ("gemm, bias", (5 * 4 + 4 * 2 + 5 * 2 + 2) * 4, 2 * 5 * 4 * 2),
+        ("softmax_cross_entropy_of_lanes", (5 * 2 + 5 * 2 + 5) * 4 + 5 * 8, 0),
+        ("gemm, bgrada", (5 * 4 + 5 * 2 + 4 * 2 + 2) * 4, 2 * 5 * 4 * 2),
+        ("gemm", (5 * 2 + 4 * 2 + 5 * 4) * 4, 2 * 5 * 4 * 2),
+        ("bias_activation_backward", (3 * 5 * 4 + 4) * 4, 0),
+        ("column_sum", (4 + 4) * 4, 0),
+        ("gemm", (5 * 3 + 5 * 4 + 3 * 4) * 4, 2 * 5 * 3 * 4),
+        ("record_loss", 5 * 4 + 4 + 2 * 16, 0),
+        ("advance", 16, 0),
+        ("adam", 7 * (16 + 16 + 16 + 16) * 4 + 8 + 8, 0),
+    ]
+    assert all(launch.grid for launch in found if not launch.flops)
+    assert isinstance(found[0], Launch)
+
+
+def test_a_readme_without_the_marks_is_refused():
+    with pytest.raises(ValueError, match="lacks the marks <!-- launches A1 -->"):
+        launches.with_tables("nothing")
