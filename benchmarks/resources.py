@@ -1,8 +1,9 @@
 """python -m benchmarks.resources: the table in cuda_src/README.md of what every kernel takes on every architecture.
 
 The instantiations that the launch code names as those it can ask for are compiled by NVRTC with the launch code's own
-options; ptxas says how many registers each uses, how much static shared memory, and whether registers are spilled. No
-GPU is needed, but minutes: only operations whose source has changed since the table was made are compiled again.
+options, each for every architecture; ptxas says how many registers it uses, how much static shared memory, and whether
+registers are spilled. No GPU is needed, but twenty minutes of one core: only operations whose source has changed
+since the table was made are compiled again.
 """
 
 import hashlib
@@ -55,19 +56,6 @@ def instances(operations: Iterable[str], architectures: Iterable[int]) -> list[I
     ]
 
 
-def tabled(operations: Iterable[str]) -> list[Instance]:
-    """What the table is made of: every instantiation for sm_90, for the others the first and the last of each row.
-
-    Those are, of the loss, labels with all classes alike and targets that are weighed one by one. To compile all for
-    all takes half an hour: `python -m benchmarks.resources --every` does, and says what it finds spilled.
-    """
-    rows: dict[tuple[str, str, int], list[Instance]] = {}
-    for instance in instances(operations, ARCHITECTURES):
-        rows.setdefault((instance[0], row_of(instance[1]), instance[2]), []).append(instance)
-    chosen = (found if found[0][2] == 90 else dict.fromkeys((found[0], found[-1])) for found in rows.values())
-    return [instance for found in chosen for instance in found]
-
-
 def _parts(name: str) -> tuple[str, list[str]]:
     """The function and the template arguments of a name expression."""
     function, _, rest = name.partition("<")
@@ -87,7 +75,7 @@ def row_of(name: str) -> str:
 
 
 def measure(wanted: Iterable[Instance]) -> Measured:
-    """The resources of these instantiations, compiled on all cores."""
+    """The resources of these instantiations, compiled on all cores that this process may use."""
     programs: dict[tuple[str, int], list[str]] = {}
     for operation, name, architecture in wanted:
         programs.setdefault((operation, architecture), []).append(name)
@@ -101,7 +89,7 @@ def measure(wanted: Iterable[Instance]) -> Measured:
         operation, architecture, names = job
         return nvrtc.compile_kernels(source(f"{operation}.cu"), names, architecture, _OPTIONS)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         done = list(pool.map(compiled, jobs))
     return {
         (operation, name, architecture): resources
@@ -180,22 +168,12 @@ class Table:
         return f"{before}{opening}{self.text()}\n{closing}{after}"
 
 
-def report_every_spill() -> None:
-    """Compile every instantiation for every architecture, and print those with spills."""
-    for (operation, name, architecture), resources in measure(instances(OPERATIONS, ARCHITECTURES)).items():
-        if resources.spills:
-            print(f"{operation} {name} sm_{architecture}: {resources.spills} B spilled")
-
-
 def main() -> None:
-    if "--every" in sys.argv:
-        report_every_spill()
-        return
     for operation in OPERATIONS:
         current = digest(operation)
         if Table.read(README.read_text(encoding="utf-8")).digests.get(operation) == current:
             continue
-        wanted = tabled([operation])
+        wanted = instances([operation], ARCHITECTURES)
         print(f"{operation}: {len(wanted)} kernels", file=sys.stderr, flush=True)
         made = rows(measure(wanted))
         # Read again, for it took minutes.

@@ -1,9 +1,9 @@
 """python -m benchmarks.resume [--kills 50]: a training is killed at random moments, and each time it resumes.
 
 Every run is `gpu-nn train` on the digits, with dropout, early stopping and a checkpoint every few steps, as a process
-of its own that gets SIGKILL at a random moment: before or in an epoch that is drawn by lot. `gpu-nn train --resume`
-then goes on to the end, where parameters and history must have the bits of a run that was left alone. In half of the
-runs the resumed training is killed too.
+of its own that gets SIGKILL at a random moment, up to one epoch's time after the end of an epoch that is drawn by lot,
+or after the training has begun. `gpu-nn train --resume` then goes on to the end, where parameters and history must have
+the bits of a run that was left alone. In half of the runs the resumed training is killed too.
 
 Writes benchmarks/results/resume.json. Exit code 1 when a resume failed or a bit differs.
 """
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
             raise RuntimeError(f"the unbroken run failed: {errors}")
         expected = outcome(folder)
         epochs = len(expected[1])
+        seconds = History.from_json((folder / "history.json").read_text()).column("seconds")
+        of_an_epoch = statistics.median(seconds)
         moments: list[dict[str, Any]] = []
         problems: list[str] = []
         runs = resumes = late = 0
@@ -92,10 +95,9 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
             runs += 1
             folder = Path(place) / f"run{runs}"
             process = begun(folder)
-            for _ in range(1 + runs % 2):
-                epoch = chosen.randrange(epochs)
-                # Python's start and the imports take seconds, an epoch some hundredths.
-                moment = killed(process, folder, epoch, chosen.uniform(0, 0.1 if epoch else 3))
+            # Not after the last epoch, so that the moment lies within the run.
+            for epoch in sorted(chosen.sample(range(epochs - 1), 1 + runs % 2)):
+                moment = killed(process, folder, epoch, chosen.uniform(0, of_an_epoch))
                 if moment is None:
                     late += 1
                 else:
@@ -112,6 +114,7 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
         "settings": " ".join(SETTINGS),
         "checkpoint_every": EVERY,
         "epochs": epochs,
+        "seconds_of_an_epoch": round(of_an_epoch, 4),
         "runs": runs,
         "kills": len(moments),
         "resumes": resumes,

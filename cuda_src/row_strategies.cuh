@@ -2,8 +2,9 @@
 //
 // - rows_of_lanes   a lane a row. A warp stages 32 whole rows in shared memory, so that global memory sees whole lines.
 // - row_in_registers  a group of lanes a row, each holding its part: read once, written once.
-// - row_in_passes   a block a row that is kept in shared memory, or else read anew in each pass, every second one
-//                   backwards: what was read last is what the L2 cache still has.
+// - row_in_passes   a block a row that is kept in shared memory; of a row that is longer, as much as there is room for, and
+//                   the rest is read anew in each pass, every second one backwards: what was read last is what the L2 cache
+//                   still has.
 #pragma once
 
 #include "row_operation.cuh"
@@ -11,18 +12,25 @@
 // Threads of a block that has a row for each of its groups of LANES.
 __device__ constexpr int threads_for(int lanes) { return lanes < 128 ? 128 : lanes; }
 
-// The least number of blocks that a multiprocessor must be able to hold, which bounds a thread's registers: while one
-// row's bytes are on their way, others are computed. The bounds leave the compiler a little more than it takes unasked, so
-// that nothing is spilled on any architecture. Operations that weigh each class by itself, and float64, go without.
+// The least number of threads that a multiprocessor must be able to hold, which bounds the registers of each: while one
+// row's bytes are on their way, others are computed. Nothing may be spilled for it on any architecture; from sm_100 on the
+// compiler takes more registers for the same code. Operations that weigh each class by itself, and float64, go without.
 template <class Op> constexpr bool LEAN = Op::EQUAL && sizeof(typename Op::Value) == 4;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool LARGER_CODE = true;
+#else
+constexpr bool LARGER_CODE = false;
+#endif
 
 template <class Op, int M, int THREADS> __device__ constexpr int blocks_of_lanes() {
-    return LEAN<Op> ? (M <= 10 ? 1024 : M <= 16 ? 896 : 512) / THREADS : 1;
+    constexpr int RESIDENT = LARGER_CODE ? (M <= 10 ? 896 : M <= 16 ? 768 : M <= 32 ? 512 : 384) : (M <= 10 ? 1024 : M <= 16 ? 896 : 512);
+    return LEAN<Op> ? RESIDENT / THREADS : 1;
 }
 
 template <class Op, int LANES, int PACKS> __device__ constexpr int blocks_in_registers() {
     constexpr int VALUES = PACKS * PACK<typename Op::Storage>;
-    return LEAN<Op> && LANES <= 256 ? (VALUES <= 8 ? 1024 : 768) / threads_for(LANES) : 1;
+    constexpr int RESIDENT = LARGER_CODE ? (VALUES <= 8 || LANES > 32 ? 768 : 640) : (VALUES <= 8 ? 1024 : 768);
+    return LEAN<Op> && LANES <= 256 ? RESIDENT / threads_for(LANES) : 1;
 }
 
 // LANES of a block, times BLOCKS of a cluster, take a row.
@@ -95,12 +103,19 @@ __device__ void rows_of_lanes(Op op, const typename Op::Storage* z, typename Op:
     tile.store(out + first * M, elements, lane);
 }
 
-// A block takes a row in up to three passes. STAGED: the first pass leaves the row in shared memory, each lane its own share.
-template <class Op, int LANES, bool STAGED>
-__device__ void row_in_passes(Op op, const typename Op::Storage* z, typename Op::Storage* out, int m) {
+// Packs on their way to a lane of row_in_passes before the first is used: what 128 registers allow.
+template <class Op> __device__ constexpr int loads_at_once() {
+    if (sizeof(typename Op::Value) == 8) return Op::EQUAL ? 4 : 2;
+    return LARGER_CODE && sizeof(typename Op::Storage) == 2 && !Op::EQUAL ? 4 : 8;
+}
+
+// A block takes a row in up to three passes. The first leaves the first `room` packs in shared memory, each lane its own
+// share; the others read only what lies behind them.
+template <class Op, int LANES>
+__device__ void row_in_passes(Op op, const typename Op::Storage* z, typename Op::Storage* out, int m, int room) {
     typedef typename Op::Storage S;
     typedef typename Op::Value C;
-    constexpr int WIDTH = PACK<S>, AT_ONCE = 8;  // loads on their way before the first is used
+    constexpr int WIDTH = PACK<S>, AT_ONCE = loads_at_once<Op>();
     extern __shared__ uint4 staging[];
     const RowGroup<LANES> group;
     const int lane = group.lane;
@@ -126,15 +141,15 @@ __device__ void row_in_passes(Op op, const typename Op::Storage* z, typename Op:
                 memset(raw + v, 0, sizeof(raw[v]));
                 if (pack >= layout.packs || !live) continue;
                 const S* const from = z + layout.head + Index(pack) * WIDTH;
-                if (STAGED && !first) raw[v].load(staged + pack * WIDTH);
-                else if (STAGED || last) raw[v] = load_once<S, WIDTH>(from);
+                if (pack < room && !first) raw[v].load(staged + pack * WIDTH);
+                else if (pack < room || last) raw[v] = load_once<S, WIDTH>(from);
                 else raw[v].load(from);
             }
 #pragma unroll
             for (int v = 0; v < AT_ONCE; ++v) {
                 const int pack = round + v * LANES;
                 if (pack >= layout.packs) continue;
-                if (STAGED && first) raw[v].store(staged + pack * WIDTH);
+                if (first && pack < room) raw[v].store(staged + pack * WIDTH);
                 C values[WIDTH];
 #pragma unroll
                 for (int i = 0; i < WIDTH; ++i) values[i] = C(raw[v].at[i]);

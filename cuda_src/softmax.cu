@@ -94,7 +94,9 @@ template <class S> struct AllButOneSoftmax : OfRowState<S> {
     __device__ void settle(const Row<C>&, int k) { hit = this->label == k; }
     __device__ void finish(const Row<C>& state, const NoSums&, const NoSums&, bool) {
         const C inverse = 1 + (hit || out_of_range ? C(0) : state.odds(exp_of<S>(z_label - state.second)));
-        on_e = out_of_range ? not_a_number<C>() : (hit ? C(1) : state.c_k * inverse) / state.mass;
+        // A row with NaN or +inf is NaN also where that is the class left out.
+        const bool broken = out_of_range || state.q != state.q;
+        on_e = broken ? not_a_number<C>() : (hit ? C(1) : state.c_k * inverse) / state.mass;
         value_k = state.p_k * inverse;
     }
     template <int N> __device__ void output(C (&e)[N], const C (&)[N], int, NoTargets, const Row<C>&) const {
@@ -124,7 +126,7 @@ __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(LANES, (blocks_
 }
 #endif
 
-template <template <class> class Op, class S, int LANES, bool STAGED>
-__global__ void __launch_bounds__(LANES, 1) softmax_in_passes(PARAMETERS) {
-    row_in_passes<Op<S>, LANES, STAGED>(Op<S>(t), z, out, m);
+template <template <class> class Op, class S, int LANES>
+__global__ void __launch_bounds__(LANES, 1) softmax_in_passes(PARAMETERS, int room) {
+    row_in_passes<Op<S>, LANES>(Op<S>(t), z, out, m, room);
 }

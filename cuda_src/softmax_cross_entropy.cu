@@ -177,22 +177,26 @@ template <class S, class T, bool WEIGHTED, bool COMPLEMENT> struct CrossEntropy 
         }
     }
 
+    // Neighbours are added up first: of equal odds, a long sum one by one errs in one direction.
     template <int N, class Targets>
     __device__ void gather(const C (&odds)[N], int column, const Targets& targets, Gathered& sums) const {
         if constexpr (EQUAL) {
+            C sum = 0;
 #pragma unroll
             for (int i = 0; i < N; ++i) {
-                sums.odds += odds[i];
+                sum += odds[i];
                 sums.product = fma(sums.product, odds[i], sums.product + odds[i]);
             }
+            sums.odds += sum;
         } else {
-            C a[N], b[N];
+            C a[N], b[N], sum = 0;
             weights(column, targets, a, b);
 #pragma unroll
             for (int i = 0; i < N; ++i) {
-                sums.odds += b[i] * odds[i];
+                sum += b[i] * odds[i];
                 sums.log1p_odds += b[i] * log1p(odds[i]);
             }
+            sums.odds += sum;
         }
     }
 
@@ -287,7 +291,7 @@ __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(LANES, (blocks_
 }
 #endif
 
-template <class S, class T, bool WEIGHTED, bool COMPLEMENT, int LANES, bool STAGED>
-__global__ void __launch_bounds__(LANES, 1) softmax_cross_entropy_in_passes(PARAMETERS) {
-    row_in_passes<OPERATION, LANES, STAGED>(ARGUMENTS, z, dz, m);
+template <class S, class T, bool WEIGHTED, bool COMPLEMENT, int LANES>
+__global__ void __launch_bounds__(LANES, 1) softmax_cross_entropy_in_passes(PARAMETERS, int room) {
+    row_in_passes<OPERATION, LANES>(ARGUMENTS, z, dz, m, room);
 }

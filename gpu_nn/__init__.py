@@ -22,10 +22,12 @@ _HOMES = {
     "Adam": "gpu_nn.optimizers",
     "AdamW": "gpu_nn.optimizers",
     "MLPClassifier": "gpu_nn.estimator",
+    "from_sklearn": "gpu_nn.estimator",
     "Trainer": "gpu_nn.training",
     "History": "gpu_nn.training",
     "save": "gpu_nn.model_file",
     "load": "gpu_nn.model_file",
+    "export_onnx": "gpu_nn.onnx_file",
     "Dense": "gpu_nn.layers",
     "LayerNorm": "gpu_nn.layers",
     "BatchNorm": "gpu_nn.layers",
@@ -34,6 +36,7 @@ _HOMES = {
     "Standardize": "gpu_nn.layers",
     "DataError": "gpu_nn.errors",
     "DeviceError": "gpu_nn.errors",
+    "OutOfDeviceMemory": "gpu_nn.errors",
     "TrainingDiverged": "gpu_nn.errors",
 }
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gpu_nn.device import Array
+from gpu_nn.device import Array, check_on_host
 from gpu_nn.errors import unknown_name
 
 Reduction = Literal["sum", "mean", "none"]
@@ -57,6 +57,8 @@ def check_reduction(reduction: str) -> None:
 
 def weights(name: str, values: Any, count: int, of: str, xp: Any, dtype: Any) -> Array:
     """`values` as a (count,) array of weights; on the host they are checked to be finite and not negative."""
+    if xp is np:
+        check_on_host(name, values)
     array = xp.asarray(values, dtype=dtype)
     if array.shape != (count,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({count},), one weight for each of the {of}")
@@ -72,6 +74,8 @@ def targets(y: Any, n: int, m: int, ignore_index: int | None, xp: Any, dtype: An
     """
     if not hasattr(y, "dtype"):
         y = np.asarray(y)
+    if xp is np:
+        check_on_host(name, y)
     if y.ndim == 1:
         return class_indices(name, y, n, m, ignore_index, xp)
     if y.ndim != 2:
@@ -94,6 +98,8 @@ def class_indices(name: str, y: Any, n: int, m: int, ignore_index: int | None, x
     """`y` as (n,) int32 or int64, contiguous; checked as `targets` does."""
     if not hasattr(y, "dtype"):
         y = np.asarray(y)
+    if xp is np:
+        check_on_host(name, y)
     if y.dtype.kind not in "iu":
         cure = f"use {name}.astype(int) for class indices, or targets of shape (n, m)"
         raise TypeError(f"{name} is of {y.dtype}; class indices must be integers: {cure}")

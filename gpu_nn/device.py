@@ -6,14 +6,15 @@ A `Device` hands down the array module (`xp`: NumPy or CuPy). Which kernels belo
 import math
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from gpu_nn.errors import DeviceError, unknown_name
+from gpu_nn.errors import DeviceError, OutOfDeviceMemory, unknown_name
 
 Array = Any  # a NumPy or CuPy array; the two share no base class
 
@@ -40,13 +41,31 @@ class Device:
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})" if self.reason else self.name
 
-    def active(self) -> AbstractContextManager[Any]:
-        """A context in which new arrays are made on this device."""
-        return nullcontext() if self.kind == "cpu" else self.xp.cuda.Device(self.index)
+    def active(self, advice: str = "fewer rows at a time need less") -> AbstractContextManager[None]:
+        """A context in which new arrays are made on this device.
 
-    def asarray(self, array: Array, dtype: Any = None) -> Array:
-        """`array` on this device, C-contiguous, as `dtype` (its own when None); not copied when it already is that."""
-        with self.active():
+        Raises OutOfDeviceMemory, with the `advice`, when a GPU has no memory left.
+        """
+        return nullcontext() if self.kind == "cpu" else self._with_memory(advice)
+
+    @contextmanager
+    def _with_memory(self, advice: str) -> Iterator[None]:
+        try:
+            with self.xp.cuda.Device(self.index):
+                yield
+        except self.xp.cuda.memory.OutOfMemoryError as error:
+            asked = f"{error._size:,} bytes were asked for"
+            raise OutOfDeviceMemory(f"{self.name} has no memory left: {asked}; {advice} ({error})") from error
+
+    def asarray(self, array: Array, dtype: Any = None, name: str = "the array") -> Array:
+        """`array` on this device, C-contiguous, as `dtype` (its own when None); not copied when it already is that.
+
+        Arrays go from the CPU to a GPU. The other way is never taken unasked: on the CPU a GPU's array is a TypeError,
+        which calls it by `name`.
+        """
+        if self.kind == "cpu":
+            check_on_host(name, array)
+        with self.active(f"{name} of shape {np.shape(array)} is held there whole: a shorter one needs less"):
             return self.xp.ascontiguousarray(self.xp.asarray(array, dtype=dtype))
 
     def to_host(self, array: Array) -> np.ndarray:
@@ -54,10 +73,13 @@ class Device:
         return array if isinstance(array, np.ndarray) else array.get()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array to be filled, on this device; on the CPU it begins on a cache line."""
+        """An array to be filled, on this device; on the CPU it begins on a cache line.
+
+        That a GPU has no memory left is said by the caller's `active`, which knows what would need less.
+        """
         if self.kind == "cpu":
             return aligned_empty(shape, dtype)
-        with self.active():
+        with self.xp.cuda.Device(self.index):
             return self.xp.empty(shape, dtype)
 
     def free_bytes(self) -> int | None:
@@ -91,6 +113,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 CPU = Device("cpu", np)
 
 
+# What to install on a GPU.
+EXTRAS = "pip install 'gpu_nn[cuda12x]' (drivers from 525 on) or 'gpu_nn[cuda13x]' (drivers from 580 on)"
+
 # Takes the place of CuPy where it is not None: the tests' emulated device.
 stand_in: Any = None
 
@@ -102,11 +127,10 @@ def cupy_module() -> Any:
     try:
         import cupy
     except ModuleNotFoundError:
-        cure = "pip install 'gpu_nn[cuda12x]', or [cuda13x] for drivers from 580 on"
-        raise DeviceError(f"CuPy is not installed: {cure}") from None
+        raise DeviceError(f"CuPy is not installed: {EXTRAS}") from None
     except ImportError as error:
         reason = next(iter(str(error).split("\n")))
-        raise DeviceError(f"CuPy is installed but cannot be imported ({reason}): install it anew with pip") from None
+        raise DeviceError(f"CuPy is installed but cannot be imported ({reason}): {EXTRAS}") from None
     return cupy
 
 
@@ -116,9 +140,25 @@ def why_no_cuda() -> str:
         available = cupy_module().cuda.is_available()
     except DeviceError as error:
         return str(error)
-    if not available:
-        return "CuPy finds no NVIDIA GPU or driver: check nvidia-smi, and in a container pass --gpus all"
-    return ""
+    if available:
+        return ""
+    return (
+        _driver_too_old() or "CuPy finds no NVIDIA GPU or driver: check nvidia-smi, and in a container pass --gpus all"
+    )
+
+
+def _driver_too_old() -> str:
+    """That the driver is older than CuPy, with the cure; empty where it is not, or there is none."""
+    runtime = cupy_module().cuda.runtime
+    try:
+        driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    except RuntimeError:
+        return ""
+    # Within one major version any driver does. Versions are 12040 for 12.4.
+    if not 0 < driver // 1000 < built_for // 1000:
+        return ""
+    said = f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10} and CuPy is made for CUDA {built_for // 1000}"
+    return f"{said}: update the driver, or {EXTRAS}"
 
 
 def device_of(array: Array) -> Device | None:
@@ -130,6 +170,13 @@ def device_of(array: Array) -> Device | None:
     if cupy is not None and isinstance(array, cupy.ndarray):
         return Device(f"cuda:{array.device.id}", cupy)
     return None
+
+
+def check_on_host(name: str, array: Any) -> None:
+    """Raises TypeError for an array that lives on a GPU."""
+    device = device_of(array)
+    if device is not None and device.kind != "cpu":
+        raise TypeError(f"{name} lies on {device.name}, all else on the CPU; expected a NumPy array: pass {name}.get()")
 
 
 def resolve_device(name: "str | Device" = "auto") -> Device:

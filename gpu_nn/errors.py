@@ -13,7 +13,11 @@ class DataError(ValueError):
 
 
 class DeviceError(RuntimeError):
-    """A device that was asked for by name and is not there."""
+    """A device that is not there, or that cannot do what is asked of it."""
+
+
+class OutOfDeviceMemory(DeviceError, MemoryError):
+    """A GPU that has no memory left. The message names the bytes that were asked for and what needs less."""
 
 
 class TrainingDiverged(ArithmeticError):

@@ -156,7 +156,7 @@ def linear_softmax_cross_entropy_with_grad(
     elif chunk_rows < 1:
         raise ValueError(f"chunk_rows={chunk_rows}; expected a number of rows ≥ 1, or None")
     kernels = kernels_for(device)
-    with device.active():
+    with device.active(f"chunk_rows below {min(chunk_rows, n)} needs less"):
         y = targets(y, n, m, cost.ignore_index, xp, a.dtype)
         if sample_weight is not None:
             sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, a.dtype)

@@ -1,15 +1,20 @@
 """Models in one safetensors file: the arrays, and a header that says how to build the network.
 
-Header (safetensors metadata, strings): "format": "gpu_nn.network"; "version": "1"; "network": JSON with
-"n_inputs", "dtype", "layers": [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …], "classes":
-[names] or null.
-Arrays: "0.weight", "0.bias", …: parameters and state, in the network's dtype. Reading a file executes nothing.
+Header (safetensors metadata, strings):
+    "format": "gpu_nn.network"      "version": "1"; a file of another version is refused
+    "network": JSON of
+        "n_inputs"   columns of the inputs      "dtype": "float32" or "float64"
+        "layers"     [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …]: name and fields of each
+        "classes"    names or numbers, one for each output, or null
+Arrays: "0.weight", "0.bias", …: number of the layer, and name of its parameter or state, in the network's dtype or the
+one that the state has. Equal models are equal bytes. Reading a file executes nothing.
 """
 
 import json
 import os
+import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -69,19 +74,40 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     Raises DataError when it cannot be written, ValueError for a network that could not be read again: with parameters
     that are not finite, or `classes` that do not fit.
     """
-    from safetensors.numpy import save as to_bytes
+    arrays, classes = on_host(net)
+    layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
+    header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
+    text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
+    with whole_file(path) as file:
+        write_safetensors(file, arrays, {"format": FORMAT, "version": str(VERSION), "network": text})
 
+
+def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
+    """What a file of the network holds: parameters and state as NumPy arrays, and the classes.
+
+    Raises ValueError for a network with parameters that are not finite, or `classes` that do not fit.
+    """
     arrays = {name: np.ascontiguousarray(net.device.to_host(array)) for name, array in _arrays(net).items()}
     classes = _plain(net.classes)
     for name, array in arrays.items():
         _check_finite(name, array)
     _check_classes(classes, net.n_classes)
-    layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
-    header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
-    metadata = {"format": FORMAT, "version": str(VERSION), "network": json.dumps(header)}
-    content = to_bytes(arrays, metadata)
-    with whole_file(path) as file:
-        file.write(content)
+    return arrays, classes
+
+
+def write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes follow from the arrays and the metadata.
+
+    safetensors itself writes the metadata in another order each time; here the whole header is in the order of keys.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    content = to_bytes(dict(arrays), dict(metadata))
+    start = 8 + struct.unpack_from("<Q", content)[0]
+    text = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # keeps the arrays aligned
+    file.write(struct.pack("<Q", len(text)) + text)
+    file.write(memoryview(content)[start:])
 
 
 def load(path: str | os.PathLike[str], device: str | Device = "auto") -> Network:

@@ -114,7 +114,7 @@ class Network:
         }
         for i, layer in enumerate(self.layers):
             layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
-        with self.device.active():
+        with self.device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
             self.flat_parameters = self.device.empty(flat.shape, self.dtype)
             self.flat_parameters[...] = self.device.asarray(flat)
             self.flat_grads = self.device.zeros(flat.shape, self.dtype)
@@ -188,7 +188,7 @@ class Network:
         shape = np.shape(x)
         if len(shape) != 2 or shape[1] != self.n_inputs:
             raise ValueError(f"x has shape {shape}; expected (n, {self.n_inputs}), one column for each input")
-        return self.device.asarray(x, self.dtype)
+        return self.device.asarray(x, self.dtype, "x")
 
     def prepare(self, x: Any) -> Array:
         """`x` on the device, through the fixed layers at the front: what `train_step` takes. (n, inputs)."""
@@ -210,8 +210,12 @@ class Network:
             for start in range(0, len(x), _INFERENCE_ROWS):
                 rows = slice(start, start + _INFERENCE_ROWS)
                 a = x[rows]
-                stages = self.stages(len(a), training=False)
-                a = self._forward(stages[first:last], a, first, training=False)
+                try:
+                    stages = self.stages(len(a), training=False)
+                    a = self._forward(stages[first:last], a, first, training=False)
+                except MemoryError:
+                    self._release()
+                    raise
                 if a.dtype == out.dtype:
                     out[rows] = a
                 else:
@@ -267,7 +271,7 @@ class Network:
             raise ValueError('reduction="none" has no single gradient of the parameters; expected "sum" or "mean"')
         x = self._inputs(x)
         n, xp = len(x), self.device.xp
-        with self.device.active():
+        with self.device.active(f"a batch of fewer than {n:,} rows needs less"):
             y = targets(y, n, self.n_classes, ignore_index, xp, self.dtype)
             if sample_weight is not None:
                 sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, self.dtype)
@@ -286,27 +290,37 @@ class Network:
         if n == 0:
             self.flat_grads[...] = 0
             return self.device.xp.zeros(0, self.dtype)
-        step = self._steps.get((n, first))
-        if step is None:
-            step = self._step(n, first)
-        stages, learning, loss = step
-        a = x
-        if self._mixed:
-            self._copy_parameters()
-            a = self._forward(stages, x, first, True)
-        else:
-            for stage in stages:
-                a = stage.forward(a, True)
-        if self.loss_scale is not None:
-            scaled = self._at[True].rows("row_scale", n, 1, np.float32)[:, 0]
-            self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)
-            options["row_scale"] = scaled
-        # The gradient is written over the logits.
-        self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
-        d = a
-        for stage in learning:
-            d = stage.backward(d, stage is not learning[-1])
+        try:
+            step = self._steps.get((n, first))
+            if step is None:
+                step = self._step(n, first)
+            stages, learning, loss = step
+            a = x
+            if self._mixed:
+                self._copy_parameters()
+                a = self._forward(stages, x, first, True)
+            else:
+                for stage in stages:
+                    a = stage.forward(a, True)
+            if self.loss_scale is not None:
+                scaled = self._at[True].rows("row_scale", n, 1, np.float32)[:, 0]
+                self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)
+                options["row_scale"] = scaled
+            # The gradient is written over the logits.
+            self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
+            d = a
+            for stage in learning:
+                d = stage.backward(d, stage is not learning[-1])
+        except MemoryError:
+            self._release()
+            raise
         return loss
+
+    def _release(self) -> None:
+        """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
+        self._at.clear()
+        self._front.clear()
+        self.rebind()
 
     def _step(self, n: int, first: int) -> tuple[list[Stage], list[Stage], Array]:
         """The stages of a training step on n rows; those of them that gradients reach, from the last one on; and the

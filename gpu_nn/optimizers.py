@@ -45,7 +45,7 @@ class Optimizer:
             raise ValueError("this optimizer belongs to another network; make a new one for each network")
         self._net = net
         self._kernels = net.kernels
-        with net.device.active():
+        with net.device.active(f"a network with fewer than {net.n_parameters:,} parameters needs less"):
             xp = net.device.xp
             size = net.flat_parameters.shape
             self.state: Mapping[str, Array] = {name: net.device.zeros(size, net.dtype) for name in self._state_names}

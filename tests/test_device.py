@@ -14,9 +14,11 @@ from gpu_nn.errors import DeviceError
 def cupy_with(monkeypatch):
     """Puts a stand-in for CuPy in its place that finds so many GPUs."""
 
-    def cupy_with(gpus: int) -> ModuleType:
+    def cupy_with(gpus: int, driver: int = 0, built_for: int = 12090) -> ModuleType:
         cupy = ModuleType("cupy")
-        runtime = SimpleNamespace(getDeviceCount=lambda: gpus)
+        runtime = SimpleNamespace(
+            getDeviceCount=lambda: gpus, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: built_for
+        )
         cupy.cuda = SimpleNamespace(is_available=lambda: gpus > 0, runtime=runtime)
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         return cupy
@@ -55,6 +57,35 @@ def test_cuda_without_a_gpu_is_an_error_and_never_the_cpu(cupy_with, name):
     with pytest.raises(DeviceError, match="CuPy finds no NVIDIA GPU or driver: check nvidia-smi") as error:
         resolve_device(name)
     assert f"device={name!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("driver", "built_for", "said"),
+    [
+        (12040, 13000, "the driver knows CUDA 12.4 and CuPy is made for CUDA 13: update the driver, or pip install"),
+        (11080, 12090, "the driver knows CUDA 11.8 and CuPy is made for CUDA 12: update the driver, or pip install"),
+        (12000, 12090, "CuPy finds no NVIDIA GPU or driver"),
+        (13000, 12090, "CuPy finds no NVIDIA GPU or driver"),
+        (0, 12090, "CuPy finds no NVIDIA GPU or driver"),
+    ],
+)
+def test_a_driver_that_is_too_old_is_told_from_none(cupy_with, driver, built_for, said):
+    cupy_with(0, driver, built_for)
+    with pytest.raises(DeviceError) as error:
+        resolve_device("cuda")
+    assert said in str(error.value)
+    assert ("'gpu_nn[cuda12x]' (drivers from 525 on)" in str(error.value)) == ("pip" in said)
+
+
+def test_a_driver_that_does_not_answer_is_none(cupy_with):
+    cupy = cupy_with(0)
+
+    def no_answer():
+        raise RuntimeError("cudaErrorInsufficientDriver")
+
+    cupy.cuda.runtime.driverGetVersion = no_answer
+    with pytest.raises(DeviceError, match="CuPy finds no NVIDIA GPU or driver"):
+        resolve_device("cuda")
 
 
 def test_auto_without_a_gpu_is_the_cpu_and_says_why(cupy_with):

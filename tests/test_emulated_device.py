@@ -17,8 +17,9 @@ from gpu_nn import (
     Trainer,
 )
 from gpu_nn import functional as F
+from gpu_nn.cli import main
 from gpu_nn.data import digits
-from gpu_nn.errors import DeviceError
+from gpu_nn.errors import DeviceError, OutOfDeviceMemory
 from tests.cuda_emulator import cupy_proxy
 from tests.cuda_emulator.device import emulated_device
 
@@ -176,12 +177,121 @@ class TestFunctional:
         loss = F.softmax_cross_entropy(device.asarray(self.Z), device.asarray(self.Y + 1), reduction="none").get()
         np.testing.assert_array_equal(np.isnan(loss), self.Y == 4)
 
+    @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "class_weight"])
+    def test_an_array_of_the_gpu_is_refused_on_the_cpu_and_named(self, device, name):
+        given = {"x": self.Z, "y": self.Y, "sample_weight": np.ones(6), "class_weight": np.ones(5)}
+        given[name] = device.asarray(given[name])
+        x, y = given.pop("x"), given.pop("y")
+        expected = rf"^{name} lies on cuda:0, all else on the CPU; expected a NumPy array: pass {name}.get\(\)"
+        net = Network([5, 5], device="cpu")
+        with pytest.raises(TypeError, match=expected):
+            net.loss_and_grad(x, y, **given)
+        with pytest.raises(TypeError, match=expected):
+            Trainer(net, SGD(), class_weight=given.pop("class_weight")).fit(x, y, **given)
+        if name == "y":
+            with pytest.raises(TypeError, match=expected):
+                F.softmax_cross_entropy(x, y)
+            with pytest.raises(TypeError, match=r"^t lies on cuda:0"):
+                F.all_but_one_softmax(x, y)
+
+    def test_labels_and_weights_of_the_cpu_go_along_to_the_gpu(self, device):
+        options = {"sample_weight": np.arange(6.0), "class_weight": np.arange(5.0)}
+        found = F.softmax_cross_entropy(device.asarray(self.Z), self.Y, **options)
+        np.testing.assert_allclose(found.get(), F.softmax_cross_entropy(self.Z, self.Y, **options), rtol=4e-6)
+
+    def test_types_that_no_kernel_takes_are_refused(self, device):
+        with pytest.raises(TypeError, match=r"z is of int64; expected float16, bfloat16, float32, float64"):
+            F.softmax_cross_entropy(device.asarray(self.Y[:, None] * np.ones(3, int)), self.Y)
+        with pytest.raises(TypeError, match="y is of float32; class indices must be integers"):
+            F.softmax_cross_entropy(device.asarray(self.Z), device.asarray(self.Y.astype(np.float32)))
+
+    def test_out_that_is_not_contiguous_is_refused(self, device):
+        out = device.asarray(np.zeros((6, 10), np.float32))[:, ::2]
+        with pytest.raises(ValueError, match="out is not C-contiguous"):
+            F.softmax_cross_entropy_with_grad(device.asarray(self.Z), self.Y, out=out)
+
     def test_mixed_libraries_are_refused(self, device):
         a, w, b = np.zeros((2, 3), np.float32), np.zeros((3, 2), np.float32), np.zeros(2, np.float32)
         with pytest.raises(TypeError, match=r"w is a .* on another device than a"):
             F.linear_softmax_cross_entropy_with_grad(device.asarray(a), w, b, [0, 1])
         with pytest.raises(TypeError, match="out lies on another device"):
             F.softmax_cross_entropy_with_grad(device.asarray(self.Z), self.Y, out=np.empty_like(self.Z))
+
+
+class TestMemory:
+    """No memory left: the error says how much was asked for and what needs less.
+
+    The proxy raises CuPy's own for an array beyond the limit.
+    Each limit is just below the array that is named, and well above all others.
+    """
+
+    X, Y = np.zeros((3000, 40), np.float32), np.zeros(3000, np.int64)
+
+    @pytest.fixture
+    def net(self, device):
+        return Network([40, 100, 5], device=device)
+
+    @staticmethod
+    def refused(size, advice):
+        said = f"^cuda:0 has no memory left: {size:,} bytes were asked for; .*{advice}"
+        return pytest.raises(OutOfDeviceMemory, match=said)
+
+    def test_a_networks_parameters(self, device):
+        size = 4 * (40_000 + 5_008 + 1_008 + 16)  # each array up to a multiple of 16
+        for what in ("parameters", "optimizer"):
+            net = None if what == "parameters" else Network([40, 1000, 5], device=device)
+            with (
+                cupy_proxy.memory_limit(size - 1),
+                self.refused(size, "a network with fewer than 46,005 parameters needs less"),
+            ):
+                net = net or Network([40, 1000, 5], device=device)
+                Adam().bind(net)
+
+    def test_what_goes_to_the_device_whole(self, device, net):
+        with cupy_proxy.memory_limit(self.X.nbytes - 1):
+            with self.refused(self.X.nbytes, r"x of shape \(3000, 40\) is held there whole: a shorter one needs less"):
+                Trainer(net, SGD()).fit(self.X, self.Y)
+            with self.refused(self.X.nbytes, "a shorter one needs less"):
+                net.predict(self.X)
+
+    def test_a_batchs_activations(self, device, net):
+        with cupy_proxy.memory_limit(4 * 1500 * 100 - 1):
+            with self.refused(4 * 1500 * 100, "a batch of fewer than 1,500 rows needs less"):
+                net.loss_and_grad(self.X[:1500], self.Y[:1500])
+            with self.refused(4 * 2000 * 100, "a batch_size below 2000 needs less"):
+                Trainer(net, SGD(), batch_size=2000).fit(self.X, self.Y, epochs=1)
+            # What was allocated for too many rows is in nobody's way.
+            Trainer(net, SGD(), batch_size=1000).fit(self.X, self.Y, epochs=1)
+
+    def test_predictions(self, device):
+        net = Network([40, 50], device=device)
+        with cupy_proxy.memory_limit(600_000 - 1), self.refused(600_000, "fewer rows at a time need less"):
+            net.forward(self.X)
+
+    def test_functional(self, device):
+        z, w = device.asarray(self.X), device.asarray(np.zeros((40, 60), np.float32))
+        with cupy_proxy.memory_limit(self.X.nbytes - 1):
+            for function in (F.softmax, lambda z: F.softmax_cross_entropy_with_grad(z, self.Y)):
+                with self.refused(self.X.nbytes, "fewer rows at a time need less"):
+                    function(z)
+        with cupy_proxy.memory_limit(600_000):
+            with self.refused(720_000, "chunk_rows below 3000 needs less"):
+                F.linear_softmax_cross_entropy_with_grad(z, w, None, self.Y)
+            F.linear_softmax_cross_entropy_with_grad(z, w, None, self.Y, chunk_rows=2500)
+
+    def test_the_command_says_it_in_one_line_with_the_devices_code(self, device, tmp_path, capsys):
+        np.savez(tmp_path / "data.npz", x=self.X, y=np.arange(3000) % 3)
+        with cupy_proxy.memory_limit(100_000):
+            code = main(["train", "--data", f"{tmp_path}/data.npz", "--device", "cuda", "--out", f"{tmp_path}/run"])
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert code == 4
+        assert said.startswith("gpu-nn train: cuda:0 has no memory left: ")
+        assert "needs less" in said
+
+    def test_is_a_memory_error_and_a_device_error(self, device, net):
+        for kind in (MemoryError, DeviceError):
+            with cupy_proxy.memory_limit(1), pytest.raises(kind, match="3,200 bytes"):
+                net.forward(self.X[:20])
 
 
 class TestDevice:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from gpu_nn import DataError, DeviceError, Network, device, load, save
 from gpu_nn import model_file as module
 from gpu_nn.layers import Dense, Dropout, Standardize
+from tests.cuda_emulator.device import emulated_device
 from tests.data.files import live_pickle, mutations
 
 
@@ -80,6 +81,57 @@ def test_names_of_classes_come_back(path, classes):
     net.classes = classes
     save(net, path)
     assert load(path, "cpu").classes == (classes.tolist() if isinstance(classes, np.ndarray) else classes)
+
+
+def test_equal_models_are_equal_bytes_in_every_process(tmp_path):
+    program = (
+        "import sys, gpu_nn\n"
+        "from gpu_nn import Dense, Dropout, Standardize\n"
+        "net = gpu_nn.Network([Standardize(), Dense(4, 'gelu'), Dropout(0.5), Dense(3)], n_inputs=5, device='cpu')\n"
+        "net.classes = ['a', 'é', 'c']\n"
+        "gpu_nn.save(net, sys.argv[1])\n"
+    )
+    contents = set()
+    for seed in ("0", "1", "2", "3"):  # safetensors' own order of three keys would be the same four times in 1 of 216
+        command = [sys.executable, "-c", program, str(tmp_path / seed)]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONHASHSEED": seed})
+        contents.add((tmp_path / seed).read_bytes())
+    assert len(contents) == 1
+    save(load(tmp_path / "0", "cpu"), tmp_path / "again")
+    assert contents == {(tmp_path / "again").read_bytes()}
+
+
+def test_arrays_in_the_file_are_aligned_to_eight_bytes(path):
+    for name in ("a", "ab", "abc"):
+        net = network(dtype="float64")
+        net.classes = [name, "y", "z"]
+        save(net, path)
+        assert struct.unpack("<Q", path.read_bytes()[:8])[0] % 8 == 0
+
+
+def test_fields_of_layers_may_be_numbers_of_numpy(path):
+    save(Network([Dense(np.int64(4)), Dropout(np.float32(0.5)), Dense(3)], n_inputs=5, device="cpu"), path)
+    assert load(path, "cpu").layers == (Dense(4), Dropout(0.5), Dense(3))
+
+
+@pytest.mark.parametrize("there_and_back", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_file_opens_on_another_device(path, there_and_back):
+    written_on, read_on = there_and_back
+    with emulated_device():
+        layers = [Standardize(), Dense(4, "gelu"), Dropout(0.5), Dense(3)]
+        net = Network(layers, n_inputs=5, device=written_on, seed=3)
+        net.state["0.shift"][...] = net.device.asarray(np.arange(5), net.dtype)
+        net.loss_and_grad(X, np.arange(50) % 3)  # a forward pass that dropout counts
+        save(net, path)
+        read = load(path, read_on)
+        assert (net.device.kind, read.device.kind) == there_and_back
+        for name, array in {**net.parameters, **net.state}.items():
+            np.testing.assert_array_equal(
+                read.device.to_host({**read.parameters, **read.state}[name]), net.device.to_host(array)
+            )
+        assert read.device.to_host(read.state["2.counter"])[0] == 1
+        ours, theirs = (either.device.to_host(either.predict_proba(X)) for either in (net, read))
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-7)
 
 
 # What could not be read again is not written

@@ -1,14 +1,23 @@
 """What is installed: the wheel carries the CUDA sources, and the code finds them there and in a checkout."""
 
+import json
 import os
+import pickle
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gpu_nn import MLPClassifier, load, save
+from gpu_nn.data import digits
+
 ROOT = Path(__file__).parent.parent
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 
 def test_importing_gpu_nn_loads_neither_cupy_nor_scikit_learn():
@@ -35,28 +44,71 @@ def test_the_version_is_the_one_of_the_project_file():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == gpu_nn.__version__
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([*PIP, "wheel", "--no-deps", "-w", folder, ROOT], check=True)
+    return next(folder.glob("gpu_nn-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The programs of a new environment that holds the wheel, and sees what else is installed here but not gpu_nn."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    subprocess.run([*PIP, "--python", python, "install", "--no-deps", wheel], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    # A path in a .pth file is looked in, but the .pth files there, an editable gpu_nn's among them, are not read.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(program, *arguments):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        command = [folder / "bin" / program, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
 @pytest.mark.slow
-def test_a_wheel_carries_the_cuda_sources_and_finds_them(tmp_path):
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)
-    wheel = next(tmp_path.glob("gpu_nn-*.whl"))
+def test_a_wheel_carries_the_cuda_sources_and_finds_them(wheel, installed):
     names = zipfile.ZipFile(wheel).namelist()
     sources = {path.name for path in (ROOT / "cuda_src").iterdir()}
     assert {f"gpu_nn/cuda_src/{name}" for name in sources} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
-
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     code = "from gpu_nn.kernels.cuda_kernels.sources import source_folder; print(source_folder())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
+    folder = Path(installed("python", "-c", code))
+    assert folder.name == "cuda_src"
+    assert ROOT not in folder.parents
+
+
+@pytest.mark.slow
+def test_models_go_between_a_checkout_and_a_new_environment(installed, tmp_path):
+    x, y = digits()
+    np.savez(tmp_path / "x.npz", x=x[:100])
+    np.save(tmp_path / "x.npy", x[:100])
+    result = installed("gpu-nn", "train", "--epochs", 2, "--device", "cpu", "--out", tmp_path / "run", "--json")
+    assert json.loads(result)["test_accuracy"] > 0.8
+    there = load(tmp_path / "run" / "model.safetensors", "cpu")
+    told = installed("gpu-nn", "predict", tmp_path / "run" / "model.safetensors", "--data", tmp_path / "x.npz")
+    assert [int(label) for label in told.splitlines()] == there.predict(x[:100]).tolist()
+
+    save(there, tmp_path / "again.safetensors")
+    fitted = MLPClassifier((16,), max_iter=3, device="cpu", random_state=0, tol=10, n_iter_no_change=1).fit(x, y)
+    (tmp_path / "classifier.pickle").write_bytes(pickle.dumps(fitted))
+    program = (
+        "import pickle, sys, numpy, gpu_nn\n"
+        "x, model, pickled = numpy.load(sys.argv[1]), gpu_nn.load(sys.argv[2], 'cpu'), open(sys.argv[3], 'rb').read()\n"
+        "classifier = pickle.loads(pickled)\n"
+        "print(gpu_nn.__file__, model.forward(x).tobytes().hex(), classifier.predict_proba(x).tobytes().hex())\n"
     )
-    assert Path(done.stdout.strip()) == site / "gpu_nn" / "cuda_src"
+    arguments = [tmp_path / name for name in ("x.npy", "again.safetensors", "classifier.pickle")]
+    home, logits, p = installed("python", "-c", program, *arguments).split()
+    assert ROOT not in Path(home).parents
+    assert bytes.fromhex(logits) == there.forward(x[:100]).tobytes()
+    assert bytes.fromhex(p) == fitted.predict_proba(x[:100]).tobytes()
 
 
 def test_the_container_is_built_from_what_the_wheel_is_made_of():

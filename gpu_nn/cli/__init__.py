@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from gpu_nn import __version__
-from gpu_nn.cli import evaluate, info, plot, predict, train
+from gpu_nn.cli import evaluate, export, info, plot, predict, train
 from gpu_nn.cli.interruption import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged
 
@@ -23,7 +23,14 @@ USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 # Shells give this code, and the signal's number on top, to what a signal ended.
 _SIGNALLED = 128
 
-_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "plot": plot, "info": info}
+_COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "plot": plot,
+    "info": info,
+}
 
 
 class _Parser(argparse.ArgumentParser):

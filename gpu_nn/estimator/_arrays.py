@@ -77,11 +77,25 @@ def labels(y: Any, n: int, device: Device, name: str = "y") -> Array:
     if place(y).kind == "cpu":
         y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, ensure_min_samples=0)
         y = y if isinstance(y, np.ndarray) else y.toarray()
+        if y.dtype.kind == "O":
+            _check_objects(name, y)
     if y.ndim not in (1, 2):
         raise ValueError(f"{name} has {y.ndim} dimensions; expected (n,) labels or (n, columns) targets")
     if len(y) != n:
         raise ValueError(f"{name} has {len(y)} rows; expected {n}, one for each row of X")
     return y
+
+
+def _check_objects(name: str, y: np.ndarray) -> None:
+    """Labels as objects have to be of one kind, or no order of the classes exists."""
+    values = y.ravel().tolist()
+    missing = next((i for i, value in enumerate(values) if value is None), None)
+    if missing is not None:
+        raise ValueError(f"{name} contains None instead of a label, first in row {missing // (y.size // len(y))}")
+    text = {isinstance(value, str) for value in values}
+    if len(text) > 1:
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise TypeError(f"{name} mixes labels of the kinds {kinds}; expected text alone or numbers alone")
 
 
 def row_weights(sample_weight: Any, n: int, device: Device) -> Array | None:

@@ -9,6 +9,7 @@ from gpu_nn.device import CPU, Array, Device
 from gpu_nn.estimator import _portable
 from gpu_nn.estimator._arrays import inputs, labels, moved, opened, place, row_weights
 from gpu_nn.estimator._fitting import fit
+from gpu_nn.estimator._from_sklearn import adopted
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -117,6 +118,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.callbacks = callbacks
         self.device = device
         self.dtype = dtype
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any, *, device: str = "auto", dtype: Any = None) -> "MLPClassifier":
+        """scikit-learn's fitted classifier as one of ours: same predictions, parameters and curves.
+
+        estimator, dtype and errors: as in `gpu_nn.from_sklearn`; a StandardScaler before it is standardize=True.
+        partial_fit and warm_start go on with its weights, and with an optimizer that begins anew, Adam in the place of
+        L-BFGS. The cost stays the one that it was trained on, complement_weight=0.
+        """
+        return adopted(cls, estimator, device, dtype)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation: Any = None) -> "MLPClassifier":
         """Train on X, (n, features), and y; returns the classifier.

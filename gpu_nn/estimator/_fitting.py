@@ -78,7 +78,7 @@ def fit(
         standardise(net, training.x, training.weight)
     course = _course(estimator, decay, order_seed, goes_on, incremental)
     epochs, history = _trained(estimator, net, course, training, held_out, labelling, goes_on, incremental)
-    _publish(estimator, net, course, labelling, epochs, history, held_out is not None)
+    publish(estimator, net, course, labelling, epochs, history, held_out is not None)
 
 
 def _own_validation(estimator: Any, validation: Any, labelling: Labelling, dtype: np.dtype) -> _Rows | None:
@@ -102,8 +102,7 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
         if estimator.verbose:
             print(f"training on {device}")
         net = Network(layers, n_inputs=estimator.n_features_in_, device=device, dtype=estimator.dtype, seed=seed)
-        if labelling.kind != "multilabel" and labelling.classes.dtype.kind in "iufU":
-            net.classes = labelling.classes.tolist()
+        net.classes = labelling.names
         return net
     if estimator.device != "auto" and resolve_device(estimator.device).name != estimator.net_.device.name:
         # Out of the one device into the other, the way of a pickle.
@@ -183,7 +182,7 @@ def _trained(
     return end.epochs, trainer.history
 
 
-def _publish(
+def publish(
     estimator: Any, net: Network, course: Course, labelling: Labelling, epochs: int, history: History, scored: bool
 ) -> None:
     """Set the fitted attributes, all at once, when nothing can fail any more."""

@@ -56,6 +56,13 @@ class Labelling:
         """How many outputs the network has."""
         return len(self.classes) + (self.kind == "multilabel")
 
+    @property
+    def names(self) -> list[Any] | None:
+        """The classes as a network and its file hold them: all text or all numbers; None for others, and for flags."""
+        found = self.classes.tolist()
+        alike = any(all(isinstance(value, kind) for value in found) for kind in (str, int | float))
+        return found if alike and self.kind != "multilabel" else None
+
     def targets(self, y: Array, dtype: np.dtype, name: str = "y") -> Array:
         """(n,) class indices, or (n, n_outputs) of `dtype`, where y lies.
 

@@ -2,12 +2,13 @@
 
 An entry holds the NumPy and the CUDA form of a = act(z) and of its derivative side by side. Most derivatives are
 functions of a alone, so z need not be kept: then a is written over z. The CUDA forms are expressions of type T
-(float or double) in z, or in a for a derivative `of_output`.
+(float or double) in z, or in a for a derivative `of_output`. The ONNX form appends the nodes of a = act(z) to an
+`onnx_file.Graph`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -17,6 +18,7 @@ from numpy import ndarray
 class Activation:
     """forward(z, a): a = act(z); a may be z when the derivative is of_output.
     derivative(s, d): d = act'(z), from s = a when of_output, else from s = z; d is never s.
+    onnx(graph, z): name of the value a, from the name of the value z.
     initialisation: "he" where negative inputs are cut off (variance 2/inputs), else "glorot" (2/(inputs+outputs)).
     """
 
@@ -24,6 +26,7 @@ class Activation:
     derivative: Callable[[ndarray, ndarray], object]
     cuda_forward: str
     cuda_derivative: str
+    onnx: Callable[[Any, str], str]
     of_output: bool = True
     initialisation: Literal["he", "glorot"] = "glorot"
 
@@ -97,6 +100,12 @@ def _gelu_derivative(z: ndarray, d: ndarray) -> None:
     d += density
 
 
+def _gelu_onnx(g: Any, z: str) -> str:
+    # z Φ(z) = max(z,0) - ½|z| erfc(|z|/√2) on either side of 0.
+    size = g.Abs(z)
+    return g.Sub(g.Relu(z), g.Mul(g.Mul(size, 0.5), g.erfc_of_positive(g.Mul(size, _SQRT_HALF))))
+
+
 def _silu(z: ndarray, a: ndarray) -> None:
     _sigmoid(z, a)
     a *= z
@@ -134,18 +143,21 @@ ACTIVATIONS: dict[str, Activation] = {
         derivative=lambda a, d: d.fill(1),
         cuda_forward="z",
         cuda_derivative="T(1)",
+        onnx=lambda g, z: z,
     ),
     "sigmoid": Activation(
         forward=_sigmoid,
         derivative=_sigmoid_derivative,
         cuda_forward="T(1) / (T(1) + exp(-z))",
         cuda_derivative="a * (T(1) - a)",
+        onnx=lambda g, z: g.Sigmoid(z),
     ),
     "tanh": Activation(
         forward=lambda z, a: np.tanh(z, out=a),
         derivative=_tanh_derivative,
         cuda_forward="tanh(z)",
         cuda_derivative="T(1) - a * a",
+        onnx=lambda g, z: g.Tanh(z),
     ),
     "relu": Activation(
         forward=lambda z, a: np.maximum(z, 0, out=a),
@@ -153,6 +165,7 @@ ACTIVATIONS: dict[str, Activation] = {
         # Written so that NaN stays NaN, as in np.maximum.
         cuda_forward="z < T(0) ? T(0) : z",
         cuda_derivative="a > T(0) ? T(1) : T(0)",
+        onnx=lambda g, z: g.Relu(z),
         initialisation="he",
     ),
     "leaky_relu": Activation(
@@ -160,6 +173,7 @@ ACTIVATIONS: dict[str, Activation] = {
         derivative=_leaky_relu_derivative,
         cuda_forward=f"z < T(0) ? T({LEAK}) * z : z",
         cuda_derivative=f"a > T(0) ? T(1) : T({LEAK})",
+        onnx=lambda g, z: g.Max(z, g.Mul(z, LEAK)),
         initialisation="he",
     ),
     "elu": Activation(
@@ -168,6 +182,7 @@ ACTIVATIONS: dict[str, Activation] = {
         cuda_forward="z < T(0) ? expm1(z) : z",
         # Written so that NaN stays NaN.
         cuda_derivative="a > T(0) ? T(1) : a + T(1)",
+        onnx=lambda g, z: g.Add(g.Relu(z), g.Sub(g.Exp(g.Min(z, 0.0)), 1.0)),
         initialisation="he",
     ),
     "gelu": Activation(
@@ -175,6 +190,7 @@ ACTIVATIONS: dict[str, Activation] = {
         derivative=_gelu_derivative,
         cuda_forward=f"T(0.5) * z * erfc(T(-{_SQRT_HALF}) * z)",
         cuda_derivative=(f"T(0.5) * erfc(T(-{_SQRT_HALF}) * z) + T({_INV_SQRT_2PI}) * z * exp(T(-0.5) * z * z)"),
+        onnx=_gelu_onnx,
         of_output=False,
         initialisation="he",
     ),
@@ -184,6 +200,8 @@ ACTIVATIONS: dict[str, Activation] = {
         cuda_forward="z / (T(1) + exp(-z))",
         # 1 / (1 + e^z) is 1 - sigmoid(z) with all its digits.
         cuda_derivative="(T(1) + z / (T(1) + exp(z))) / (T(1) + exp(-z))",
+        # onnxruntime's Sigmoid in float is off by 1e-7, which z would multiply.
+        onnx=lambda g, z: g.Div(z, g.Add(g.Exp(g.Neg(z)), 1.0)),
         of_output=False,
         initialisation="he",
     ),
@@ -192,6 +210,7 @@ ACTIVATIONS: dict[str, Activation] = {
         derivative=_softplus_derivative,
         cuda_forward="(z > T(0) ? z : T(0)) + log1p(exp(-fabs(z)))",
         cuda_derivative="-expm1(-a)",
+        onnx=lambda g, z: g.Add(g.Relu(z), g.Log(g.Add(g.Exp(g.Neg(g.Abs(z))), 1.0))),
         initialisation="he",
     ),
 }

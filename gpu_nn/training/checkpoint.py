@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import whole_file
+from gpu_nn.model_file import whole_file, write_safetensors
 
 FORMAT = "gpu_nn.checkpoint"
 VERSION = 1
@@ -86,14 +86,11 @@ def write(path: str | os.PathLike[str], training: dict[str, Any], arrays: Mappin
 
     Raises DataError when it cannot be written; what was there before then stays as it was.
     """
-    from safetensors.numpy import save as to_bytes
-
     text = json.dumps(training)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "checksum": _checksum(text, contiguous), "training": text}
-    content = to_bytes(contiguous, metadata)
     with whole_file(path) as file:
-        file.write(content)
+        write_safetensors(file, contiguous, metadata)
     names_to_disk(Path(path).parent)
 
 

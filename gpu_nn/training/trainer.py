@@ -95,7 +95,8 @@ class Trainer:
         if epochs < 0:
             raise ValueError(f"epochs={epochs}; expected a whole number ≥ 0")
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
-        with self.net.device.active(), np.errstate(over="ignore", invalid="ignore"):
+        advice = f"a batch_size below {self.batch_size} needs less"
+        with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
             checkpoint = resuming.opened(resume)
             self._enter(x, y, sample_weight, validation)
             self._calls = Calls(self, self.callbacks)
@@ -159,7 +160,7 @@ class Trainer:
             raise ValueError(f"{x_name} has shape {shape}; expected (n, {net.n_inputs}), one column for each input")
         if shape[0] == 0:
             raise ValueError(f"{x_name} has no rows; training needs at least 1")
-        raw = net.device.asarray(x, net.dtype)
+        raw = net.device.asarray(x, net.dtype, x_name)
         finite = net.device.xp.isfinite(raw)
         if not bool(finite.all()):
             row, column = (int(places[0]) for places in net.device.xp.logical_not(finite).nonzero())

@@ -50,13 +50,14 @@ def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: train|evaluate|predict|plot|info"),
+        ([], "the following arguments are required: train|evaluate|predict|export|plot|info"),
         (["trian"], "invalid choice: 'trian'"),
         (["train", "--epoch\nten", "3"], "unrecognized arguments: --epoch ten 3"),
         (["train", "--seed"], "argument --seed: expected one argument"),
         (["evaluate"], "the following arguments are required: MODEL, --data"),
         (["evaluate", "m"], "the following arguments are required: --data"),
         (["predict", "--data", "x"], "the following arguments are required: MODEL"),
+        (["export", "m"], "the following arguments are required: --to"),
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_argument(command, arguments, message):

@@ -1,5 +1,6 @@
 """Compiles CUDA C++ with g++ into shared libraries, kept on disk under the hash of all that went into them."""
 
+import fcntl
 import functools
 import hashlib
 import os
@@ -139,17 +140,25 @@ def run(command: list[str], **keywords: object) -> str:
 
 
 def _build(kind: str, key: Iterable[str | bytes], make: Callable[[Path, Path], None]) -> Path:
-    """The cached library of this key. Built beside its final name and renamed, so that parallel builders do no harm."""
+    """The cached library of this key. Built beside its final name and renamed, so that whoever finds it finds it whole.
+
+    Of processes that want it at once, pytest-xdist's workers among them, one builds it and the others wait.
+    """
     digest = hashlib.sha256()
     for part in key:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little") + data)
     library = cache_folder() / f"{kind}-{digest.hexdigest()[:32]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(prefix=f"{kind}-", dir=library.parent) as work:
-            made = Path(work) / "library.so"
-            make(Path(work), made)
-            made.replace(library)
+    if library.exists():
+        return library
+    # A lock serves many libraries, so that the locks stay few.
+    with (library.parent / f"lock-{digest.hexdigest()[:2]}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            with tempfile.TemporaryDirectory(prefix=f"{kind}-", dir=library.parent) as work:
+                made = Path(work) / "library.so"
+                make(Path(work), made)
+                made.replace(library)
     return library
 
 

@@ -9,6 +9,9 @@ from .errors import EmulatorError
 
 # An allocation of CUDA's begins at a multiple of this many bytes; a copy keeps its array's offset from one.
 ALIGNMENT = 256
+# From this many bytes on an array stays where it is: it has a mapping of its own, of which much may never have been
+# touched and takes no room.
+UNCOPIED = 1 << 28
 
 
 class GuardedArrays:
@@ -37,14 +40,18 @@ class GuardedArrays:
         self.regions = (Region * max(1, len(groups)))()
         self.region_count = len(groups)
         for region, (begin, end, numbers) in zip(self.regions, groups, strict=False):
-            memory = np.full(end - begin + 4 * ALIGNMENT, 0xFF, np.uint8)
-            start = memory.__array_interface__["data"][0]
-            address = start + ALIGNMENT + (begin - start) % ALIGNMENT
-            ctypes.memmove(address, begin, end - begin)
+            address = begin
+            if end - begin < UNCOPIED:
+                memory = np.full(end - begin + 4 * ALIGNMENT, 0xFF, np.uint8)
+                start = memory.__array_interface__["data"][0]
+                address = start + ALIGNMENT + (begin - start) % ALIGNMENT
+                ctypes.memmove(address, begin, end - begin)
             members = [arguments.arrays[number] for number in numbers]
             writable = any(parameter.writable for parameter, _ in members)
             region.begin, region.end, region.writable = address, address + end - begin, writable
             region.argument = members[0][0].number
+            if address == begin:
+                continue
             self._copies.append((begin, end - begin, address, memory))
             self._writable.append(writable)
             for number in numbers:

@@ -75,18 +75,28 @@ def test_each_mode_is_a_build_of_its_own_and_both_checks_share_one(cache):
     assert len(kernels_in(cache)) == 2
 
 
-def test_parallel_builders_of_one_module_do_each_other_no_harm(cache):
+def test_of_parallel_builders_of_one_module_one_builds_and_the_others_wait(cache, tmp_path):
+    compiler_path, _ = compiler.compiler()
+    calls = tmp_path / "calls"
+    counting = tmp_path / "g++"
+    # Slow enough for all three to want the library while it is being built.
+    slowly = 'case "$*" in *" -c "*) sleep 1.5 ;; esac'
+    counting.write_text(f'#!/bin/sh\necho "$*" >> "{calls}"\n{slowly}\nexec "{compiler_path}" "$@"\n')
+    counting.chmod(0o755)
     program = (
         "import numpy as np; from tests.cuda_emulator import RawModule; y = np.zeros(1, np.float32);"
         f"RawModule(code={WRITE!r}, options=('-DVALUE=7',)).get_function('write')((1,), (1,), (y,)); assert y[0] == 7"
     )
+
+    def build(_):
+        environment = os.environ | {"CXX": str(counting)}
+        return subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=False).returncode
+
     with ThreadPoolExecutor(3) as pool:
-        done = list(
-            pool.map(lambda _: subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False), range(3))
-        )
-    assert [process.returncode for process in done] == [0, 0, 0]
+        assert list(pool.map(build, range(3))) == [0, 0, 0]
     assert len(kernels_in(cache)) == 1
     assert not [path for path in cache.iterdir() if path.is_dir()], "nothing half-built stays"
+    assert len([call for call in calls.read_text().splitlines() if " -c " in call]) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.cuda_emulator import EmulatorError, RawModule, module, require
+from tests.cuda_emulator.guarded import UNCOPIED
 
 require()
 
@@ -229,6 +230,18 @@ def test_the_fault_is_caught_by_name(fault, mode, monkeypatch):
 @pytest.mark.parametrize(("fault", "mode"), CASES, ids=NAMES)
 def test_its_healthy_twin_passes(fault, mode):
     launch(fault, mode, healthy=True)
+
+
+@pytest.mark.parametrize("mode", CHECKED)
+def test_a_step_beyond_an_array_too_large_to_be_copied_is_seen(mode):
+    code = 'extern "C" __global__ void write(unsigned char* x, long long at) { x[at] = 1; }'
+    kernel = RawModule(code=code, mode=mode).get_function("write")
+    x = np.zeros(UNCOPIED, np.uint8)  # never touched, it takes no memory
+    kernel((1,), (1,), (x, np.int64(UNCOPIED - 1)))
+    assert (x[-1], x[-2]) == (1, 0)
+    for at, where in ((UNCOPIED, f"at byte {UNCOPIED} of parameter 0"), (-1, "1 bytes before parameter 0")):
+        with pytest.raises(EmulatorError, match=f"out of bounds: writes 1 bytes {where}"):
+            kernel((1,), (1,), (x, np.int64(at)))
 
 
 @pytest.mark.parametrize("mode", ["plain", "address", "thread"])

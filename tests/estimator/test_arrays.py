@@ -57,8 +57,12 @@ class TestHost:
             model().fit(x, Tensor(y, kind=10))
 
     def test_sparse_data_are_refused_in_scikit_learns_words(self):
-        with pytest.raises(TypeError, match=r"[Ss]parse data was passed"):
-            model().fit(sparse.csr_array(blobs()[0]), blobs()[1])
+        x, y = blobs()
+        fitted = model().fit(x, y)
+        for method in (lambda x: model().fit(x, y), lambda x: fitted.partial_fit(x, y), fitted.predict_proba):
+            for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+                with pytest.raises(TypeError, match=r"[Ss]parse data was passed"):
+                    method(kind(x))
 
     def test_sparse_flags_are_several_labels_a_row(self):
         x, y = flags()
@@ -155,6 +159,19 @@ class TestGPU:
             assert len(getattr(fitted, method)(x)) == n
         fitted.score(x, y)
         assert max(rows, default=0) <= 3
+
+    def test_tensors_on_a_gpu_become_cupy_arrays_over_the_same_memory(self, monkeypatch):
+        # NumPy, which stands for CuPy here, cannot read a capsule of CUDA memory.
+        monkeypatch.setattr(cupy, "from_dlpack", lambda tensor: tensor.array, raising=False)
+        x, y = blobs()
+        on_gpu = [cupy.asarray(array) for array in (x.astype(np.float32), y)]
+        plain = model().fit(*on_gpu)
+        shared = model().fit(*(Tensor(array, kind=2) for array in on_gpu))
+        assert shared.net_.device.name == "cuda:0"
+        for method in METHODS:
+            found = getattr(shared, method)(Tensor(on_gpu[0], kind=2))
+            assert isinstance(found, cupy.ndarray)
+            np.testing.assert_array_equal(found.get(), getattr(plain, method)(on_gpu[0]).get())
 
     @pytest.mark.parametrize("method", METHODS)
     def test_results_lie_where_the_data_lie_whatever_the_device(self, method):

@@ -38,6 +38,48 @@ class TestLabels:
         assert (found == names[y]).mean() > 0.9
         np.testing.assert_array_equal(fitted.classes_[fitted.predict_proba(x).argmax(axis=1)], found)
 
+    @pytest.mark.parametrize(
+        ("classes", "names"),
+        [
+            (np.array(["a", "b"]), ["a", "b"]),
+            (np.array(["a", "b"], object), ["a", "b"]),
+            (np.array([2, 3], np.uint8), [2, 3]),
+            (np.array([0.0, 5.0]), [0.0, 5.0]),
+            (np.array([False, True]), [False, True]),
+            (np.array([("a", 1), ("b", 2)], "O,O"), None),
+            (np.array(["1970", "1971"], "datetime64[Y]"), None),
+        ],
+        ids=str,
+    )
+    def test_a_network_has_the_classes_that_a_file_can_hold(self, classes, names):
+        assert Labelling("labels", classes).names == names
+        assert Labelling("multilabel", classes).names is None
+
+    @pytest.mark.parametrize("kind", ["object", "string", "category", "list"])
+    def test_names_may_be_a_column_of_pandas_or_a_list(self, kind):
+        pandas = pytest.importorskip("pandas")
+        x, y = blobs()
+        names = np.array(["cat", "dog", "ant"])[y]
+        fitted = model().fit(x, names.tolist() if kind == "list" else pandas.Series(names, dtype=kind))
+        assert fitted.net_.classes == fitted.classes_.tolist() == ["ant", "cat", "dog"]
+        assert (fitted.predict(x) == names).mean() > 0.9
+
+    def test_a_label_that_is_missing_is_refused(self):
+        x, y = blobs()
+        names = np.array(["cat", "dog", "ant"], object)[y]
+        names[5] = None
+        with pytest.raises(ValueError, match="y contains None instead of a label, first in row 5"):
+            model().fit(x, names)
+        with pytest.raises(ValueError, match="validation y contains None instead of a label, first in row 5"):
+            model().fit(x, y, validation=(x, names))
+        with pytest.raises(ValueError, match="NaN"):
+            model().fit(x, np.where(np.arange(120) == 5, np.nan, y))
+
+    def test_labels_of_two_kinds_are_refused(self):
+        x, y = blobs()
+        with pytest.raises(TypeError, match="y mixes labels of the kinds int, str; expected text alone or numbers"):
+            model().fit(x, np.array(["cat", 1, "ant"], object)[y])
+
     def test_booleans_are_two_classes(self):
         x, y = blobs(classes=2)
         fitted = model().fit(x, y == 1)

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from gpu_nn.kernels.cuda_kernels.launch import Limits
-from gpu_nn.kernels.cuda_kernels.row_strategy import LANE_CLASSES, longer_ways
+from gpu_nn.kernels.cuda_kernels.row_strategy import ACCESS_BYTES, LANE_CLASSES, REDUCTION_BYTES, longer_ways
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
@@ -19,7 +19,10 @@ LONG = 180_003
 def thresholds(itemsize, equal):
     """The longest row of each way, up to the last one that keeps a row on the chip."""
     lanes = LANE_CLASSES[itemsize][0 if equal else 1]
-    return [lanes, *(longest for longest, _ in longer_ways(itemsize, A100)[:-1] if longest > lanes)]
+    held = [longest for longest, _ in longer_ways(itemsize, A100)[:-1] if longest > lanes]
+    # The packs that shared memory holds, and less than one more in head and tail.
+    staged = ((A100.shared_bytes - REDUCTION_BYTES) // ACCESS_BYTES + 1) * (ACCESS_BYTES // itemsize) - 1
+    return [lanes, *held, staged]
 
 
 def lengths_around_thresholds(itemsize, equal):

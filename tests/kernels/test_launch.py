@@ -10,7 +10,7 @@ import pytest
 from gpu_nn import device
 from gpu_nn.errors import DeviceError
 from gpu_nn.kernels.cuda_kernels import launch, sources
-from gpu_nn.kernels.cuda_kernels.launch import Kernel, memory_advice
+from gpu_nn.kernels.cuda_kernels.launch import Kernel
 
 SOURCE = """
 template <class T> __global__ void scale(const T* x, T* out, long long n, T by) {
@@ -162,18 +162,6 @@ def test_a_bug_of_ours_is_not_taken_for_a_missing_header(recorder):
     recorder.error = KeyError("bug")
     with pytest.raises(KeyError):
         launch.launch(scale(), (1,), (32,), (DeviceArray(), DeviceArray()), (4, 4), (4, 2.0))
-
-
-def test_no_memory_left_names_the_bytes_and_the_cure():
-    error = MemoryError("Out of memory allocating")
-    error._size = 12_345_678
-    with (
-        pytest.raises(MemoryError, match="12,345,678 bytes were asked for; a smaller batch_size or chunk_rows"),
-        memory_advice(),
-    ):
-        raise error
-    with pytest.raises(MemoryError, match=r"^host$"), memory_advice():
-        raise MemoryError("host")
 
 
 def test_headers_are_inlined_once_and_keep_their_lines(tmp_path, monkeypatch):

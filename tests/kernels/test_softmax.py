@@ -137,6 +137,20 @@ def test_rows_of_unusual_logits(backend, m):
         assert not np.isnan(out[[0, 1, 4, 5]]).any()
 
 
+@pytest.mark.parametrize("m", length_of_some_ways(4, True))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_leaving_out_the_class_that_is_not_finite_does_not_hide_it(backend, m, value):
+    z = logits(6, m, np.float32)
+    t = left_out(z)
+    rows = np.arange(3, 6)
+    z[rows, t[rows]] = value
+    z[5] = value
+    out = run(backend, "all_but_one_softmax", z, t)
+    left = np.arange(m) == t[:, None]
+    np.testing.assert_array_equal(np.isnan(out), np.isin(np.arange(6), rows)[:, None] & ~left)
+    assert not out[left].any()
+
+
 @EVERY_FUNCTION
 def test_no_rows(backend, function):
     assert run(backend, function, np.empty((0, 4), np.float32), np.empty(0, np.int64)).shape == (0, 4)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import exact
 from gpu_nn.kernels import numpy_kernels
 from gpu_nn.kernels.cuda_kernels.launch import Limits
-from gpu_nn.kernels.cuda_kernels.row_strategy import LANE_CLASSES, choose, longer_ways
+from gpu_nn.kernels.cuda_kernels.row_strategy import LANE_CLASSES, REDUCTION_BYTES, choose, longer_ways
 from tests.kernels.rows import (
     A100,
     BFLOAT16,
@@ -202,6 +202,18 @@ def test_rows_that_do_not_count_are_zero_whatever_they_hold(backend, m):
     check(backend, z, y, options)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-60])  # the second is 0 in float32
+def test_a_scale_of_zero_leaves_nothing_of_what_rows_hold(backend, scale):
+    for m in (3, 700):
+        z = logits(9, m, np.float32)
+        z[1], z[3, 1] = np.nan, np.inf
+        for y in (indices(z, np.int32), np.full(9, m), targets(z, np.float32)):
+            for row_scale in (None, np.ones(9)):
+                loss, dz = run(backend, z, y, scale=scale, row_scale=row_scale)
+                assert not loss.any()
+                assert not dz.any()
+
+
 @pytest.mark.parametrize("m", EVERY_WAY)
 def test_a_label_out_of_range_makes_its_own_row_nan(backend, m):
     z = logits(9, m, np.float32)
@@ -318,12 +330,20 @@ def test_the_strategy_table_leaves_no_length_out():
                 assert choose(262_144, itemsize, limits, equal).way == (
                     "in_cluster" if limits.compute_capability == 90 and itemsize < 8 else "in_passes"
                 )
-                for m in {2, *(end + d for end in (LANE_CLASSES[itemsize][0], *longest[:-1]) for d in (-1, 0, 1))}:
+                for m in {
+                    2,
+                    10**6,
+                    *(end + d for end in (LANE_CLASSES[itemsize][0], *longest[:-1]) for d in (-1, 0, 1)),
+                }:
                     strategy = choose(m, itemsize, limits, equal)
                     pack = 16 // itemsize
                     if strategy.way in ("in_registers", "in_cluster"):
                         lanes, packs = strategy.template[:2]
                         assert m // pack <= lanes * packs * strategy.blocks
+                    if strategy.way == "in_passes":
+                        whole = m // pack
+                        assert strategy.numbers == (min(whole, (limits.shared_bytes - REDUCTION_BYTES) // 16),)
+                        assert strategy.shared_bytes == strategy.numbers[0] * 16
                     assert strategy.shared_bytes <= limits.shared_bytes
 
 

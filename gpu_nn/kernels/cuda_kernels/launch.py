@@ -13,15 +13,14 @@ there. Work goes to the current stream. Nothing is launched for an empty grid.
 CuPy is reached through `device.cupy_module()` alone, so whatever stands in for it there gets every launch.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from gpu_nn.device import Array, cupy_module
+from gpu_nn.device import EXTRAS, Array, cupy_module
 from gpu_nn.errors import DeviceError
 from gpu_nn.kernels.cuda_kernels.sources import source
 
@@ -31,7 +30,6 @@ _SHARED_BYTES_UNASKED = 48 * 1024
 _NULL = np.intp(0)
 # Lambdas in device templates count as host functions to NVRTC unless it is told otherwise.
 OPTIONS = ("-std=c++17", "-default-device")
-_EXTRAS = "pip install 'gpu_nn[cuda12x]' (drivers from 525 on) or 'gpu_nn[cuda13x]' (drivers from 580 on)"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Kernel:
                 raise
             raise DeviceError(
                 f"{self.name} of {self.file} could not be compiled: {error}\n"
-                f"Where CUDA's compiler or headers are missing or the driver is older than they: {_EXTRAS}"
+                f"Where CUDA's compiler or headers are missing or the driver is older than they: {EXTRAS}"
             ) from error
 
     def refusal(self, arrays: Sequence[Array | None], sizes: Sequence[int]) -> Exception:
@@ -159,18 +157,6 @@ def launch(
         return
     with module.cuda.Device(device):
         kernel.on(module, device, shared_bytes)(grid, block, tuple(arguments), shared_mem=shared_bytes)
-
-
-@contextmanager
-def memory_advice(advice: str = "a smaller batch_size or chunk_rows needs less") -> Iterator[None]:
-    """Name the bytes that were asked for, and what to do, when the GPU has no memory left."""
-    try:
-        yield
-    except MemoryError as error:
-        asked = getattr(error, "_size", None)
-        if asked is None:
-            raise
-        raise MemoryError(f"out of GPU memory: {asked:,} bytes were asked for; {advice} ({error})") from error
 
 
 def _device_index(array: Array) -> int:

@@ -5,11 +5,13 @@ A way is worth its place for the bytes that it keeps on their way from memory, a
     of_lanes       a lane a row, for rows too short to be shared: a warp stages 32 of them as whole lines of memory
     in_registers   8 or 32 lanes or a block a row, each lane with 8 to 64 of its values
     in_cluster     several blocks a row, each with its part in registers, from compute capability 9.0 on
-    in_passes      a block a row that it keeps in shared memory; beyond that, a row that it reads up to three times
+    in_passes      a block a row that it keeps in shared memory; what does not fit is read up to three times
 """
 
 from functools import cache
 from typing import NamedTuple
+
+import numpy as np
 
 from gpu_nn.kernels.cuda_kernels.launch import Limits
 
@@ -22,12 +24,16 @@ LANE_CLASSES = {2: (64, 16), 4: (32, 16), 8: (16, 10)}
 # (lanes, values of four bytes in each). 16 values and less hold their odds too.
 IN_REGISTERS = ((8, 8), (8, 16), (8, 32), (32, 16), (32, 32), (128, 16), (128, 32), (256, 32))
 
-# (lanes, values of four bytes, blocks): several blocks of 256 on a multiprocessor hide each other's waiting, those of
-# 512 have it for themselves. More than eight blocks in a cluster must be asked for in a way that CuPy has not.
-IN_CLUSTER = ((256, 32, 2), (256, 32, 4), (256, 32, 8), (512, 32, 8), (512, 64, 8))
+# By the bytes of a computed value, (lanes, values of four bytes, blocks). Several blocks of 256 on a multiprocessor
+# hide each other's waiting; those of 512, or with 64 values in a lane, have it for themselves. With 512 lanes each has
+# 128 registers, too few for float64. More than eight blocks in a cluster must be asked for in a way that CuPy has not.
+IN_CLUSTER = {
+    4: ((256, 32, 2), (256, 32, 4), (256, 32, 8), (512, 32, 8), (512, 64, 8)),
+    8: ((256, 32, 2), (256, 32, 4), (256, 32, 8), (256, 64, 8)),
+}
 
 # Where there are no clusters.
-WITHOUT_CLUSTERS = ((512, 32), (512, 64))
+WITHOUT_CLUSTERS = {4: ((512, 32, 1), (512, 64, 1)), 8: ((512, 32, 1),)}
 
 CLUSTERS_SINCE = 90
 PASSES_LANES = 512
@@ -51,6 +57,11 @@ class Strategy(NamedTuple):
     def grid(self, n: int) -> tuple[int]:
         return (-(-n // self.rows) * self.blocks,)
 
+    @property
+    def numbers(self) -> tuple[np.int32, ...]:
+        """What its kernel takes after the operation's own numbers: how many packs of a row shared memory holds."""
+        return (np.int32(self.shared_bytes // ACCESS_BYTES),) if self.way == "in_passes" else ()
+
     def any_length(self) -> "Strategy":
         """The same for every row that takes it."""
         return self._replace(shared_bytes=0)
@@ -67,11 +78,9 @@ def longer_ways(itemsize: int, limits: Limits) -> list[tuple[int, Strategy]]:
     value_bytes, pack = max(itemsize, 4), ACCESS_BYTES // itemsize
     clusters = limits.compute_capability >= CLUSTERS_SINCE
     shapes = [(*shape, 1) for shape in IN_REGISTERS]
-    shapes += IN_CLUSTER if clusters else [(*shape, 1) for shape in WITHOUT_CLUSTERS]
+    shapes += (IN_CLUSTER if clusters else WITHOUT_CLUSTERS)[value_bytes]
     ways: list[tuple[int, Strategy]] = []
     for lanes, values, blocks in shapes:
-        if value_bytes == 8 and values == 64:
-            continue  # too few registers are left
         packs = values * 4 // value_bytes // pack
         # Head and tail of a row are no packs, so it has at most m // pack of them.
         longest = (lanes * packs * blocks + 1) * pack - 1
@@ -82,10 +91,7 @@ def longer_ways(itemsize: int, limits: Limits) -> list[tuple[int, Strategy]]:
         else:
             threads = max(lanes, 128)
             ways.append((longest, Strategy("in_registers", (lanes, packs), threads, rows=threads // lanes)))
-    staged = ((limits.shared_bytes - REDUCTION_BYTES) // ACCESS_BYTES + 1) * pack - 1
-    if staged > ways[-1][0]:
-        ways.append((staged, Strategy("in_passes", (PASSES_LANES, True), PASSES_LANES)))
-    ways.append((LONGEST, Strategy("in_passes", (PASSES_LANES, False), PASSES_LANES)))
+    ways.append((LONGEST, Strategy("in_passes", (PASSES_LANES,), PASSES_LANES)))
     return ways
 
 
@@ -97,15 +103,18 @@ def choose(m: int, itemsize: int, limits: Limits, equal: bool = True) -> Strateg
         return Strategy("of_lanes", (m, warps), warps * 32, rows=warps * 32)
     for longest, strategy in longer_ways(itemsize, limits):
         if m <= longest:
-            staged = strategy.way == "in_passes" and strategy.template[-1]
-            return strategy._replace(shared_bytes=m * itemsize // ACCESS_BYTES * ACCESS_BYTES) if staged else strategy
+            if strategy.way != "in_passes":
+                return strategy
+            packs = min(m * itemsize, limits.shared_bytes - REDUCTION_BYTES) // ACCESS_BYTES
+            return strategy._replace(shared_bytes=packs * ACCESS_BYTES)
     raise ValueError(f"{m:,} classes are more than a row can have: {LONGEST:,}")
 
 
 def every_strategy(itemsize: int, equal: bool = True) -> list[Strategy]:
-    """Each that choose() can answer on any device; of_lanes with the shortest rows, ten classes, and the longest."""
+    """Each that choose() can answer on any device; of_lanes with the shortest rows, the longest, and those beyond which
+    its registers are bounded otherwise."""
     any_device = [Limits(capability, 1, 48 * 1024 + REDUCTION_BYTES) for capability in (0, CLUSTERS_SINCE)]
-    found = [choose(m, itemsize, any_device[0], equal) for m in (2, 3, 10, LANE_CLASSES[itemsize][0 if equal else 1])]
+    longest = LANE_CLASSES[itemsize][0 if equal else 1]
+    found = [choose(m, itemsize, any_device[0], equal) for m in (2, 3, 10, 16, 32, longest) if m <= longest]
     found += [way for limits in any_device for _, way in longer_ways(itemsize, limits)]
-    found.append(Strategy("in_passes", (PASSES_LANES, True), PASSES_LANES))
     return list(dict.fromkeys(found))

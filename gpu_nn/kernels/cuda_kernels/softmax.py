@@ -45,7 +45,7 @@ def _launch(operation: str, z: Array, t: Array | None, out: Array) -> None:
         (strategy.threads,),
         (z, out, t),
         (z.size, z.size, n),
-        (n, m),
+        (n, m, *strategy.numbers),
         strategy.shared_bytes,
     )
 
@@ -62,7 +62,11 @@ def _kernel(operation: str, storage: str, m: int, limits: Limits) -> tuple[Kerne
 def _instantiation(operation: str, storage: str, strategy: Strategy) -> Kernel:
     name = strategy.kernel("softmax", f"{operation}, {CUDA_FLOATS[storage]}")
     return Kernel(
-        "softmax.cu", name, arrays=(storage, storage, "int64"), numbers=(np.int64, np.int32), since=strategy.since
+        "softmax.cu",
+        name,
+        arrays=(storage, storage, "int64"),
+        numbers=(np.int64, np.int32, *map(type, strategy.numbers)),
+        since=strategy.since,
     )
 
 

@@ -47,7 +47,7 @@ def softmax_cross_entropy(
         (strategy.threads,),
         (z, y, loss, dz, class_weight, row_scale),
         (z.size, n if target in _CUDA_INDICES else z.size, n, z.size, m, n),
-        (n, *numbers),
+        (n, *numbers, *strategy.numbers),
         strategy.shared_bytes,
     )
 
@@ -77,7 +77,7 @@ def _instantiation(storage: str, target: str, weighted: bool, complement: bool, 
         "softmax_cross_entropy.cu",
         strategy.kernel("softmax_cross_entropy", types),
         arrays=(storage, target, value, storage, value, value),
-        numbers=(np.int64, np.int32, np.int64, np.int32, *(number,) * 6),
+        numbers=(np.int64, np.int32, np.int64, np.int32, *(number,) * 6, *map(type, strategy.numbers)),
         since=strategy.since,
     )
 

@@ -48,7 +48,10 @@ def all_but_one_softmax(z: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:
             column = np.where(wrong, 0, t[block])
             # 1/(1-p_t) = 1 + o_t, and 0 in place of o_k, which is not used.
             scale = 1 + state.odds()[1][state.place(column)]
-            state.e *= (np.where(column == state.k, 1, state.c_k * scale) / state.mass)[:, None]
+            factor = np.where(column == state.k, 1, state.c_k * scale) / state.mass
+            # A row with NaN or +inf is NaN also where that is the class left out.
+            factor[np.isnan(state.q)] = np.nan
+            state.e *= factor[:, None]
             _store(state, state.e, state.p_k * scale, out[block])
             out[block][state.row_numbers, column] = 0
             out[block][wrong] = np.nan

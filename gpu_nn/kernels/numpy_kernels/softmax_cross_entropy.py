@@ -54,13 +54,19 @@ def softmax_cross_entropy(
         small = 0 < n * m <= ELEMENTS and m <= CLASSES and _legal(y, m, None)[1] is None
         if small and small_batch(z, y, loss, dz, complement_weight, scale):
             return
+    dtype = compute_dtype(z.dtype)
+    if dtype.type(scale) == 0:
+        for output in (loss, dz):
+            if output is not None:
+                output[...] = 0
+        return
     cost: _OneHotCost | _IndexCost | _DenseCost
     if y.ndim == 2:
         cost = _DenseCost(complement_weight, class_weight, label_smoothing)
     elif one_hot:
         cost = _OneHotCost(complement_weight)
     else:
-        cost = _IndexCost(m, compute_dtype(z.dtype), complement_weight, class_weight, label_smoothing)
+        cost = _IndexCost(m, dtype, complement_weight, class_weight, label_smoothing)
     with np.errstate(all="ignore"):
         for block in blocks(n, m):
             target: Array = y[block]

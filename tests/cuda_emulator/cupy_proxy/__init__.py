@@ -18,7 +18,8 @@
 - While a stream is captured, work is recorded and not done: what waits, copies from the host, calls cuBLAS by CuPy or
   makes a new array is an error. ``Graph.launch`` replays it, and finds memory that was freed.
 - ``RawModule`` is the CUDA emulator's, which takes these arrays. The device is changed inside
-  ``with device_attributes(MultiProcessorCount=4):``.
+  ``with device_attributes(MultiProcessorCount=4):``, and inside ``with memory_limit(2**20):`` a larger array is CuPy's
+  OutOfMemoryError.
 """
 
 from collections.abc import Callable
@@ -30,11 +31,11 @@ from ..module import RawKernel as _Kernel
 from ..module import RawModule as _Module
 from ..work import refuse_in_capture
 from .arrays import check_keywords, ndarray, product, refuse_new_array, submit, uninitialised, unwrap, wrap
-from .cuda import MemoryPool, attributes, cuda, device_attributes
+from .cuda import MemoryPool, attributes, cuda, device_attributes, memory_limit
 from .face import FUNCTIONS, GENERATOR, NAMES, NUMPYS_OWN, VERSION
 from .synchronisations import synchronisations, uploads
 
-__all__ = ["cuda", "device_attributes", "ndarray", "synchronisations", "uploads"]
+__all__ = ["cuda", "device_attributes", "memory_limit", "ndarray", "synchronisations", "uploads"]
 __version__ = VERSION
 
 # These need a size or a value on the host.
@@ -179,6 +180,9 @@ def _delegate(name: str) -> Callable[..., Any]:
             return None
         refuse_new_array(name)
         result = function(*values, **options)
+        for argument in args:
+            if isinstance(argument, ndarray) and argument._array is result:
+                return argument
         return ndarray._of(np.asarray(result)) if name in _BOOLEAN else wrap(result)
 
     call.__name__ = call.__qualname__ = name

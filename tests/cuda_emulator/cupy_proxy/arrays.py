@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import work
 from ..errors import EmulatorError
+from .cuda import check_memory
 from .face import METHODS
 from .synchronisations import synchronisations, uploads
 
@@ -123,10 +124,14 @@ class ndarray:
         if memptr is not None or strides is not None:
             raise NotImplementedError("the CuPy proxy makes arrays of its own memory only")
         refuse_new_array("ndarray")
-        self._array = uninitialised(np.empty(shape, dtype, order))
+        array = np.empty(shape, dtype, order)
+        check_memory(array.nbytes)
+        self._array = uninitialised(array)
 
     @classmethod
     def _of(cls, array: np.ndarray) -> "ndarray":
+        if array.base is None:
+            check_memory(array.nbytes)
         made = object.__new__(cls)
         made._array = array
         return made

@@ -64,6 +64,26 @@ class OutOfMemoryError(MemoryError):
         )
 
 
+_largest_array = MEMORY_BYTES
+
+
+@contextmanager
+def memory_limit(size: int) -> Iterator[None]:
+    """Inside the ``with``, the device has memory for no new array of more bytes."""
+    global _largest_array
+    before, _largest_array = _largest_array, size
+    try:
+        yield
+    finally:
+        _largest_array = before
+
+
+def check_memory(size: int) -> None:
+    """What CuPy's pool does when it is asked for so many bytes and the device has no more."""
+    if size > _largest_array:
+        raise OutOfMemoryError(size, 0, _largest_array)
+
+
 class CompileException(Exception):
     """``cupy.cuda.compiler.CompileException``."""
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <link.h>
+#include <sys/mman.h>
 
 #include "execution_state.h"
 
@@ -36,7 +37,22 @@ struct Cell {
 struct CheckedRegion {
     Region extent;
     Cell* cells;
+    size_t bytes;  // of the cells
 };
+
+// Cells of an array of gigabytes are more than there is memory, and mostly never touched: they are mapped without a promise of it.
+constexpr size_t MAPPED = size_t(1) << 28;
+
+Cell* new_cells(size_t bytes) {
+    if (bytes < MAPPED) return static_cast<Cell*>(calloc(bytes, 1));
+    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? nullptr : static_cast<Cell*>(memory);
+}
+
+void delete_cells(const CheckedRegion& region) {
+    if (region.bytes < MAPPED) free(region.cells);
+    else munmap(region.cells, region.bytes);
+}
 
 enum : int { STATIC_SHARED = -1, DYNAMIC_SHARED = -2, DEVICE_VARIABLES = -3 };
 
@@ -76,12 +92,12 @@ void locate(Image& image, uintptr_t inside) {
 void add_region(uintptr_t begin, uintptr_t end, bool writable, int argument) {
     if (begin == end) return;
     Cell* cells = nullptr;
+    const size_t bytes = ((end - begin) / 4 + 2) * sizeof(Cell);
     if (launch.check == Check::MEMORY_AND_RACES) {
-        // calloc, because pages that nothing touches stay unreal
-        cells = static_cast<Cell*>(calloc((end - begin) / 4 + 2, sizeof(Cell)));
+        cells = new_cells(bytes);
         if (!cells) abort();
     }
-    regions.push_back({{begin, end, writable, argument}, cells});
+    regions.push_back({{begin, end, writable, argument}, cells, cells ? bytes : 0});
 }
 
 std::string name_of(const Region& region, uintptr_t address) {
@@ -238,7 +254,7 @@ void begin_checked_block() {
 
 void end_checked_launch() {
     checking = false;
-    for (const auto& region : regions) free(region.cells);
+    for (const auto& region : regions) delete_cells(region);
     regions.clear();
 }
 

@@ -1,0 +1,40 @@
+"""gpu-nn export"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gpu_nn.cli.arguments import file_name
+from gpu_nn.model_file import load, on_host, whole_file
+from gpu_nn.network import Network
+from gpu_nn.onnx_file import export_onnx, label_values
+
+HELP = "a model for other programs: an ONNX file, or its arrays as npz"
+
+
+def _export_npz(net: Network, path: str | os.PathLike[str]) -> None:
+    """Parameters and state by the names that they have in the network, and "classes" where it has names."""
+    arrays, classes = on_host(net)
+    named = {} if classes is None else {"classes": np.array(label_values(classes).tolist())}
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays, **named)
+
+
+_FORMATS: dict[str, Callable[[Network, str], None]] = {".onnx": export_onnx, ".npz": _export_npz}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
+    to_help = "where to; the ending is the format: onnx with preprocessing, labels and probabilities, or npz"
+    parser.add_argument("--to", required=True, type=file_name(*_FORMATS), metavar="FILE.onnx|FILE.npz", help=to_help)
+
+
+def run(options: argparse.Namespace) -> None:
+    net = load(options.model, "cpu")
+    try:
+        _FORMATS[Path(options.to).suffix](net, options.to)
+    except ImportError as error:
+        raise ValueError(f"--to {options.to}: {error}") from None

@@ -1,0 +1,153 @@
+"""scikit-learn's fitted MLPClassifier, alone or behind scalers in a Pipeline, as a network and as our classifier."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.neural_network import MLPClassifier as Theirs
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from gpu_nn.device import Device
+from gpu_nn.errors import unknown_name
+from gpu_nn.estimator import _settings
+from gpu_nn.estimator._fitting import publish
+from gpu_nn.estimator._labelling import Labelling
+from gpu_nn.estimator._portable import Course
+from gpu_nn.estimator._progress import Progress
+from gpu_nn.layers import Dense, Layer, Standardize
+from gpu_nn.network import DTYPES, Network
+from gpu_nn.optimizers import OPTIMIZERS
+from gpu_nn.training import History
+
+Affine = tuple[np.ndarray, np.ndarray]
+
+_ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+
+
+def _standard(scaler: Any) -> Affine:
+    n = scaler.n_features_in_
+    return scaler.mean_ if scaler.with_mean else np.zeros(n), 1 / scaler.scale_ if scaler.with_std else np.ones(n)
+
+
+def _min_max(scaler: Any) -> Affine:
+    if scaler.clip:
+        raise ValueError(f"{scaler} clips what lies outside the range, which no layer does; expected clip=False")
+    return -scaler.min_ / scaler.scale_, scaler.scale_
+
+
+# shift and scale of (x - shift)·scale, which is what a fitted scaler does to x.
+_SCALERS: dict[type, Callable[[Any], Affine]] = {
+    StandardScaler: _standard,
+    MinMaxScaler: _min_max,
+    MaxAbsScaler: lambda scaler: (np.zeros(scaler.n_features_in_), 1 / scaler.scale_),
+}
+
+
+def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = None) -> Network:
+    """The network of a fitted scikit-learn classifier; its probabilities are `estimator.predict_proba`.
+
+    estimator: `sklearn.neural_network.MLPClassifier`, or a Pipeline of StandardScaler, MinMaxScaler, MaxAbsScaler and
+    at its end such a classifier; the scalers become a Standardize layer. dtype: "float32" or "float64"; None for that
+    of its coefficients, which is that of the data on which it was fitted.
+
+    Two classes have one logistic output z there, here two of -z/2 and z/2: soft(-z/2, z/2) is 1/(1+e^z), 1/(1+e^-z).
+
+    Raises NotFittedError, TypeError for another estimator, ValueError for several labels a row (whose logistic outputs
+    are independent, which no softmax is), for one class, and for a dtype that is not known.
+    """
+    scalers, last = _steps(estimator)
+    labelling = _labelling(last)
+    weights, biases = list(last.coefs_), list(last.intercepts_)
+    if len(labelling.classes) == 2:
+        weights[-1], biases[-1] = (
+            np.concatenate([-array / 2, array / 2], axis=-1) for array in (weights[-1], biases[-1])
+        )
+    name = np.dtype(weights[0].dtype if dtype is None else dtype).name
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    hidden = [Dense(bias.size, _ACTIVATIONS[last.activation]) for bias in biases[:-1]]
+    layers: list[Layer] = [*([Standardize()] if scalers else []), *hidden, Dense(biases[-1].size)]
+    net = Network(layers, n_inputs=last.n_features_in_, device=device, dtype=name)
+    net.classes = labelling.names
+    if scalers:
+        net.state["0.shift"][...], net.state["0.scale"][...] = (net.device.asarray(a, name) for a in _composed(scalers))
+    first = len(layers) - len(weights)
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), first):
+        net.parameters[f"{i}.weight"][...] = net.device.asarray(weight, name)
+        net.parameters[f"{i}.bias"][...] = net.device.asarray(bias, name)
+    return net
+
+
+def adopted(kind: type, estimator: Any, device: str, dtype: Any) -> Any:
+    """A fitted classifier of the class `kind`, our MLPClassifier, as its `from_sklearn` describes it."""
+    scalers, last = _steps(estimator)
+    net = from_sklearn(estimator, device=device, dtype=dtype)
+    there = last.get_params(deep=False)
+    shared = {name: value for name, value in there.items() if name in kind._get_param_names()}  # type: ignore[attr-defined]
+    if shared["solver"] not in OPTIMIZERS:
+        shared["solver"] = "adam"
+    ours = kind(**shared, complement_weight=0.0, standardize=bool(scalers), device=device, dtype=net.dtype.name)
+    ours.n_features_in_ = last.n_features_in_
+    if hasattr(estimator, "feature_names_in_"):
+        ours.feature_names_in_ = estimator.feature_names_in_
+    scores = getattr(last, "validation_scores_", None)
+    best_loss = getattr(last, "best_loss_", None)
+    progress = Progress(
+        losses=list(getattr(last, "loss_curve_", ())) or [last.loss_],
+        scores=list(scores or ()),
+        best_loss=None if last.early_stopping else best_loss,
+        best_score=last.best_validation_score_ if scores else None,
+        rows_seen=int(last.t_),
+    )
+    options = _settings.optimizer_options(ours)
+    optimizer = OPTIMIZERS[ours.solver](lr=_settings.schedule(ours), weight_decay=0.0, **options)
+    optimizer.bind(net)
+    random = np.random.default_rng(int(check_random_state(ours.random_state).randint(2**31 - 1)))
+    course = Course(ours.solver, options, optimizer, random, progress)
+    publish(ours, net, course, _labelling(last), last.n_iter_, History([]), bool(scores))
+    return ours
+
+
+def _steps(estimator: Any) -> tuple[list[Any], Any]:
+    """The scalers, and the classifier behind them; all fitted."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    *before, last = [step for step in steps if step is not None and not isinstance(step, str)] or [None]
+    expected = "a fitted sklearn.neural_network.MLPClassifier, or a Pipeline of scalers that ends in one"
+    if not isinstance(last, Theirs):
+        raise TypeError(f"from_sklearn was given {_kind(estimator)} that ends in {_kind(last)}; expected {expected}")
+    for scaler in before:
+        if type(scaler) not in _SCALERS:
+            known = ", ".join(kind.__name__ for kind in _SCALERS)
+            raise TypeError(
+                f"the pipeline has {_kind(scaler)} before its classifier; expected {known}: pass the classifier alone, "
+                "and transform X before it reaches the network"
+            )
+        check_is_fitted(scaler)
+    check_is_fitted(last)
+    return before, last
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__module__.partition('.')[0]} {type(value).__name__}"
+
+
+def _labelling(last: Theirs) -> Labelling:
+    if last.out_activation_ == "logistic" and last.n_outputs_ > 1:
+        raise ValueError(
+            f"the classifier gives {last.n_outputs_} labels a row, each with a logistic output of its own; a softmax "
+            "network has probabilities that sum to 1 and cannot say the same: fit a gpu_nn.MLPClassifier on such y"
+        )
+    if len(last.classes_) < 2:
+        raise ValueError(f"the classifier knows 1 class, {last.classes_.tolist()}; a softmax needs at least 2")
+    return Labelling("labels", last.classes_)
+
+
+def _composed(scalers: list[Any]) -> Affine:
+    """shift and scale of all the scalers, one after the other."""
+    (shift, scale), *rest = (_SCALERS[type(scaler)](scaler) for scaler in scalers)
+    for next_shift, next_scale in rest:
+        shift, scale = shift + next_shift / scale, scale * next_scale
+    return shift, scale

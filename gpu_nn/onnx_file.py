@@ -1,0 +1,221 @@
+"""Networks as ONNX files (the extra `onnx`), for onnxruntime and whatever else reads them.
+
+Input "x": (batch, n_inputs), as it came to the network, of the network's dtype; any number of rows.
+Outputs: "label", (batch,): the most probable class by its name where the network has names, else its index; of strings,
+int64, or double. "probabilities", (batch, classes), of the network's dtype.
+Metadata: producer "gpu_nn" with its version; "classes": the names as JSON, where the network has them.
+
+The graph has operators of opset 13 only, and only those that onnxruntime has for double too. Dropout and noise leave no
+trace.
+To add a layer, add an entry to `LAYER_NODES`; an activation's nodes are in its entry of `kernels.activations`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpu_nn import __version__
+from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
+from gpu_nn.model_file import on_host, whole_file
+from gpu_nn.network import Network
+
+# The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
+OPSET, IR_VERSION = 13, 7
+
+# Of a protocol buffer 2 GiB less one; a MiB of it is left to all but the arrays.
+_MOST_BYTES = 2**31 - 1 - 2**20
+
+# Degree of the polynomial for erfc in float64; more gains nothing (largest error 1e-14).
+_ERFC_DEGREE = 22
+
+Operand = str | float | np.ndarray
+Nodes = Callable[["Graph", str, Any, Mapping[str, str]], str]
+
+
+class Graph:
+    """Nodes in the order of computation: `graph.Add(a, b)` appends one of the operator Add and gives its output's name.
+
+    An operand is the name of a value, or a number or an array, which becomes a constant of `dtype`.
+    """
+
+    def __init__(self, dtype: np.dtype):
+        self.dtype = dtype
+        self.scope = ""
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def __getattr__(self, operator: str) -> Callable[..., str]:
+        if not operator[0].isupper():
+            raise AttributeError(operator)
+        return partial(self.add, operator)
+
+    def add(self, operator: str, *operands: Operand, output: str | None = None, **attributes: Any) -> str:
+        from onnx.helper import make_node
+
+        name = output or f"{self.scope}.{operator}.{len(self.nodes)}"
+        inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
+        self.nodes.append(make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, values: float | np.ndarray, name: str | None = None) -> str:
+        """The name of a constant, of the graph's dtype."""
+        name = name or f"{self.scope}.constant.{len(self.constants)}"
+        self.constants[name] = np.asarray(values, self.dtype)
+        return name
+
+    def erfc_of_positive(self, x: str) -> str:
+        """erfc(x) for x ≥ 0: 1 - erf(x) in float; and as onnxruntime has no erf for double, there
+
+        erfc(x) = t e^{-x²} P(2t-1), t = 2/(2+x), with P the polynomial through erfcx(x)/t in the Chebyshev points.
+        """
+        if self.dtype == np.float32:
+            return self.Sub(1.0, self.Erf(x))
+        t = self.Div(2.0, self.Add(x, 2.0))
+        u = self.Sub(self.Mul(t, 2.0), 1.0)
+        *lower, value = _erfc_coefficients()
+        for coefficient in reversed(lower):
+            value = self.Add(self.Mul(u, value), coefficient)
+        return self.Mul(self.Mul(t, self.Exp(self.Neg(self.Mul(x, x)))), value)
+
+
+def _erfc_coefficients() -> list[Any]:
+    """Of P in powers of u = 2t-1, from the constant on."""
+    from numpy.polynomial import chebyshev
+    from scipy.special import erfcx
+
+    u = chebyshev.chebpts1(_ERFC_DEGREE + 1)
+    t = (u + 1) / 2
+    return chebyshev.cheb2poly(chebyshev.chebfit(u, erfcx(2 / t - 2) / t, _ERFC_DEGREE)).tolist()
+
+
+def _dense(graph: Graph, x: str, layer: Dense, arrays: Mapping[str, str]) -> str:
+    z = graph.MatMul(x, arrays["weight"])
+    z = graph.Add(z, arrays["bias"]) if layer.bias else z
+    return ACTIVATIONS[layer.activation].onnx(graph, z)
+
+
+def _batch_norm(graph: Graph, x: str, layer: BatchNorm, arrays: Mapping[str, str]) -> str:
+    return _normalised(graph, graph.Sub(x, arrays["running_mean"]), arrays["running_var"], layer, arrays)
+
+
+def _layer_norm(graph: Graph, x: str, layer: LayerNorm, arrays: Mapping[str, str]) -> str:
+    centred = graph.Sub(x, graph.ReduceMean(x, axes=[1]))
+    variance = graph.ReduceMean(graph.Mul(centred, centred), axes=[1])
+    return _normalised(graph, centred, variance, layer, arrays)
+
+
+def _normalised(
+    graph: Graph, centred: str, variance: str, layer: BatchNorm | LayerNorm, arrays: Mapping[str, str]
+) -> str:
+    z = graph.Div(centred, graph.Sqrt(graph.Add(variance, layer.eps)))
+    z = graph.Add(graph.Mul(z, arrays["weight"]), arrays["bias"])
+    return ACTIVATIONS[layer.activation].onnx(graph, z)
+
+
+# graph, name of the layer's input, layer, names of the layer's arrays → name of its output, as in prediction.
+LAYER_NODES: dict[type[Layer], Nodes] = {
+    BatchNorm: _batch_norm,
+    Dense: _dense,
+    Dropout: lambda graph, x, layer, arrays: x,
+    InputNoise: lambda graph, x, layer, arrays: x,
+    LayerNorm: _layer_norm,
+    Standardize: lambda graph, x, layer, arrays: graph.Mul(graph.Sub(x, arrays["shift"]), arrays["scale"]),
+}
+
+
+def export_onnx(net: Network, path: str | os.PathLike[str]) -> None:
+    """Write the network as an ONNX file, whole or not at all; the module says what is in it.
+
+    Raises ImportError when onnx is not installed, DataError when the file cannot be written, ValueError for a network
+    with parameters that are not finite, `classes` that do not fit or do not fit into int64, or more than 2 GiB.
+    """
+    content = _model(net).SerializeToString()
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def _model(net: Network) -> Any:
+    try:
+        from onnx import helper, numpy_helper
+    except ModuleNotFoundError as error:
+        raise ImportError("ONNX export needs the package onnx: pip install 'gpu_nn[onnx]'") from error
+
+    arrays, classes = on_host(net)
+    graph = Graph(net.dtype)
+    logits = _logits(graph, net, arrays)
+    graph.scope = "output"
+    graph.Softmax(logits, axis=1, output="probabilities")
+    index = graph.ArgMax(logits, axis=1, keepdims=0, **({"output": "label"} if classes is None else {}))
+    read = {name for node in graph.nodes for name in node.input}
+    used = {name: array for name, array in graph.constants.items() if name in read}
+    size = sum(array.nbytes for array in used.values())
+    if size > _MOST_BYTES:
+        raise ValueError(f"the network's arrays have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB")
+    constants = [numpy_helper.from_array(array, name) for name, array in used.items()]
+    names = np.zeros(0, np.int64) if classes is None else label_values(classes)
+    label_type = _tensor_type(names.dtype)
+    if classes is not None:
+        constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
+        graph.Gather("classes", index, output="label")
+    real = _tensor_type(net.dtype)
+    made = helper.make_graph(
+        graph.nodes,
+        "gpu_nn",
+        [helper.make_tensor_value_info("x", real, ["batch", net.n_inputs])],
+        [
+            helper.make_tensor_value_info("label", label_type, ["batch"]),
+            helper.make_tensor_value_info("probabilities", real, ["batch", net.n_classes]),
+        ],
+        constants,
+    )
+    model = helper.make_model(
+        made,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="gpu_nn",
+        producer_version=__version__,
+    )
+    if classes is not None:
+        helper.set_model_props(model, {"classes": json.dumps(classes)})
+    return model
+
+
+def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str:
+    value = "x"
+    for i, layer in enumerate(net.layers):
+        if type(layer) not in LAYER_NODES:
+            known = ", ".join(kind.__name__ for kind in LAYER_NODES)
+            raise ValueError(f"layer {i} is {layer}, for which ONNX export has no entry; it knows {known}")
+        graph.scope = f"{i}.{type(layer).__name__}"
+        prefix = f"{i}."
+        own = {
+            name.removeprefix(prefix): graph.constant(array, name)
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
+        value = LAYER_NODES[type(layer)](graph, value, layer, own)
+    return value
+
+
+def label_values(classes: list[str | int | float]) -> np.ndarray:
+    """The classes as strings (of type object), int64 or float64. Raises ValueError for one beyond int64."""
+    if all(isinstance(value, str) for value in classes):
+        return np.array(classes, object)
+    if any(isinstance(value, float) for value in classes):
+        return np.array(classes, np.float64)
+    beyond = [value for value in classes if not -(2**63) <= int(value) < 2**63]
+    if beyond:
+        raise ValueError(f"class {beyond[0]} does not fit into int64, which labels have there")
+    return np.array(classes, np.int64)
+
+
+def _tensor_type(dtype: np.dtype) -> int:
+    from onnx import TensorProto
+
+    types = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}
+    return types.get(dtype.name, TensorProto.STRING)
