@@ -319,6 +319,7 @@ class Network:
     def _release(self) -> None:
         """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
         self._at.clear()
+        self._front.clear()
         self.rebind()
 
     def _step(self, n: int, first: int) -> tuple[list[Stage], list[Stage], Array]:
