@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gpu_nn
-from benchmarks.torch import training
+from benchmarks.torch_peers import training
 from gpu_nn.data import digits
 from gpu_nn.torch import softmax_cross_entropy
 
