@@ -1,5 +1,7 @@
 """The head of a language model: values and gradients are those of the logits, which never exist all at once."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -75,6 +77,16 @@ class TestValues:
         assert [t.dtype for t in found] == [torch.float32] * 4
         torch.testing.assert_close(found, expected, rtol=0.02, atol=0.005)
         assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+
+    def test_a_backward_pass_under_autocast_stays_in_the_type_of_the_forward_pass(self):
+        def grads(context):
+            arguments = tensors(torch.float16)
+            loss = linear_softmax_cross_entropy(*arguments, LABELS, reduction="none").sum()
+            with context:
+                return torch.autograd.grad(loss, arguments)
+
+        found, expected = grads(torch.autocast("cpu", torch.bfloat16)), grads(nullcontext())
+        assert all(map(torch.equal, found, expected))
 
 
 class TestWork:

@@ -163,6 +163,13 @@ class TestTypes:
         assert_close(loss, peer, rtol=1e-6)
         torch.testing.assert_close(grad, peer_grad)
 
+    def test_autocast_keeps_gradients_that_a_half_type_holds_only_when_scaled(self):
+        """As a gradient scaler needs it: p = 1.5e-8 is 0 in float16, 65,536 times that is not."""
+        z = torch.tensor([[18.0, 0.0]], dtype=torch.float16)
+        with torch.autocast("cpu", torch.float16):
+            _, grad = value_and_grad(lambda z: softmax_cross_entropy(z, torch.tensor([0])), z, torch.tensor(65536.0))
+        assert grad[0, 1].item() == pytest.approx(2 * 65536 / (1 + np.exp(18)), rel=1e-3)
+
     def test_logits_that_are_not_contiguous(self):
         wide = logits(12, 10)
         found = value_and_grad(lambda z: softmax_cross_entropy(z[::2, 1:6], LABELS), wide)
