@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.results import read
 
 README = Path(__file__).parent.parent / "README.md"
-TABLES = ("accuracy", "step")
+TABLES = ("accuracy", "step", "torch")
 
 
 def filled(text: str) -> str:

@@ -22,10 +22,30 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 def test_importing_gpu_nn_loads_neither_cupy_nor_scikit_learn():
     code = (
-        "import sys, gpu_nn; print([m for m in ('cupy', 'sklearn', 'scipy', 'matplotlib', 'tqdm') if m in sys.modules])"
+        "import sys, gpu_nn; "
+        "print([m for m in ('cupy', 'sklearn', 'scipy', 'matplotlib', 'torch', 'tqdm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("modules", "problem"),
+    [
+        ("{'torch': None}", "PyTorch is not installed"),
+        ("{name: ModuleType(name) for name in ('torch', 'torch.library')}", "this PyTorch is too old"),
+    ],
+)
+def test_gpu_nn_torch_without_pytorch_is_one_error_with_the_cure(modules, problem):
+    code = (
+        "import sys; from types import ModuleType\n"
+        f"sys.modules.update({modules})\n"
+        "try: import gpu_nn.torch\n"
+        "except ImportError as error: print(error.name, error.__context__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith(f"torch None gpu_nn.torch needs PyTorch 2.6 or newer, but {problem}: ")
+    assert "pip install 'gpu_nn[torch]'" in done.stdout
 
 
 def test_every_public_name_can_be_imported():

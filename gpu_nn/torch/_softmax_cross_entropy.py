@@ -1,0 +1,177 @@
+"""The cost of logits: one operator that computes loss and gradient of each row, and PyTorch's face over it."""
+
+from typing import Any, Optional
+
+import torch
+
+from gpu_nn.torch._arguments import (
+    check_constant,
+    check_options,
+    check_target_values,
+    check_tensors,
+    check_weight_values,
+    compute_dtype,
+    reduced,
+    rows_of,
+)
+from gpu_nn.torch._backward import scaled
+from gpu_nn.torch._handover import active_device, rows_loss
+
+
+@torch.library.custom_op("gpu_nn::softmax_cross_entropy", mutates_args=())
+def _loss_and_grad(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    class_weight: Optional[torch.Tensor],  # noqa: UP045  # the schema is read from this form in all versions
+    complement_weight: float,
+    label_smoothing: float,
+    ignore_index: int,
+    needs_grad: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss (n,) and gradient (n, m) of each row's own loss; the gradient is empty where none is needed."""
+    loss, grad = _outputs(logits, needs_grad)
+    skipped: int | None = None if target.dim() == 2 else ignore_index
+    with active_device(logits.device) as device:
+        if device.kind == "cpu":
+            skipped = check_target_values(target, logits.shape[1], skipped)
+            check_weight_values(class_weight)
+        rows_loss(
+            device,
+            logits.contiguous(),
+            target.contiguous(),
+            loss,
+            grad if needs_grad else None,
+            class_weight=class_weight,
+            row_scale=None,
+            complement_weight=complement_weight,
+            label_smoothing=label_smoothing,
+            ignore_index=skipped,
+        )
+    return loss, grad
+
+
+def _outputs(logits: torch.Tensor, needs_grad: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    n, m = logits.shape
+    return logits.new_empty(n, dtype=compute_dtype(logits.dtype)), logits.new_empty((n, m) if needs_grad else (0, m))
+
+
+@_loss_and_grad.register_fake
+def _(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    class_weight: torch.Tensor | None,
+    complement_weight: float,
+    label_smoothing: float,
+    ignore_index: int,
+    needs_grad: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _outputs(logits, needs_grad)
+
+
+def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+
+
+def _scale_grad(ctx: Any, of_loss: torch.Tensor | None, _: None) -> tuple[Any, ...]:
+    grad = None if of_loss is None else scaled(ctx.saved_tensors[0], of_loss.unsqueeze(1))
+    return grad, None, None, None, None, None, None
+
+
+_loss_and_grad.register_autograd(_scale_grad, setup_context=_keep_grad)
+
+
+def softmax_cross_entropy(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    weight: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    complement_weight: float = 1.0,
+) -> torch.Tensor:
+    """-Σ_r Σ_t w_t [y_t ln p_t + λ (1-y_t) ln(1-p_t)] with p = softmax(logits), as `gpu_nn.functional` computes it.
+
+    The arguments are those of torch.nn.functional.cross_entropy, and with complement_weight=0 so is the result.
+
+    logits: (C,), (N, C) or (N, C, d1, …), C ≥ 2, float16, bfloat16, float32 or float64.
+    target: class indices (int64, int32 or uint8) of the shape of the logits without C; or a floating target in [0, 1]
+        for each class, of the shape of the logits: soft, multi-hot or all zero.
+    weight: w, (C,), each ≥ 0; multiplies both terms of its class, whatever the row's label.
+    ignore_index: rows with this index count nothing and have no gradient; for class indices.
+    reduction: "none", "sum" or "mean". The mean of class indices divides by Σ w of the labels that are not ignored
+        (by their number without weights), the mean of probabilities by the number of rows. Both terms are divided by
+        the same number, so that multiplying all weights by a constant changes nothing. The mean over no row is NaN,
+        with gradient 0.
+    label_smoothing: ε, y becomes (1-ε) y + ε/C before all else.
+    complement_weight: λ ≥ 0.
+
+    The loss is float64 for float64 logits, else float32; half types are computed in float32 and their gradient is
+    rounded once. (NumPy has no bfloat16: on the CPU such logits are copied to float32.) Under autocast half logits are
+    cast to float32, as for cross_entropy. The gradient is computed in the forward pass where logits.requires_grad, and
+    scaled in the backward pass; it cannot be differentiated again.
+
+    Raises, in PyTorch's words, RuntimeError for devices, shapes or types that do not fit and for a target or weight
+    that requires grad, IndexError for an index out of range, ValueError for values out of range. Values on a GPU are
+    not read back to be checked: a row with an index out of range is NaN there.
+    """
+    name = "softmax_cross_entropy"
+    check_tensors(name, ("weight",), logits=logits, target=target, weight=weight)
+    check_constant(name, target=target, weight=weight)
+    z, y, shape = rows_of(logits, target)
+    check_options(z.dtype, z.shape[1], weight, reduction, label_smoothing, complement_weight)
+    if y.dim() == 2 and ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
+    if torch.is_autocast_enabled(z.device.type) and z.dtype != torch.float64:
+        z = z.float()
+    computed = compute_dtype(z.dtype)
+    y = y.to(computed) if y.dim() == 2 else y.long() if y.dtype == torch.uint8 else y
+    w = None if weight is None else weight.to(computed).contiguous()
+    needs_grad = torch.is_grad_enabled() and z.requires_grad
+    loss, _ = _loss_and_grad(z, y, w, float(complement_weight), float(label_smoothing), ignore_index, needs_grad)
+    if reduction == "none":
+        return loss.reshape(shape)
+    return reduced(loss.sum(), y, w, ignore_index, reduction)
+
+
+class SoftmaxCrossEntropy(torch.nn.Module):
+    """`softmax_cross_entropy` as a module, with the arguments of torch.nn.CrossEntropyLoss and complement_weight.
+
+    weight is a buffer: it moves with the module and is saved with it.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        complement_weight: float = 1.0,
+    ):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.weight: torch.Tensor | None
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+        self.complement_weight = complement_weight
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return softmax_cross_entropy(
+            logits,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            complement_weight=self.complement_weight,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"ignore_index={self.ignore_index}, reduction={self.reduction!r}, "
+            f"label_smoothing={self.label_smoothing}, complement_weight={self.complement_weight}"
+        )

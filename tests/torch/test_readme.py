@@ -1,0 +1,17 @@
+"""README's passage for users of PyTorch runs and prints what stands there."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+def test_the_example_prints_what_readme_says():
+    passage = README.read_text().partition("## From PyTorch\n")[2]
+    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", passage, re.DOTALL).groups()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    assert printed.getvalue() == output
