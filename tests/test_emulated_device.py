@@ -99,7 +99,7 @@ class TestTraining:
         trainer.fit(x[:64] / 16, y[:64], epochs=1)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             for _ in range(3):
-                trainer._position.fill(0)
+                trainer.counters.fill(0)
                 trainer.optimizer.begin_step(trainer.net)
                 trainer._step(32)()
                 trainer.optimizer.end_step()

@@ -131,7 +131,7 @@ def test_training_learns_as_in_float32(device, dtype):
 def test_a_step_never_waits_for_the_device(device, dtype):
     run = trainer(device, dtype)
     run.fit(X, Y, epochs=3)
-    run._position.fill(0)
+    run.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
         for size in (16, 16, 16, 16, 6):
             run.optimizer.begin_step(run.net)

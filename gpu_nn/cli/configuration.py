@@ -41,7 +41,7 @@ VALIDATION_FRACTION = 0.1
 CHECKPOINT_EVERY = Every(seconds=60)
 
 # Flags that say how this call goes; all others say what the run is.
-_OF_THE_CALL = ("config", "dry-run", "json", "out", "resume")
+_OF_THE_CALL = ("config", "distributed", "dry-run", "json", "out", "resume")
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 

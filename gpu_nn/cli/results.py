@@ -26,6 +26,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def keep_silent(line: str) -> None:
+    """In place of `say`, where another rank says it."""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lines of aligned columns, the first to the left, the others to the right."""
     lines = [[" ".join(cell.split()) for cell in row] for row in (head, *rows)]

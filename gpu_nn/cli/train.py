@@ -2,17 +2,20 @@
 
 import argparse
 import math
+import os
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+from gpu_nn import distributed
 from gpu_nn.cli import configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
-from gpu_nn.cli.results import print_json, say
+from gpu_nn.cli.results import keep_silent, print_json, say
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import DataSet, read, scaling, split
@@ -34,6 +37,7 @@ from gpu_nn.training import (
     Trainer,
 )
 from gpu_nn.training.checkpoint import Checkpoint, newest, written_in
+from gpu_nn.training.ranks import ALONE, Ranks
 
 HELP = "train a network; without arguments, on the handwritten digits that scikit-learn ships"
 
@@ -44,14 +48,20 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         _check(options, folder)
         return
+    ranks = ALONE
+    if options.distributed:
+        ranks, device = distributed.connect(options.device or "auto")
+        options.device = device.name
     interruption = Interruption()
     try:
-        with interruption.caught():
+        with interruption.caught(), distributed.together(ranks):
             if options.resume is None:
-                _begin(options, folder, interruption)
+                _begin(options, folder, interruption, ranks)
             elif folder is not None:
-                _resume(options, folder, interruption)
+                _resume(options, folder, interruption, ranks)
     except Interrupted as error:
+        if ranks.rank:
+            raise SystemExit(128 + error.signum) from None  # rank 0 says it
         if folder is None or not folder.is_unfinished:
             raise
         raise Interrupted(error.signum, f"interrupted; {folder.resume_command} goes on") from None
@@ -78,16 +88,18 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
     dry_run.report(net, optimizer, settings, rows, data.target, str(device), options.json)
 
 
-def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption) -> None:
+def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
     settings = configuration.resolved(options, add_arguments)
     with ExitStack() as until_done:
-        if folder is not None:
+        if folder is not None and ranks.rank == 0:
             until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
-        _train(settings, folder, None, interruption, options.json)
+        _train(settings, folder, None, interruption, options.json, ranks)
 
 
-def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption) -> None:
+def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
     settings = folder.settings(add_arguments)
+    if ranks.size > 1:
+        settings.device = options.device
     configuration.check_agrees(options, settings, folder.path, add_arguments)
     if folder.is_finished:
         say(f"the run in {folder.path} is finished")
@@ -100,7 +112,7 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
             say(f"{damage}; the one before is used: {checkpoint.path.name}")
     else:
         say("no checkpoint was written yet: the run begins again")
-    _train(settings, folder, checkpoint, interruption, options.json)
+    _train(settings, folder, checkpoint, interruption, options.json, ranks)
 
 
 def _train(
@@ -109,21 +121,28 @@ def _train(
     checkpoint: Checkpoint | None,
     interruption: Interruption,
     as_json: bool,
+    ranks: Ranks,
 ) -> None:
-    device = resolve_device(settings.device)
-    optimizer = _optimizer(settings)
-    data, held_out = _data(settings)
-    net = _network(settings, data)
+    with ranks.agreed():
+        device = resolve_device(settings.device)
+        optimizer = _optimizer(settings)
+        data, held_out = _data(settings)
+        net = _network(settings, data)
+    tell = say if ranks.rank == 0 else keep_silent
+    if ranks.size > 1:
+        # A launcher names the process that died.
+        for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), gethostname(), device.name])):
+            tell(f"rank {rank}: process {process} on {host}, {name}")
     rows = [f"{len(data.x)} rows to train", f"{len(data.x_test)} to test"]
     if held_out is not None:
         rows.insert(1, f"{len(held_out[0])} to validate")
     if data.target is not None:
-        say(f"target: column {data.target!r}")
-    say(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    say(f"{net.n_parameters} parameters on {device}")
+        tell(f"target: column {data.target!r}")
+    tell(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
+    tell(f"{net.n_parameters} parameters on {device}")
 
     began = time.perf_counter()
-    trainer, reports = _trainer(net, optimizer, data, settings, folder)
+    trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
     with reports, interruption.training(trainer):
         trainer.fit(data.x, data.y, epochs=settings.epochs, validation=held_out, resume=checkpoint)
     seconds = time.perf_counter() - began
@@ -131,6 +150,8 @@ def _train(
     if not math.isfinite(loss):
         # The last step can do this: the training has met no row since.
         raise TrainingDiverged(optimizer.steps, loss)
+    if ranks.rank:
+        return
     if folder is not None:
         folder.finish(net, trainer.history)
     model = None if folder is None else folder.model
@@ -195,10 +216,18 @@ def _tested(trainer: Trainer, data: DataSet) -> tuple[float, float]:
 
 
 def _trainer(
-    net: Network, optimizer: Optimizer, data: DataSet, settings: argparse.Namespace, folder: RunFolder | None
+    net: Network,
+    optimizer: Optimizer,
+    data: DataSet,
+    settings: argparse.Namespace,
+    folder: RunFolder | None,
+    ranks: Ranks,
 ) -> tuple[Trainer, AbstractContextManager[Any]]:
     """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
-    trainer = Trainer(net, optimizer, batch_size=settings.batch_size, seed=settings.seed, **_cost(settings))
+    options = {"batch_size": settings.batch_size, "seed": settings.seed, "ranks": ranks, **_cost(settings)}
+    trainer = Trainer(net, optimizer, **options)
+    if ranks.rank:
+        return trainer, nullcontext()
     trainer.callbacks += _callbacks(settings, folder)
     if not sys.stderr.isatty():
         trainer.callbacks.append(lambda _, record: say(record.line()))

@@ -56,5 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     log = "write a line for each epoch there; may be given again"
     add("--log", type=file_name(".csv", ".jsonl"), action="append", metavar="FILE.csv|FILE.jsonl", help=log)
     add("--tensorboard", metavar="FOLDER", help="write events for TensorBoard there (the extra tensorboard)")
+    ranks = "one of several ranks, which mpiexec or torchrun started: each takes its part of every batch"
+    add("--distributed", action="store_true", help=ranks)
     add("--dry-run", action="store_true", help="check everything, say what would be trained, and write nothing")
     add("--json", action="store_true", help="print the result, with the history, as JSON")

@@ -129,7 +129,7 @@ class ScoringTrainer(Trainer):
         logits = net.forward_prepared(x)
         losses = net.device.xp.empty(len(x), net.dtype)
         right = self._labelling.right(logits, y)
-        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self._options)
+        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
         if weight is None:
             return float(losses.mean(dtype=np.float64)), float(right.mean())
         total = weight.sum()

@@ -15,10 +15,12 @@ from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
 from gpu_nn.training import resume as resuming
+from gpu_nn.training import together
 from gpu_nn.training.callbacks.callback import Callback
 from gpu_nn.training.callbacks.calls import Calls
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.history import EpochRecord, History, StepRecord
+from gpu_nn.training.ranks import ALONE, Ranks
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many.
 _READ_EVERY = 256
@@ -32,6 +34,11 @@ class Trainer:
     and may set `trainer.stopping = True` to end the training.  complement_weight, class_weight, label_smoothing: the
     cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch with the number of its
     rows.
+
+    parts: a batch is computed in so many parts, one after the other, whose gradients are added in pairs; memory is
+    taken for one of them.  ranks: the processes that train together (see `gpu_nn.distributed`), of which each computes
+    its equal share of the parts.  Where each has a power of two of them, gradients, and so parameters, have the same
+    bits for any number of ranks.  Callbacks are called on rank 0 alone.
 
     The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size. But for its
     schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.
@@ -53,13 +60,21 @@ class Trainer:
         class_weight: Any = None,
         label_smoothing: float = 0.0,
         progress: Callable[[int], object] | None = None,
+        parts: int | None = None,
+        ranks: Ranks = ALONE,
     ):
         if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
             raise ValueError(f"batch_size={batch_size!r}; expected a whole number ≥ 1")
+        parts = ranks.size if parts is None else parts
+        if not (isinstance(parts, int | np.integer) and parts >= 1 and parts % ranks.size == 0):
+            raise ValueError(f"parts={parts!r}; expected a whole number ≥ 1 that {ranks.size} ranks can share evenly")
+        if batch_size < parts:
+            raise ValueError(f"batch_size={batch_size}, but {parts} parts; expected at least a row for each")
+        self.ranks, self.parts = ranks, int(parts)
         self.net, self.optimizer = net, optimizer
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
-        self.callbacks: list[Any] = list(callbacks)
+        self.callbacks: list[Any] = list(callbacks) if ranks.rank == 0 else []
         self.cost = Cost(complement_weight, class_weight, label_smoothing)
         self.progress = progress
         self.history = History()
@@ -67,7 +82,7 @@ class Trainer:
         self.resumed_from: Path | None = None
         self.random = np.random.default_rng(seed)
         with net.device.active():
-            self._options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
+            self.options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
 
     def fit(
         self,
@@ -104,9 +119,12 @@ class Trainer:
             self.resumed_from = None
             self.position = resuming.Position(len(self.history), self.random.bit_generator.state)
             states = None if checkpoint is None else resuming.restore(self, checkpoint)
+            if self.ranks.size > 1:
+                together.check(self)
+                together.draw_apart(self)
             self._prepare()
             self._calls.begin()
-            if states is not None:
+            if states is not None and self.ranks.rank == 0:
                 self._calls.load_states(self.resumed_from, states)
             last = self.position.first_epoch + epochs
             if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
@@ -115,6 +133,8 @@ class Trainer:
                 self._epoch()
             self.interrupted, self._interrupt = self._interrupt, False
             self._calls.end()
+            if self.ranks.size > 1:
+                together.follow_rank_0(self)
         return self.history
 
     def interrupt(self) -> None:
@@ -134,9 +154,9 @@ class Trainer:
         n = len(self._x)
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
-        self._losses = device.xp.empty(self.unread_at_most, self.net.dtype)
+        self.losses = device.xp.empty(self.unread_at_most, self.net.dtype)
         # Where the next batch begins in the epoch's order, and where its loss goes.
-        self._order, self._position = device.empty((n,), np.int64), device.zeros((2,), np.int64)
+        self.order, self.counters = device.empty((n,), np.int64), device.zeros((2,), np.int64)
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
@@ -147,7 +167,7 @@ class Trainer:
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
         self._step_of: dict[int, Callable[[], None]] = {}
         self._bindings = net.bindings
-        batch = min(self.batch_size, len(self._x))
+        batch = -(-min(self.batch_size, len(self._x)) // self.parts)
         self._x_batch = net.device.empty((batch, self._x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
         self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
@@ -207,14 +227,15 @@ class Trainer:
         optimizer.schedule.observe(loss if validation_loss is None else validation_loss)
         self.position = resuming.Position(position.first_epoch, self.random.bit_generator.state)
         self._calls.after_epoch(record)
+        self.stopping = together.any_of(self, self.stopping)
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
         n, position, optimizer = len(self._x), self.position, self.optimizer
         order = self.random.permutation(n) if self.shuffle else np.arange(n)
-        self._order[...] = self.net.device.asarray(order)
+        self.order[...] = self.net.device.asarray(order)
         begins = position.steps_in_epoch * self.batch_size
-        self._position[...] = self.net.device.asarray(np.array([begins, position.unread]))
+        self.counters[...] = self.net.device.asarray(np.array([begins, position.unread]))
         for start in range(begins, n, self.batch_size):
             size = min(self.batch_size, n - start)
             optimizer.begin_step(self.net)
@@ -224,11 +245,14 @@ class Trainer:
             position.unread += 1
             if self.progress is not None:
                 self.progress(size)
-            if position.unread == len(self._losses):
+            if position.unread == len(self.losses):
                 self._read()
             if self._calls.between_steps:
                 self._calls.after_step()
-            if self._interrupt:
+            # On a GPU to ask is to wait.
+            if self.ranks.size > 1 and (self.net.device.kind == "cpu" or not position.unread):
+                self._interrupt = together.any_of(self, self._interrupt)
+            if self._interrupt and (self.ranks.size == 1 or self.net.device.kind == "cpu" or not position.unread):
                 return False
         self._read()
         return True
@@ -240,19 +264,20 @@ class Trainer:
             self._bindings = self.net.bindings
         step = self._step_of.get(size)
         if step is None:
-            step = self._step_of[size] = self.net.kernels.captured(self._work(size))
+            if self.parts == 1:
+                step = self.net.kernels.captured(self._work(size))
+            else:
+                step = together.work_in_parts(self, size)
+            self._step_of[size] = step
         return step
 
     def _work(self, size: int) -> Callable[[], None]:
         """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""
         net, optimizer, kernels = self.net, self.optimizer, self.net.kernels
-        x, y, weight = self._x_batch[:size], self._y_batch[:size], None
-        batch = [(self._x, x), (self._y, y)]
-        if self._weight is not None and self._weight_batch is not None:
-            weight = self._weight_batch[:size]
-            batch.append((self._weight, weight))
-        options = {"row_scale": weight, "scale": 1 / size, **self._options}
-        order, position, begins, losses = self._order, self._position, self._position[:1], self._losses
+        batch, weight = self.batch_of(size)
+        x, y = batch[0][1], batch[1][1]
+        options = {"row_scale": weight, "scale": 1 / size, **self.options}
+        order, position, begins, losses = self.order, self.counters, self.counters[:1], self.losses
 
         def work() -> None:
             for source, out in batch:
@@ -261,6 +286,14 @@ class Trainer:
             optimizer.update(net)
 
         return work
+
+    def batch_of(self, size: int) -> tuple[list[tuple[Array, Array]], Array | None]:
+        """What is gathered for `size` rows, inputs and targets first, each with where it goes; and their weights."""
+        batch = [(self._x, self._x_batch[:size]), (self._y, self._y_batch[:size])]
+        if self._weight is None or self._weight_batch is None:
+            return batch, None
+        weight = self._weight_batch[:size]
+        return [*batch, (self._weight, weight)], weight
 
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""
@@ -272,14 +305,14 @@ class Trainer:
         sizes[-1] -= max(position.steps_in_epoch * self.batch_size - len(self._x), 0)
         position.cost += float(losses @ sizes)
         position.unread = 0
-        self._position[1] = 0
+        self.counters[1] = 0
 
     def unread_losses(self) -> np.ndarray:
         """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.
 
         Raises TrainingDiverged when one is not finite.
         """
-        losses = self.net.device.to_host(self._losses[: self.position.unread]).astype(np.float64)
+        losses = self.net.device.to_host(self.losses[: self.position.unread]).astype(np.float64)
         wrong = np.flatnonzero(~np.isfinite(losses))
         if len(wrong):
             raise TrainingDiverged(self.optimizer.steps - len(losses) + int(wrong[0]) + 1, float(losses[wrong[0]]))
@@ -287,7 +320,7 @@ class Trainer:
 
     def latest_loss(self) -> float:
         """The mean cost of the latest step's batch. On a GPU this waits for the device."""
-        return float(self._losses[self.position.unread - 1])
+        return float(self.losses[self.position.unread - 1])
 
     def step_record(self) -> StepRecord:
         """Where the training stands; for between two steps."""
@@ -303,14 +336,19 @@ class Trainer:
         """Go on from there. losses: those that were not read."""
         self.position = position
         self.random.bit_generator.state = position.random
-        self._losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
+        self.losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
+        n, ranks = len(x), self.ranks
+        own = slice(n * ranks.rank // ranks.size, n * (ranks.rank + 1) // ranks.size)
+        x, y = x[own], y[own]
         net, xp = self.net, self.net.device.xp
         logits = net.forward_prepared(x)
         losses = xp.empty(len(x), net.dtype)
-        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self._options)
+        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
         label = y if y.ndim == 1 else y.argmax(axis=1)
-        right = (logits.argmax(axis=1) == label).mean()
-        return float(losses.mean(dtype=np.float64)), float(right)
+        sums = np.array([float(losses.sum(dtype=np.float64)), float((logits.argmax(axis=1) == label).sum())])
+        ranks.sum(sums)
+        loss, right = (sums / n).tolist()
+        return loss, right

@@ -1,0 +1,83 @@
+"""Ranks: processes that train one network together. All that they say to each other is sums of arrays."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import Array
+
+
+class Ranks:
+    """This process among the others; by itself, alone.
+
+    rank: its number, from 0. size: how many there are. Every method but `abort` is called by all of them, in the same
+    order.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank, self.size = rank, size
+
+    def sum(self, array: Array) -> None:
+        """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
+
+        array: contiguous, of a number type, of the same shape everywhere, on the device that the ranks were made for
+        or on the host. Ranks 0 and 1 are added first, then 2 and 3, then these sums, and so on where `is_tree`.
+        """
+
+    is_tree = True
+
+    def abort(self, code: int) -> None:
+        """End all ranks, this one with that exit code."""
+        raise SystemExit(code)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each rank gave, by rank. value: anything that JSON can say."""
+        if self.size == 1:
+            return [value]
+        content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        lengths = np.zeros(self.size, np.int64)
+        lengths[self.rank] = len(content)
+        self.sum(lengths)
+        rows = np.zeros((self.size, int(lengths.max())), np.uint8)
+        rows[self.rank, : len(content)] = content
+        self.sum(rows)
+        return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+    def check_equal(self, what: dict[str, Any]) -> None:
+        """Raises ValueError, on all ranks, that names the first entry in which a rank differs from rank 0."""
+        first, *others = self.gathered(what)
+        for rank, told in enumerate(others, start=1):
+            for name in (*first, *(name for name in told if name not in first)):
+                if first.get(name) != told.get(name):
+                    raise ValueError(
+                        f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}; expected the "
+                        "same on all ranks: start them with the same command and data"
+                    )
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """A block without sums that may fail on one rank alone; then it fails on all.
+
+        Raises what was raised here; where it was raised elsewhere, its like, with the number of the rank in front.
+        """
+        problem: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            problem = error
+        told = self.gathered(None if problem is None else str(problem))
+        if problem is not None:
+            raise problem
+        for rank, text in enumerate(told):
+            if text is not None:
+                raise RankFailed(f"rank {rank}: {text}")
+
+
+class RankFailed(RuntimeError):
+    """Another rank could not go on."""
+
+
+ALONE = Ranks()

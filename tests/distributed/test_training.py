@@ -1,0 +1,200 @@
+"""Ranks that mpiexec starts on this machine train as one process does."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+
+PROGRAM = """
+import sys
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+from gpu_nn.training.ranks import ALONE
+
+dtype, batch, parts, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+ranks, device = (ALONE, "cpu") if out.endswith("alone.npz") else connect()
+with together(ranks):
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
+    net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype=dtype)
+    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2, max_norm=1.0), batch_size=batch, parts=parts, ranks=ranks)
+    history = trainer.fit(x, y, epochs=6, validation=(x[:51], y[:51]))
+    losses = [(record.loss, record.validation_loss, record.validation_accuracy) for record in history.epochs]
+    if ranks.rank == 0:
+        np.savez(out, parameters=net.flat_parameters, losses=losses)
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def mpi(size: int, *arguments: object) -> list[str]:
+    return [str(MPIEXEC), "-n", str(size), sys.executable, *map(str, arguments)]
+
+
+def trained(folder: Path, size: int, dtype: str, batch: int, parts: int) -> dict[str, np.ndarray]:
+    out = folder / ("alone.npz" if size == 0 else f"{size}.npz")
+    arguments = ["-c", PROGRAM, dtype, batch, parts, out]
+    command = [sys.executable, *map(str, arguments)] if size == 0 else mpi(size, *arguments)
+    subprocess.run(command, check=True, cwd=folder, env=environment(), timeout=120)
+    return dict(np.load(out))
+
+
+def test_two_and_four_ranks_learn_the_bits_that_one_process_learns(tmp_path):
+    alone = trained(tmp_path, 0, "float64", 203, parts=4)
+    for size in (2, 4):
+        found = trained(tmp_path, size, "float64", 203, parts=4)
+        assert found["parameters"].tobytes() == alone["parameters"].tobytes()
+        np.testing.assert_allclose(found["losses"], alone["losses"], rtol=1e-13)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_small_batches_and_a_short_last_one_train_to_rounding(tmp_path, size):
+    """203 rows in batches of 32 leave 11, which no number of ranks here divides."""
+    alone = trained(tmp_path, 0, "float64", 32, parts=1)
+    found = trained(tmp_path, size, "float64", 32, parts=size)
+    np.testing.assert_allclose(found["parameters"], alone["parameters"], rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(found["losses"], alone["losses"], rtol=1e-9)
+    single = trained(tmp_path, size, "float32", 32, parts=size)
+    np.testing.assert_allclose(single["losses"], alone["losses"], rtol=1e-4)
+
+
+def command(*flags: object) -> list[str]:
+    return ["-m", "gpu_nn", "train", "--distributed", *map(str, flags)]
+
+
+def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
+    flags = ["--epochs", 3, "--seed", 1]
+    done = subprocess.run(
+        mpi(2, *command("--out", tmp_path / "run", *flags)),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    assert done.stderr.count("epoch 3") == 1
+    alone = subprocess.run(
+        [sys.executable, "-m", "gpu_nn", "train", *map(str, flags)],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+    )  # fmt: skip
+    accuracy = re.compile(r"test accuracy [\d.]+ %")
+    assert accuracy.findall(done.stdout) == accuracy.findall(alone.stdout)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
+    run = tmp_path / "run"
+    flags = ["--out", run, "--epochs", 100_000, "--checkpoint-every", "20steps", "--early-stopping", 100_000]
+    process = subprocess.Popen(
+        mpi(2, *command(*flags)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while len(list((run / "checkpoints").glob("steps-*"))) < 2:
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        ranks = ranks_of(process.pid)
+        assert len(ranks) == 2
+        os.kill(ranks[-1], signal.SIGKILL)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    named = re.search(rf"^rank (\d): process {ranks[-1]} on (\S+), cpu$", output, re.MULTILINE)
+    assert named, output
+    assert f"PID {ranks[-1]} RUNNING AT" in output
+    assert "signal 9" in output
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+    # A run of so many epochs is not waited for: it goes on, and is interrupted.
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "gpu_nn", "train", "--resume", str(run)],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment(),
+    )  # fmt: skip
+    lines = [resumed.stderr.readline() for _ in range(8)]
+    resumed.send_signal(signal.SIGINT)
+    _, rest = resumed.communicate(timeout=30)
+    assert resumed.returncode == 130, rest
+    assert any(re.match(r"epoch \d+, loss", line) for line in lines), lines
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The processes of Python below the launcher."""
+    found, above = [], [launcher]
+    while above:
+        pid = above.pop()
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            above += map(int, task.read_text().split())
+        if pid != launcher and "gpu_nn" in Path(f"/proc/{pid}/cmdline").read_text():
+            found.append(pid)
+    return sorted(found)
+
+
+def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
+    run = tmp_path / "run"
+    flags = ["--out", run, "--epochs", 100_000, "--checkpoint-every", "50steps"]
+    process = subprocess.Popen(
+        mpi(2, *command(*flags)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while not list((run / "checkpoints").glob("steps-*")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    for rank in ranks_of(process.pid):
+        os.kill(rank, signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert f"gpu-nn train --resume {run} goes on" in output
+    assert list((run / "checkpoints").glob("steps-*"))
+    assert output.count("goes on") == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (["--batch-size", 32], ["--batch-size", 64], "rank 1 has trainer batch_size = 64, rank 0 has 32"),
+        (["--seed", 0], ["--seed", 1], "rank 1 has training checksum = "),
+        (["--hidden", 8], ["--hidden", 9], "rank 1 has network layers = "),
+    ],
+)
+def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, message):
+    python = [sys.executable, "-m", "gpu_nn", "train", "--distributed"]
+    parts = [["-n", "1", *python, *map(str, flags)] for flags in (first, second)]
+    done = subprocess.run(
+        [str(MPIEXEC), *parts[0], ":", *parts[1]],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
+    done = subprocess.run(
+        mpi(3, *command("--batch-size", 2)),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "batch_size=2, but 3 parts; expected at least a row for each" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_launcher_the_command_says_how_to_start_ranks(tmp_path):
+    clean = {name: value for name, value in environment().items() if not name.startswith(("PMI", "MPI", "OMPI"))}
+    done = subprocess.run(
+        [sys.executable, *command()], capture_output=True, text=True, cwd=tmp_path, env=clean, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no launcher started this process: mpiexec -n 4 gpu-nn train --distributed" in done.stderr
