@@ -80,6 +80,9 @@ def _numbers(where: str, texts: Sequence[str]) -> np.ndarray:
         numbers = np.array([float(text) for text in texts])
     except ValueError:
         return np.array(texts, str)
+    fraction = numbers != np.floor(numbers)
+    if fraction.any():
+        raise DataError(f"{where} has {texts[int(fraction.argmax())]}, not a class; expected whole numbers or names")
     return _whole(where, numbers)
 
 

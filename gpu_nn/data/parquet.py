@@ -1,6 +1,7 @@
 """Parquet files, row group by row group. Needs the extra `parquet` (pyarrow)."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class ParquetTable:
         columns = list(schema.names)
         self._place = target.place(path, columns)
         self.target = None if self._place is None else columns[self._place]
+        self._of_its_name = columns[: self._place].count(self.target)
         self.names = [name for i, name in enumerate(columns) if i != self._place]
         types = [field.type for field in schema]
         self._for_prediction = target.n_inputs is not None
@@ -56,7 +58,9 @@ class ParquetTable:
                 start += rows
         except MemoryError:
             raise DataError(f"{self.path} does not fit in memory") from None
-        return Table(x, self.names, self._joined(parts), self.target, lambda i, j: f"row {i}, column {self.names[j]!r}")
+        labels = [part for part in parts if part is not None]
+        found = _joined(labels) if labels else None
+        return Table(x, self.names, found, self.target, lambda i, j: f"row {i}, column {self.names[j]!r}")
 
     def read_group(self, i: int, out: np.ndarray) -> Labels | None:
         """The inputs of row group i into `out`, (rows, inputs); returns its labels, None for prediction."""
@@ -75,11 +79,34 @@ class ParquetTable:
             return None if label is None or self._for_prediction else self._labels(label, i)
 
     def _labels(self, column: Any, group: int) -> Labels:
-        arrow = self._arrow
-        where = f"{self.path}: column {self.target!r}"
         self._check_nulls(str(self.target), column, group)
-        if not _is_text(arrow, column.type):
-            return labels_of_array(where, column.to_numpy())
+        if not _is_text(self._arrow, column.type):
+            return labels_of_array(self._where, column.to_numpy())
+        texts, codes = self._texts(column)
+        all_texts, classes = self._classes
+        found, places = np.unique(classes[np.searchsorted(all_texts, texts)], return_inverse=True)
+        return Labels(found, places[codes])
+
+    @cached_property
+    def _classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different texts of the whole target, in order, and what they stand for: numbers only where all are."""
+        found = set[str]()
+        for i in range(len(self.group_rows)):
+            # By name come all columns of that name.
+            column = self._file.read_row_group(i, columns=[self.target]).column(self._of_its_name)
+            self._check_nulls(str(self.target), column, i)
+            found.update(self._texts(column)[0])
+        texts = sorted(found)
+        labels = labels_of_text(self._where, texts, np.arange(len(texts)))
+        return np.array(texts, str), labels.classes[labels.codes]
+
+    @property
+    def _where(self) -> str:
+        return f"{self.path}: column {self.target!r}"
+
+    def _texts(self, column: Any) -> tuple[list[str], np.ndarray]:
+        """The different texts of the column, and which of them each row has."""
+        arrow, where = self._arrow, self._where
         if not arrow.types.is_dictionary(column.type):
             column = column.cast(arrow.large_string()).dictionary_encode()
         column = column.combine_chunks()
@@ -89,15 +116,7 @@ class ParquetTable:
         texts = column.dictionary.take(arrow.array(used)).to_pylist()
         if any(text is None for text in texts):
             raise DataError(f"{where} has nulls; fill them in, or drop their rows")
-        return labels_of_text(where, texts or [""], codes)
-
-    def _joined(self, parts: Sequence[Labels | None]) -> Labels | None:
-        labels = [part for part in parts if part is not None]
-        if not labels:
-            return None
-        classes = np.unique(np.concatenate([part.classes for part in labels]))
-        places = [np.searchsorted(classes, part.classes.astype(classes.dtype)) for part in labels]
-        return Labels(classes, np.concatenate([place[part.codes] for place, part in zip(places, labels, strict=True)]))
+        return texts, codes
 
     def _check_nulls(self, name: str, column: Any, group: int) -> None:
         if column.null_count:
@@ -127,6 +146,13 @@ class ParquetTable:
 def read_parquet(path: Path, target: Target) -> Table:
     """The table. Raises DataError for what `ParquetTable` takes for no inputs or no target, and for damaged files."""
     return ParquetTable(path, target).read()
+
+
+def _joined(parts: Sequence[Labels]) -> Labels:
+    """The labels of one row group after the other."""
+    classes = np.unique(np.concatenate([part.classes for part in parts]))
+    codes = [np.searchsorted(classes, part.classes)[part.codes] for part in parts]
+    return Labels(classes, np.concatenate(codes))
 
 
 class _Errors:

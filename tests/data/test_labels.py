@@ -34,7 +34,7 @@ def test_text_is_a_number_where_all_of_it_is(texts, classes):
 
 
 def test_numbers_that_are_not_whole_are_no_classes():
-    with pytest.raises(DataError, match=r"a\[1\] is 2\.5, not a class; expected whole numbers or names"):
+    with pytest.raises(DataError, match=r"a has 2\.5, not a class; expected whole numbers or names"):
         labels_of_text("a", ["1", "2.5"], np.arange(2))
 
 

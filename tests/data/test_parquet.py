@@ -7,6 +7,7 @@ import pytest
 
 from gpu_nn.data import Target, read, read_inputs, read_parquet
 from gpu_nn.data.memory import available_bytes
+from gpu_nn.data.parquet import ParquetTable
 from gpu_nn.errors import DataError
 
 N = 20
@@ -63,6 +64,27 @@ def test_what_pandas_writes_of_categories_is_read(tmp_path):
 def test_each_row_group_may_have_its_own_dictionary_of_labels(written):
     y = np.array(["b"] * 7 + ["a"] * 7 + ["cc", "b"] * 3)
     assert texts(read_parquet(written(columns(y)), Target()).labels) == y.tolist()
+
+
+@pytest.mark.parametrize("groups", [["07", "7", "a"], ["a", "7", "07"], ["1", "1_0", "10"], ["7", "", "7.0"]])
+def test_text_that_is_numbers_in_some_row_groups_alone_stays_text(written, groups):
+    y = np.repeat(groups, [7, 7, 6])
+    table = ParquetTable(written(columns(y)), Target())
+    assert texts(table.read().labels) == y.tolist()
+    # A row group has the same names when it is read alone.
+    assert texts(table.read_group(1, np.empty((7, 3)))) == y[7:14].tolist()
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "ä", "", "x"])
+def test_the_target_may_have_any_name_and_share_it(tmp_path, name):
+    table = arrow.table([arrow.array(X[:, 0]), arrow.array(NAMES)], names=["x", name])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    assert texts(read_parquet(tmp_path / "a.parquet", Target(1)).labels) == NAMES.tolist()
+
+
+def test_text_that_is_whole_numbers_in_all_row_groups_is_numbers(written):
+    y = np.repeat(["07", "7", "1e1"], [7, 7, 6])
+    assert texts(read_parquet(written(columns(y)), Target()).labels) == [7] * 14 + [10] * 6
 
 
 @pytest.mark.parametrize("y", [np.arange(N) % 3 - 1, np.arange(N) % 2 == 0, (np.arange(N) % 3).astype(float)])
