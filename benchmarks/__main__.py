@@ -1,8 +1,8 @@
 """python -m benchmarks VERB …: what the READMEs state, measured.
 
-Each verb writes benchmarks/results/VERB.json with the machine and the versions, and prints a table; several may be given
-and run one after the other. `readme` puts the tables of those files into the READMEs, between the marks <!-- VERB -->
-and <!-- /VERB -->; `plots` draws them.
+Each verb writes benchmarks/results/VERB.json with the machine and the versions, and prints a table; several may be
+given and run one after the other. `readme` puts the tables of those files into the READMEs, between the marks
+<!-- VERB --> and <!-- /VERB -->; `plots` draws them.
 """
 
 import argparse

@@ -1,16 +1,19 @@
 """The most memory that a loss over many classes and a training step take, each in a process of its own.
 
-Peak resident memory as the kernel counts it, less what was resident before: for the loss, after its inputs were made, and
-less the gradients that it returns; for the step, after the data and the library were loaded and one small product made,
-so that parameters, gradients, Adam's moments and all that a step works in count.
+Peak resident memory as the kernel counts it, less what was resident before: for the loss, after its inputs were made,
+and less the gradients that it returns; for the step, after the data and the library were loaded and one small network
+trained, so that parameters, gradients, Adam's moments and all that a step works in count.
 
 As a program, `python -m benchmarks.memory CASE`, it measures one case and prints its bytes.
 """
 
 import json
-import resource
+import re
 import subprocess
 import sys
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +33,22 @@ GOALS_ARE_UPPER_BOUNDS = True
 
 
 def resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    """Resident bytes now, from which on `peak` counts."""
+    # Forgets the peak so far; ru_maxrss would keep it, and even that of the process which started this one.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes that were resident since `resident`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+    return int(found[1]) * 1024
 
 
 def loss_bytes(who: str, n: int, m: int, inputs: int) -> int:
@@ -73,9 +86,9 @@ def step_bytes(who: str, name: str) -> int:
     x = random.random((batch * 4, widths[0]), dtype=np.float32)
     y = random.integers(0, widths[-1], len(x))
     makers: dict[str, Any] = {
-        "gpu_nn": lambda *args: our_epoch(*args, 1.0),
+        "gpu_nn": partial(our_epoch, complement_weight=1.0),
         "scikit-learn": sklearn_epoch,
-        "torch eager": lambda *args: torch_epoch(*args, compiled=False),
+        "torch eager": partial(torch_epoch, compiled=False),
     }
     makers[who]([4, 4, 2], 2, np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]))()
     np.dot(x, x.T)
@@ -106,7 +119,7 @@ def measure(quick: bool) -> dict[str, Any]:
         losses.append({**case, "logits_bytes": 4 * n * m, "bytes": found})
     for name in ["A3"] if quick else NETWORKS:
         widths = NETWORKS[name][0]
-        parameters = sum((i + 1) * o for i, o in zip(widths, widths[1:], strict=False))
+        parameters = sum((i + 1) * o for i, o in pairwise(widths))
         found = {who: in_a_process({"who": who, "network": name}) for who in STEPS if here(who)}
         # Parameters, gradient and two moments.
         steps.append({"network": name, "parameters": parameters, "floor_bytes": 16 * parameters, "bytes": found})

@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def use_threads(count: int = THREADS) -> dict[str, Any]:
-    """Bind this process to so many cores, which also bounds jax's own threads, and BLAS and torch to so many threads."""
+    """So many cores for this process, which bounds jax's threads too, and so many threads for BLAS and torch."""
     from threadpoolctl import threadpool_info, threadpool_limits
 
     if hasattr(os, "sched_setaffinity"):

@@ -1,6 +1,7 @@
 """Probabilities of given rows on the CPU: ours, the peers', and the matrix products alone; many rows, and one."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def products(net: Network, n: int) -> Run:
     random = np.random.default_rng(0)
     calls = [
         (random.random((n, i), dtype=np.float32), random.random((i, o), dtype=np.float32), np.empty((n, o), np.float32))
-        for i, o in zip(net.widths, net.widths[1:], strict=False)
+        for i, o in pairwise(net.widths)
     ]
 
     def run() -> None:

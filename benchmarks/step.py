@@ -5,6 +5,7 @@ float32, no weight decay, and the same batch size. The peers compute the everyda
 NaN as they would write it; ours is measured with both.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def products_epoch(widths: list[int], batch: int, batches: int) -> Epoch:
     """The matrix products of an epoch alone: a·w and aᵀ·dz of every layer, dz·wᵀ of all but the first."""
     random = np.random.default_rng(0)
     calls = []
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
         a, w, dz = (
             random.random(shape, dtype=np.float32) for shape in ((batch, inputs), (inputs, outputs), (batch, outputs))
         )

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +42,7 @@ def torch_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, compil
 
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     net = nn.Sequential(*layers[:-1])
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
@@ -65,18 +67,18 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
     import jax.numpy as jnp
 
     random = np.random.default_rng(0)
-    sizes = list(zip(widths, widths[1:], strict=False))
+    sizes = list(pairwise(widths))
     weights = [(jnp.asarray(random.normal(0, (2 / i) ** 0.5, (i, o)), jnp.float32), jnp.zeros(o)) for i, o in sizes]
     zeros = jax.tree.map(jnp.zeros_like, weights)
     rows, labels = jnp.asarray(x), jnp.asarray(y)
 
-    def cost(weights, x, y):
+    def cost(weights: Any, x: Any, y: Any) -> Any:
         for w, b in weights[:-1]:
             x = jax.nn.relu(x @ w + b)
         log_p = jax.nn.log_softmax(x @ weights[-1][0] + weights[-1][1])
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
-    def step(state, chosen, rows, labels):
+    def step(state: Any, chosen: Any, rows: Any, labels: Any) -> Any:
         weights, mean, square, t = state
         loss, grads = jax.value_and_grad(cost)(weights, rows[chosen], labels[chosen])
         t = t + 1
@@ -86,7 +88,7 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
         weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) / root + 1e-8), weights, mean, square)
         return (weights, mean, square, t), loss
 
-    def whole(state, order, rows, labels):
+    def whole(state: Any, order: Any, rows: Any, labels: Any) -> Any:
         return jax.lax.scan(lambda state, chosen: step(state, chosen, rows, labels), state, order)
 
     held = [(weights, zeros, jax.tree.map(jnp.zeros_like, weights), jnp.float32(0))]
