@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.results import table
 from benchmarks.step_peers import Epoch, peer_epochs
+from benchmarks.step_parts import parts
 from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, spreads
 from gpu_nn import Adam, Network, Trainer
 
@@ -82,6 +83,7 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
         "times_as_fast": found,
         "share_of_floor": found[FLOOR],
         "microseconds": spreads(seconds, batches),
+        "parts_microseconds": parts(widths, batch, x, y, epochs=1 if quick else 5),
     }
 
 
@@ -100,7 +102,14 @@ def markdown(result: dict[str, Any]) -> str:
             cells.append(cell(row["microseconds"].get(name)) + said)
         lines.append([name, *cells])
     lines.append(["our share of matrix products", *(f"{100 * r['share_of_floor']:.0f} %" for r in result["networks"])])
+    for name in max((row["parts_microseconds"] for row in result["networks"]), key=len):
+        shares = [_share(name, row["parts_microseconds"]) for row in result["networks"]]
+        lines.append([f"of ours: {name if ' ' in name else f'`{name}`'}", *shares])
     return table(head, lines)
+
+
+def _share(name: str, parts: dict[str, float]) -> str:
+    return f"{100 * parts.get(name, 0.0) / sum(parts.values()):.0f} %"
 
 
 def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import growth, memory, plots, results, timing
+from benchmarks import growth, memory, plots, results, step_parts, timing
 from benchmarks.__main__ import MEASURED, OTHERS, against_goals
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +65,13 @@ def test_peak_memory_sees_what_was_let_go_and_nothing_older():
     del array
     # The kernel's counters lag by some pages a thread.
     assert 19_000_000 < memory.peak() - before < 40_000_000
+
+
+def test_the_parts_of_a_step_are_its_kernels_and_what_is_between_them():
+    x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+    parts = step_parts.parts([4, 5, 3], 4, x, y, epochs=2)
+    assert {"dense", "dense_backward", "softmax_cross_entropy", "adam", "gather", "between kernels"} <= set(parts)
+    assert all(value > 0 for value in parts.values())
 
 
 def test_a_goal_is_reached_or_missed_from_the_right_side():
