@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import table
-from benchmarks.step_peers import Epoch, peer_epochs
 from benchmarks.step_parts import parts
+from benchmarks.step_peers import Epoch, peer_epochs
 from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, spreads
 from gpu_nn import Adam, Network, Trainer
 
