@@ -1,21 +1,97 @@
-"""python -m benchmarks accuracy|step|gpu|estimators|resources|launches|torch: what the READMEs state, measured.
+"""python -m benchmarks VERB …: what the READMEs state, measured.
 
-Each writes benchmarks/results/NAME.json with the machine and the versions, and prints a table. `readme` puts the tables
-of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME -->.
+Each verb writes benchmarks/results/VERB.json with the machine and the versions, and prints a table; several may be
+given and run one after the other. `readme` puts the tables of those files into the READMEs, between the marks
+<!-- VERB --> and <!-- /VERB -->; `plots` draws them.
 """
 
 import argparse
+import os
+import warnings
 from importlib import import_module
+from types import ModuleType
 
-COMMANDS = ("accuracy", "step", "gpu", "estimators", "resources", "launches", "torch", "readme")
+from benchmarks import peers, results
+
+# On the CPU, ours beside the peers. `all` is these.
+MEASURED = {
+    "loss": "loss and gradient of given logits",
+    "step": "a training step",
+    "optimizer": "an optimizer step",
+    "predict": "probabilities of given rows",
+    "memory": "the most memory that a large loss and a training step take",
+    "growth": "time and memory against rows, classes, width, depth and batch, with exponents",
+    "start": "seconds until the package is imported and the command has helped",
+}
+# Each with a command line of its own.
+OTHERS = {
+    "gpu": "all that needs a GPU",
+    "accuracy": "errors of cost and gradient against mpmath",
+    "estimators": "test accuracy beside scikit-learn's",
+    "resources": "what every kernel takes on every architecture",
+    "launches": "the launches of a training step on a GPU",
+    "torch": "the cost for PyTorch beside PyTorch's own",
+    "resume": "runs that are killed and resumed",
+    "readme": "the tables of the results into the READMEs",
+    "plots": "the results as SVG files",
+}
+
+
+def measure(name: str, quick: bool) -> None:
+    """Measure one of MEASURED, print it, and, unless it was quick, write it down."""
+    module = import_module(f"benchmarks.{name}")
+    threads = peers.use_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the peers
+        result = {
+            "machine": results.machine() | {"versions": peers.versions(), **threads},
+            "absent": peers.absent(),
+            **module.measure(quick),
+        }
+    if not quick:
+        results.write(name, result)
+    print(f"\n{name}: {MEASURED[name]}\n\n{module.markdown(result)}")
+    for line in against_goals(module, result):
+        print(line)
+    if result["absent"]:
+        print(f"not measured: {', '.join(result['absent'])}")
+
+
+def against_goals(module: ModuleType, result: dict) -> list[str]:
+    """A line for each goal of the verb: the figure, the goal, and whether it is reached."""
+    lines = []
+    for what, figure, goal in module.goals(result) if hasattr(module, "goals") else ():
+        if figure is None:
+            lines.append(f"{what}: absent, goal {goal:g}")
+        else:
+            most = getattr(module, "GOALS_ARE_UPPER_BOUNDS", False)
+            said = "reached" if (figure <= goal if most else figure >= goal) else "MISSED"
+            lines.append(f"{what}: {figure:.2f}, goal {'≤' if most else '≥'} {goal:g}, {said}")
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    command = parser.parse_known_args()[0].command
-    import_module(f"benchmarks.{command}").main()
+    listed = "\n".join(
+        f"  {name:<12}{said}" for name, said in (MEASURED | OTHERS | {"all": "what is timed on the CPU"}).items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verbs", nargs="+", metavar="VERB", choices=[*MEASURED, *OTHERS, "all"])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; shows that it runs, and writes nothing")
+    options, rest = parser.parse_known_args()
+    if len(options.verbs) == 1 and options.verbs[0] in OTHERS:
+        import_module(f"benchmarks.{options.verbs[0]}").main()
+        return
+    wrong = [name for name in options.verbs if name in OTHERS]
+    if wrong or rest:
+        parser.error(f"{' '.join(wrong or rest)}: not together with {' '.join(options.verbs)}")
+    for name in MEASURED if "all" in options.verbs else options.verbs:
+        measure(name, options.quick)
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     main()

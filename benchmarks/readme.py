@@ -1,4 +1,4 @@
-"""Puts the tables of benchmarks/results/*.json into README.md."""
+"""Puts the tables of benchmarks/results/*.json into the README files."""
 
 from importlib import import_module
 from pathlib import Path
@@ -6,22 +6,26 @@ from pathlib import Path
 from benchmarks.results import read
 
 README = Path(__file__).parent.parent / "README.md"
-TABLES = ("accuracy", "step", "torch")
+DETAILS = Path(__file__).parent / "README.md"
+# What stands in which file.
+TABLES = {README: ("accuracy", "step", "loss", "memory", "torch"), DETAILS: ("optimizer", "predict", "growth", "start")}
 
 
-def filled(text: str) -> str:
-    """README's text with every table as the JSON files have it."""
-    for name in TABLES:
+def filled(path: Path) -> str:
+    """The text of a file of TABLES with every table as the JSON files have it."""
+    text = path.read_text(encoding="utf-8")
+    for name in TABLES[path]:
         markdown = import_module(f"benchmarks.{name}").markdown(read(name))
         before, opening, rest = text.partition(f"<!-- {name} -->\n")
         _, closing, after = rest.partition(f"<!-- /{name} -->")
         if not closing:
             raise SystemExit(
-                f"README.md has no place for the table {name}; expected <!-- {name} --> … <!-- /{name} -->"
+                f"{path.name} has no place for the table {name}; expected <!-- {name} --> … <!-- /{name} -->"
             )
         text = f"{before}{opening}{markdown}\n{closing}{after}"
     return text
 
 
 def main() -> None:
-    README.write_text(filled(README.read_text()))
+    for path in TABLES:
+        path.write_text(filled(path), encoding="utf-8")

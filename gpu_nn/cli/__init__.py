@@ -9,12 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
-
-import numpy as np
+from importlib import import_module
+from typing import Any, NoReturn
 
 from gpu_nn import __version__
-from gpu_nn.cli import evaluate, export, info, plot, predict, train
 from gpu_nn.cli.interruption import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged
 
@@ -23,13 +21,14 @@ USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 # Shells give this code, and the signal's number on top, to what a signal ended.
 _SIGNALLED = 128
 
+# Each is a module beside this one, imported when it is asked for.
 _COMMANDS = {
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-    "plot": plot,
-    "info": info,
+    "train": "train a network; without arguments, on the handwritten digits that scikit-learn ships",
+    "evaluate": "accuracy, cost, and precision and recall of each class, of a model on labelled data",
+    "predict": "the class of each row, one a line, or the probabilities of all classes as CSV",
+    "export": "a model for other programs: an ONNX file, or its arrays as npz",
+    "plot": "pictures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
+    "info": "versions, devices, and what device 'auto' chooses here",
 }
 
 
@@ -38,21 +37,36 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
 
 
+class _CommandParser(_Parser):
+    """The parser of one command, which learns its arguments when there is something to parse."""
+
+    module = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.module:
+            module, self.module = import_module(self.module), ""
+            module.add_arguments(self)
+            self.set_defaults(run=module.run)
+        return super().parse_known_args(args, namespace)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     top = _Parser(prog="gpu-nn", description="Train neural-network classifiers with an exact cost, on a GPU or a CPU.")
     top.add_argument("--version", action="version", version=f"gpu_nn {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
-    for name, module in _COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="|".join(_COMMANDS), parser_class=_CommandParser
+    )
+    for name, help in _COMMANDS.items():
+        commands.add_parser(name, help=help, description=help).module = f"{__name__}.{name}"
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parser().parse_args(arguments)
+    import numpy as np  # not needed to say how the command is used
+
     try:
         # Numbers out of range show in the loss, which is checked; NumPy's warnings would only say it less well.
         with np.errstate(all="ignore"):

@@ -15,8 +15,6 @@ from gpu_nn.data.labels import encoded
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load
 
-HELP = "accuracy, cost, and precision and recall of each class, of a model on labelled data"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")

@@ -12,8 +12,6 @@ from gpu_nn.model_file import load, on_host, whole_file
 from gpu_nn.network import Network
 from gpu_nn.onnx_file import export_onnx, label_values
 
-HELP = "a model for other programs: an ONNX file, or its arrays as npz"
-
 
 def _export_npz(net: Network, path: str | os.PathLike[str]) -> None:
     """Parameters and state by the names that they have in the network, and "classes" where it has names."""

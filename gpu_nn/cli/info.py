@@ -9,8 +9,6 @@ from gpu_nn import __version__
 from gpu_nn.cli.results import print_json
 from gpu_nn.device import resolve_device, why_no_cuda
 
-HELP = "versions, devices, and what device 'auto' chooses here"
-
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
 

@@ -4,9 +4,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpu_nn.training import Trainer
+if TYPE_CHECKING:
+    from gpu_nn.training import Trainer
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,7 +43,7 @@ class Interruption:
                 signal.signal(signum, handler)
 
     @contextmanager
-    def training(self, trainer: Trainer) -> Iterator[None]:
+    def training(self, trainer: "Trainer") -> Iterator[None]:
         """A fit of `trainer`. Raises Interrupted afterwards when a signal came."""
         self._trainer = trainer
         try:

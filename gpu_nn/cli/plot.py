@@ -17,8 +17,6 @@ from gpu_nn.data.labels import Labels, encoded
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load, whole_file
 
-HELP = "pictures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)"
-
 FORMATS = ("png", "svg", "pdf")
 
 # Smaller squares are more often columns of a table than images.

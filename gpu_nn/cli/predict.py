@@ -13,8 +13,6 @@ from gpu_nn.data import read_inputs
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load, whole_file
 
-HELP = "the class of each row, one a line, or the probabilities of all classes as CSV"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")

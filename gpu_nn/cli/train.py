@@ -39,8 +39,6 @@ from gpu_nn.training import (
 from gpu_nn.training.checkpoint import Checkpoint, newest, written_in
 from gpu_nn.training.ranks import ALONE, Ranks
 
-HELP = "train a network; without arguments, on the handwritten digits that scikit-learn ships"
-
 
 def run(options: argparse.Namespace) -> None:
     place = options.out if options.resume is None else options.resume

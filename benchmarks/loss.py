@@ -1,0 +1,148 @@
+"""Loss and gradient of given logits on the CPU, with index labels: ours, torch's and jax's compositions, and a copy.
+
+The full cost of the peers is -(y·ln p + (1-y)·log1p(-p)), once with a dense one-hot y as it is mostly written and once
+gathering with the labels. The logits are mild, N(0, 1), where both are finite. The floor is the time of copying the
+logits: each is read and written once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import present, why_not_compiled
+from benchmarks.results import table
+from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, repeats_for, spreads
+from gpu_nn import functional as F
+
+SHAPES = ((4096, 10), (4096, 1000), (512, 32768))
+DENSE, GATHERED = "torch eager, dense y", "torch eager, gathered"
+GOALS = {(4096, 10): 1.0, (4096, 1000): 2.0, (512, 32768): 2.0}
+FLOOR = "copy"
+FULL = (DENSE, GATHERED, "torch.compile", "jax jit")
+EVERYDAY_PEERS = ("torch eager, everyday", "torch.compile, everyday", "jax jit, everyday")
+
+Run = Callable[[], object]
+
+
+def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
+    import torch
+    from torch.nn import functional
+
+    logits = torch.from_numpy(z.copy()).requires_grad_()
+    labels = torch.from_numpy(y)
+    one_hot = functional.one_hot(labels, z.shape[1]).float()
+
+    def dense(logits: Any, labels: Any) -> Any:
+        log_p = torch.log_softmax(logits, dim=1)
+        return -(one_hot * log_p + (1 - one_hot) * torch.log1p(-log_p.exp())).sum()
+
+    def gathered(logits: Any, labels: Any) -> Any:
+        log_p = torch.log_softmax(logits, dim=1)
+        rest = torch.log1p(-log_p.exp())
+        return (rest - log_p).gather(1, labels[:, None]).sum() - rest.sum()
+
+    def everyday(logits: Any, labels: Any) -> Any:
+        return functional.cross_entropy(logits, labels, reduction="sum")
+
+    def run_of(cost: Callable) -> Run:
+        def run() -> Any:
+            logits.grad = None
+            loss = cost(logits, labels)
+            loss.backward()
+            return loss.detach()
+
+        return run
+
+    yield DENSE, run_of(dense)
+    yield GATHERED, run_of(gathered)
+    yield "torch eager, everyday", run_of(everyday)
+    if why_not_compiled() is None:
+        torch.compiler.reset()
+        yield "torch.compile", run_of(torch.compile(gathered))
+        yield "torch.compile, everyday", run_of(torch.compile(everyday))
+
+
+def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
+    import jax
+    import jax.numpy as jnp
+
+    logits, labels = jnp.asarray(z), jnp.asarray(y)
+
+    def full(logits: Any, labels: Any) -> Any:
+        log_p = jax.nn.log_softmax(logits)
+        rest = jnp.log1p(-jnp.exp(log_p))
+        return jnp.take_along_axis(rest - log_p, labels[:, None], axis=1).sum() - rest.sum()
+
+    def everyday(logits: Any, labels: Any) -> Any:
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).sum()
+
+    def run_of(cost: Callable) -> Run:
+        both = jax.jit(jax.value_and_grad(cost))
+        return lambda: jax.block_until_ready(both(logits, labels))[0]
+
+    yield "jax jit", run_of(full)
+    yield "jax jit, everyday", run_of(everyday)
+
+
+def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    z = random.standard_normal((n, m), dtype=np.float32)
+    y = random.integers(0, m, n)
+    dz = np.empty_like(z)
+    runs: dict[str, Run] = {
+        OURS: lambda: F.softmax_cross_entropy_with_grad(z, y, out=dz)[0],
+        EVERYDAY: lambda: F.softmax_cross_entropy_with_grad(z, y, complement_weight=0.0, out=dz)[0],
+        FLOOR: lambda: np.copyto(dz, z),
+    }
+    if present("torch"):
+        runs |= torch_runs(z, y)
+    if present("jax"):
+        runs |= jax_runs(z, y)
+    costs = {name: float(run()) for name, run in runs.items() if name != FLOOR}  # type: ignore[arg-type]
+    for name, cost in costs.items():
+        same = costs[EVERYDAY if "everyday" in name else OURS]
+        if not np.isclose(cost, same, rtol=1e-3):
+            raise ValueError(f"{name} computes {cost} at {n} × {m}, ours {same}: not the same cost")
+    timed = {name: run for name, run in runs.items() if name != FLOOR}
+    repeats = 1 if quick else repeats_for(timed, 0.04)
+    seconds = interleaved(runs, rounds=1 if quick else 11, repeats=repeats)
+    return {
+        "n": n,
+        "m": m,
+        "repeats": repeats,
+        "goal": GOALS.get((n, m)),
+        "times_as_fast": ratios(seconds),
+        "everyday_times_as_fast": ratios({name: seconds[name] for name in seconds if "everyday" in name}, EVERYDAY),
+        "share_of_floor": ratios(seconds)[FLOOR],
+        "bytes": 2 * z.nbytes,
+        "bytes_a_second": 2 * z.nbytes / float(np.median(seconds[FLOOR])),
+        "microseconds": spreads(seconds),
+    }
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    return {"shapes": [measured(n, m, quick) for n, m in (((8, 10), (4, 100)) if quick else SHAPES)]}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    rows = result["shapes"]
+    lines = []
+    for name in (OURS, *FULL, EVERYDAY, *EVERYDAY_PEERS, FLOOR):
+        cells = []
+        for row in rows:
+            ratio = {**row["times_as_fast"], **row["everyday_times_as_fast"]}.get(name)
+            said = f", {ratio:.2f} ×" if ratio is not None and name in (*FULL, *EVERYDAY_PEERS) else ""
+            cells.append(cell(row["microseconds"].get(name)) + said)
+        lines.append([name, *cells])
+    lines.append(["our share of the copy", *(f"{100 * row['share_of_floor']:.0f} %" for row in rows)])
+    return table(["loss and gradient, µs", *(f"{row['n']} × {row['m']}" for row in rows)], lines)
+
+
+def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+    return [
+        (f"{row['n']} × {row['m']} × {peer}", row["times_as_fast"].get(peer), row["goal"])
+        for row in result["shapes"]
+        for peer in (DENSE, GATHERED)
+        if row["goal"]
+    ]

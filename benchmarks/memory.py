@@ -1,0 +1,160 @@
+"""The most memory that a loss over many classes and a training step take, each in a process of its own.
+
+Peak resident memory as the kernel counts it, less what was resident before: for the loss, after its inputs were made,
+and less the gradients that it returns; for the step, after the data and the library were loaded and one small network
+trained, so that parameters, gradients, Adam's moments and all that a step works in count.
+
+As a program, `python -m benchmarks.memory CASE`, it measures one case and prints its bytes.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import present, use_threads
+from benchmarks.results import table
+from benchmarks.step import NETWORKS, our_epoch
+from benchmarks.step_peers import sklearn_epoch, torch_epoch
+
+# Rows, classes, inputs, and who: at the largest, whole logits are 4 GB, and torch holds several times that.
+LOSSES: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
+    (8192, 128_000, 256, ("gpu_nn",)),
+    (2048, 32_000, 256, ("gpu_nn", "torch eager")),
+)
+STEPS = ("gpu_nn", "scikit-learn", "torch eager")
+GOALS_ARE_UPPER_BOUNDS = True
+
+
+def resident() -> int:
+    """Resident bytes now, from which on `peak` counts."""
+    # Forgets the peak so far; ru_maxrss would keep it, and even that of the process which started this one.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most bytes that were resident since `resident`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+    return int(found[1]) * 1024
+
+
+def loss_bytes(who: str, n: int, m: int, inputs: int) -> int:
+    """Beyond inputs and gradients. torch: linear, cross_entropy (the everyday loss) and backward."""
+    random = np.random.default_rng(0)
+    a = random.standard_normal((n, inputs), dtype=np.float32)
+    w = random.standard_normal((inputs, m), dtype=np.float32)
+    b = np.zeros(m, np.float32)
+    y = random.integers(0, m, n)
+    outputs = a.nbytes + w.nbytes + b.nbytes
+    np.dot(a[:64], w[:, :64])  # BLAS takes its buffers
+    if who == "gpu_nn":
+        from gpu_nn import functional as F
+
+        F.linear_softmax_cross_entropy_with_grad(a[:2], w[:, :4].copy(), b[:4], y[:2] % 4)
+        before = resident()
+        F.linear_softmax_cross_entropy_with_grad(a, w, b, y)
+    else:
+        import torch
+        from torch.nn import functional
+
+        inputs_of_torch = [torch.from_numpy(array).requires_grad_() for array in (a, w, b)]
+        labels = torch.from_numpy(y)
+        small = torch.zeros(2, 4, requires_grad=True)
+        functional.cross_entropy(small, labels[:2] % 4).backward()
+        before = resident()
+        rows, weight, bias = inputs_of_torch
+        functional.cross_entropy(torch.addmm(bias, rows, weight), labels, reduction="sum").backward()
+    return peak() - before - outputs
+
+
+def step_bytes(who: str, name: str) -> int:
+    widths, batch, _ = NETWORKS[name]
+    random = np.random.default_rng(0)
+    x = random.random((batch * 4, widths[0]), dtype=np.float32)
+    y = random.integers(0, widths[-1], len(x))
+    makers: dict[str, Any] = {
+        "gpu_nn": partial(our_epoch, complement_weight=1.0),
+        "scikit-learn": sklearn_epoch,
+        "torch eager": partial(torch_epoch, compiled=False),
+    }
+    makers[who]([4, 4, 2], 2, np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]))()
+    np.dot(x, x.T)
+    before = resident()
+    epoch = makers[who](widths, batch, x, y)
+    for _ in range(3):
+        epoch()
+    return peak() - before
+
+
+def in_a_process(case: dict[str, Any]) -> int:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-500:]}")
+    return int(done.stdout.split()[-1])
+
+
+def here(who: str) -> bool:
+    return who == "gpu_nn" or present(who.removesuffix(" eager"))
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    losses, steps = [], []
+    for n, m, inputs, names in ((16, 100, 8, ("gpu_nn", "torch eager")),) if quick else LOSSES:
+        case: dict[str, Any] = {"n": n, "m": m, "inputs": inputs}
+        found = {who: in_a_process({"who": who, **case}) for who in names if here(who)}
+        losses.append({**case, "logits_bytes": 4 * n * m, "bytes": found})
+    for name in ["A3"] if quick else NETWORKS:
+        widths = NETWORKS[name][0]
+        parameters = sum((i + 1) * o for i, o in pairwise(widths))
+        found = {who: in_a_process({"who": who, "network": name}) for who in STEPS if here(who)}
+        # Parameters, gradient and two moments.
+        steps.append({"network": name, "parameters": parameters, "floor_bytes": 16 * parameters, "bytes": found})
+    return {"losses": losses, "steps": steps}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["losses"]:
+        label = f"`linear_softmax_cross_entropy_with_grad`, {row['n']} × {row['m']} × {row['inputs']}"
+        cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
+        lines.append([label, *cells, f"all logits: {_megabytes(row['logits_bytes'])}"])
+    for row in result["steps"]:
+        cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
+        widths = "-".join(map(str, NETWORKS[row["network"]][0]))
+        lines.append([f"training step, {widths}", *cells, f"Adam's four vectors: {_megabytes(row['floor_bytes'])}"])
+    return table(["peak, MB", *STEPS, "beside it"], lines)
+
+
+def _megabytes(number: float | None) -> str:
+    return "" if number is None else f"{number / 1e6:,.1f}"
+
+
+def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+    return [
+        (f"{row['n']} × {row['m']} × {row['inputs']}, GB beyond inputs and outputs", row["bytes"]["gpu_nn"] / 1e9, 1.0)
+        for row in result["losses"]
+    ]
+
+
+def main() -> None:
+    case = json.loads(sys.argv[1])
+    use_threads()
+    print(step_bytes(case["who"], case["network"]) if "network" in case else loss_bytes(**case))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""An optimizer step on the CPU over the parameters of a network: ours, torch's, jax's, and a copy of the same bytes.
+
+Adam reads parameters, gradient and two moments and writes all but the gradient, 28 bytes a float32 parameter; SGD with
+momentum moves 20. The floor is that many bytes at the rate at which NumPy copies an array of the parameters' size.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import present
+from benchmarks.results import table
+from benchmarks.step import NETWORKS
+from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads
+from gpu_nn import SGD, Adam, Network
+
+# Arrays of the parameters' size that a step reads or writes.
+MOVED = {"adam": 7, "sgd": 5}
+PEERS = ("torch fused", "torch default", "jax jit")
+FLOOR = "bytes at copy speed"
+
+Run = Callable[[], object]
+
+
+def torch_runs(net: Network, kind: str) -> Iterator[tuple[str, Run]]:
+    import torch
+
+    for name, fused in (("torch fused", True), ("torch default", None)):
+        weights = [torch.from_numpy(array.copy()).requires_grad_() for array in net.parameters.values()]
+        for weight, grad in zip(weights, net.grads.values(), strict=True):
+            weight.grad = torch.from_numpy(grad.copy())
+        if kind == "adam":
+            yield name, torch.optim.Adam(weights, lr=1e-3, fused=fused).step
+        else:
+            yield name, torch.optim.SGD(weights, lr=1e-3, momentum=0.9, fused=fused).step
+
+
+def jax_run(net: Network, kind: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+
+    weights = [jnp.asarray(array) for array in net.parameters.values()]
+    grads = [jnp.asarray(array) for array in net.grads.values()]
+
+    def adam(weights: Any, mean: Any, square: Any, t: Any, grads: Any) -> Any:
+        t = t + 1
+        mean = [0.9 * m + 0.1 * g for m, g in zip(mean, grads, strict=True)]
+        square = [0.999 * v + 0.001 * g * g for v, g in zip(square, grads, strict=True)]
+        rate, root = 1e-3 / (1 - 0.9**t), jnp.sqrt(1 - 0.999**t)
+        moved = zip(weights, mean, square, strict=True)
+        return [w - rate * m / (jnp.sqrt(v) / root + 1e-8) for w, m, v in moved], mean, square, t
+
+    def sgd(weights: Any, velocity: Any, unused: Any, t: Any, grads: Any) -> Any:
+        velocity = [0.9 * v + g for v, g in zip(velocity, grads, strict=True)]
+        return [w - 1e-3 * v for w, v in zip(weights, velocity, strict=True)], velocity, unused, t
+
+    step = jax.jit(adam if kind == "adam" else sgd, donate_argnums=(0, 1, 2))
+    zeros = [[jnp.zeros_like(w) for w in weights] for _ in range(2)]
+    held = [(weights, *zeros, jnp.float32(0))]
+
+    def run() -> None:
+        held.append(jax.block_until_ready(step(*held.pop(), grads)))
+
+    return run
+
+
+def measured(name: str, kind: str, quick: bool) -> dict[str, Any]:
+    net = Network(NETWORKS[name][0], device="cpu")
+    net.flat_grads[...] = np.random.default_rng(0).normal(0, 1e-2, net.flat_grads.shape)
+    optimizer = Adam(1e-3) if kind == "adam" else SGD(1e-3, momentum=0.9)
+    source = np.ones_like(net.flat_parameters)
+    target = np.empty_like(source)
+    runs: dict[str, Run] = {OURS: lambda: optimizer.step(net), FLOOR: lambda: np.copyto(target, source)}
+    if present("torch"):
+        runs |= torch_runs(net, kind)
+    if present("jax"):
+        runs["jax jit"] = jax_run(net, kind)
+    repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.02)
+    seconds = interleaved(runs, rounds=1 if quick else 15, repeats=repeats)
+    seconds[FLOOR] = [s * MOVED[kind] / 2 for s in seconds[FLOOR]]
+    found = ratios(seconds)
+    return {
+        "network": name,
+        "optimizer": kind,
+        "parameters": net.n_parameters,
+        "bytes": MOVED[kind] * net.flat_parameters.nbytes,
+        "times_as_fast": found,
+        "share_of_floor": found[FLOOR],
+        "microseconds": spreads(seconds),
+    }
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    return {"steps": [measured(name, kind, quick) for kind in MOVED for name in (["A3"] if quick else NETWORKS)]}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["steps"]:
+        cells = []
+        for name in PEERS:
+            ratio = row["times_as_fast"].get(name)
+            cells.append(cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×"))
+        ours, floor = (cell(row["microseconds"][name]) for name in (OURS, FLOOR))
+        share = f"{100 * row['share_of_floor']:.0f} %"
+        lines.append([f"{row['optimizer']}, {row['parameters']:,} parameters", ours, *cells, floor, share])
+    return table(["µs a step", OURS, *PEERS, FLOOR, "our share"], lines)

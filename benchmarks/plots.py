@@ -1,0 +1,74 @@
+"""python -m benchmarks plots: the results of loss, step and growth as SVG files beside the JSON (the extra plot)."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.timing import EVERYDAY, OURS
+
+
+def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
+    """One panel for each group: the median of each run as a bar, 10th to 90th percentile as a line upon it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(groups), 3.6), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, runs) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        names = sorted(runs, key=lambda run: -runs[run]["median"])
+        medians = [runs[run]["median"] for run in names]
+        spread = [
+            [runs[run]["median"] - runs[run]["low"] for run in names],
+            [runs[run]["high"] - runs[run]["median"] for run in names],
+        ]
+        colours = ["C1" if run in (OURS, EVERYDAY) else "C0" for run in names]
+        axes.barh(names, medians, xerr=spread, color=colours)
+        axes.set(title=name, xlabel="µs")
+    return figure
+
+
+def loss_figure(result: dict[str, Any]) -> Any:
+    groups = {f"{row['n']} × {row['m']}": row["microseconds"] for row in result["shapes"]}
+    return bars("Loss and gradient", groups)
+
+
+def step_figure(result: dict[str, Any]) -> Any:
+    groups = {
+        f"{'-'.join(map(str, row['widths']))}, batch {row['batch']}": {
+            name: spread for name, spread in row["microseconds"].items() if name != "best jax"
+        }
+        for row in result["networks"]
+    }
+    return bars("A training step", groups)
+
+
+def growth_figure(result: dict[str, Any]) -> Any:
+    """Time and memory against each size, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, field, power in zip(
+        figure.subplots(1, 2), ("microseconds", "bytes"), ("time_exponent", "memory_exponent"), strict=True
+    ):
+        for row in result["series"]:
+            axes.loglog(row["sizes"], row[field], "o-", label=f"{row['series']}: exponent {row[power]:.2f}")
+        axes.set(xlabel="size", ylabel="µs" if field == "microseconds" else field)
+        axes.legend()
+    return figure
+
+
+FIGURES = {"loss": loss_figure, "step": step_figure, "growth": growth_figure}
+
+
+def draw(name: str, result: dict[str, Any], path: Path) -> None:
+    """The same result gives the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        FIGURES[name](result).savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    for name in FIGURES:
+        path = results.FOLDER / f"{name}.svg"
+        draw(name, results.read(name), path)
+        print(path.name)

@@ -1,0 +1,127 @@
+"""Probabilities of given rows on the CPU: ours, the peers', and the matrix products alone; many rows, and one."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import present, why_not_compiled
+from benchmarks.results import table
+from benchmarks.step import NETWORKS
+from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads
+from gpu_nn import Network
+
+ROWS = (1, 10_000)
+PEERS = ("scikit-learn", "torch eager", "torch.compile", "jax jit")
+FLOOR = "matrix products"
+
+Run = Callable[[], Any]
+
+
+def peer_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
+    """The same weights in every peer, so that all give the same probabilities."""
+    weights = [(net.parameters[f"{i}.weight"], net.parameters[f"{i}.bias"]) for i in range(len(net.layers))]
+    if present("scikit-learn"):
+        from sklearn.neural_network import MLPClassifier
+
+        classes = np.arange(net.n_classes)
+        peer = MLPClassifier(net.widths[1:-1])
+        peer.partial_fit(np.zeros((net.n_classes, net.n_inputs), np.float32), classes, classes=classes)
+        peer.coefs_, peer.intercepts_ = [w for w, _ in weights], [b for _, b in weights]
+        yield "scikit-learn", lambda: peer.predict_proba(x)
+    if present("torch"):
+        yield from torch_runs(weights, x)
+    if present("jax"):
+        import jax
+        import jax.numpy as jnp
+
+        held, rows = jax.tree.map(jnp.asarray, weights), jnp.asarray(x)
+
+        def proba(held: Any, a: Any) -> Any:
+            for w, b in held[:-1]:
+                a = jax.nn.relu(a @ w + b)
+            return jax.nn.softmax(a @ held[-1][0] + held[-1][1])
+
+        jitted = jax.jit(proba)
+        yield "jax jit", lambda: jax.block_until_ready(jitted(held, rows))
+
+
+def torch_runs(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Iterator[tuple[str, Run]]:
+    import torch
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for w, b in weights:
+        linear = nn.Linear(*w.shape)
+        linear.weight.data, linear.bias.data = torch.from_numpy(w.T.copy()), torch.from_numpy(b.copy())
+        layers += [linear, nn.ReLU()]
+    model = nn.Sequential(*layers[:-1], nn.Softmax(dim=1)).eval()
+    rows = torch.from_numpy(x)
+
+    def run_of(call: Callable) -> Run:
+        def run() -> Any:
+            with torch.inference_mode():
+                return call(rows)
+
+        return run
+
+    yield "torch eager", run_of(model)
+    if why_not_compiled() is None:
+        torch.compiler.reset()
+        yield "torch.compile", run_of(torch.compile(model))
+
+
+def products(net: Network, n: int) -> Run:
+    random = np.random.default_rng(0)
+    calls = [
+        (random.random((n, i), dtype=np.float32), random.random((i, o), dtype=np.float32), np.empty((n, o), np.float32))
+        for i, o in pairwise(net.widths)
+    ]
+
+    def run() -> None:
+        for a, w, out in calls:
+            np.dot(a, w, out=out)
+
+    return run
+
+
+def measured(name: str, n: int, quick: bool) -> dict[str, Any]:
+    net = Network(NETWORKS[name][0], device="cpu")
+    x = np.random.default_rng(0).random((n, net.n_inputs), dtype=np.float32)
+    runs: dict[str, Run] = {OURS: lambda: net.predict_proba(x), FLOOR: products(net, n), **dict(peer_runs(net, x))}
+    ours = net.predict_proba(x)
+    for peer, run in runs.items():
+        if peer != FLOOR and not np.allclose(np.asarray(run()), ours, atol=1e-4):
+            raise ValueError(f"{peer} gives other probabilities than ours on {name}: not the same work")
+    repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.03)
+    seconds = interleaved(runs, rounds=1 if quick else 9, repeats=repeats)
+    found = ratios(seconds)
+    return {
+        "network": name,
+        "widths": net.widths,
+        "n": n,
+        "times_as_fast": found,
+        "share_of_floor": found[FLOOR],
+        "microseconds": spreads(seconds),
+    }
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    if quick:
+        return {"predictions": [measured("A3", 4, quick)]}
+    return {"predictions": [measured(name, n, quick) for n in ROWS for name in NETWORKS]}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["predictions"]:
+        cells = []
+        for name in PEERS:
+            ratio = row["times_as_fast"].get(name)
+            cells.append(cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×"))
+        ours, floor = (cell(row["microseconds"][name]) for name in (OURS, FLOOR))
+        share = f"{100 * row['share_of_floor']:.0f} %"
+        rows = f"{row['n']:,} row{'s' * (row['n'] > 1)}"
+        lines.append([f"{'-'.join(map(str, row['widths']))}, {rows}", ours, *cells, floor, share])
+    return table(["µs", OURS, *PEERS, FLOOR, "our share"], lines)

@@ -1,0 +1,91 @@
+"""The benchmark program: every verb runs to its end, and its figures are what they say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import growth, memory, plots, results, step_parts, timing
+from benchmarks.__main__ import MEASURED, OTHERS, against_goals
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_every_measured_verb_runs_to_its_end_with_the_peers_that_are_here():
+    before = {path.name: path.read_bytes() for path in results.FOLDER.iterdir()}
+    done = run("all", "--quick")
+    assert done.returncode == 0, done.stderr
+    for verb, said in MEASURED.items():
+        assert f"{verb}: {said}" in done.stdout
+    for peer in ("scikit-learn", "torch eager", "jax, lax.scan", "thinc"):
+        assert f"| {peer} |" in done.stdout
+    assert {path.name: path.read_bytes() for path in results.FOLDER.iterdir()} == before
+
+
+def test_every_verb_is_a_module_with_an_entry():
+    from importlib import import_module
+
+    assert all(callable(import_module(f"benchmarks.{verb}").measure) for verb in MEASURED)
+    assert all(callable(import_module(f"benchmarks.{verb}").main) for verb in OTHERS)
+
+
+def test_an_unknown_verb_is_a_usage_error():
+    assert run("fly").returncode == 2
+
+
+def test_runs_are_called_by_turns_after_a_warm_up():
+    called: list[str] = []
+    runs = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
+    seconds = timing.interleaved(runs, rounds=2, repeats=2)
+    assert called == list("aabb" + "bbaa" + "aabb")
+    assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_ratios_are_medians_over_the_rounds():
+    assert timing.ratios({"gpu_nn": [1.0, 2.0, 4.0], "peer": [2.0, 8.0, 4.0]}) == {"peer": 2.0}
+
+
+def test_the_exponent_of_a_power_is_found():
+    sizes = [2, 8, 32]
+    assert growth.exponent(sizes, [3.0 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+
+
+def test_peak_memory_sees_what_was_let_go_and_nothing_older():
+    older = np.ones(50_000_000, np.uint8)
+    del older
+    before = memory.resident()
+    array = np.ones(20_000_000, np.uint8)
+    del array
+    # The kernel's counters lag by some pages a thread.
+    assert 19_000_000 < memory.peak() - before < 40_000_000
+
+
+def test_the_parts_of_a_step_are_its_kernels_and_what_is_between_them():
+    x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+    parts = step_parts.parts([4, 5, 3], 4, x, y, epochs=2)
+    assert {"dense", "dense_backward", "softmax_cross_entropy", "adam", "gather", "between kernels"} <= set(parts)
+    assert all(value > 0 for value in parts.values())
+
+
+def test_a_goal_is_reached_or_missed_from_the_right_side():
+    class Verb:
+        goals = staticmethod(lambda result: [("a", 1.0, 2.0), ("b", 3.0, 2.0), ("c", None, 2.0)])
+
+    assert [line.split()[-1] for line in against_goals(Verb, {})] == ["MISSED", "reached", "2"]
+    Verb.GOALS_ARE_UPPER_BOUNDS = True
+    assert [line.split()[-1] for line in against_goals(Verb, {})] == ["reached", "MISSED", "2"]
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_a_plot_of_the_same_result_has_the_same_bytes(name, tmp_path):
+    for path in (tmp_path / "1.svg", tmp_path / "2.svg"):
+        plots.draw(name, results.read(name), path)
+    assert (tmp_path / "1.svg").read_bytes() == (tmp_path / "2.svg").read_bytes()
+    assert (tmp_path / "1.svg").read_bytes() == (results.FOLDER / f"{name}.svg").read_bytes()
