@@ -7,13 +7,16 @@ from gpu_nn.data.labels import Labels
 from gpu_nn.data.npy import read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
-from gpu_nn.data.sets import DataSet, read, scaling, split
+from gpu_nn.data.scaling import scaling
+from gpu_nn.data.sets import DataSet, read, split
 from gpu_nn.data.sources import labelled, read_inputs
+from gpu_nn.data.stream import Stream, stream
 from gpu_nn.data.table import Table, Target
 
 __all__ = [
     "DataSet",
     "Labels",
+    "Stream",
     "Table",
     "Target",
     "digits",
@@ -28,4 +31,5 @@ __all__ = [
     "read_parquet",
     "scaling",
     "split",
+    "stream",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_nn.data.labels import encoded
-from gpu_nn.data.sources import LARGEST, labelled_parts
+from gpu_nn.data.sources import labelled_parts
 from gpu_nn.errors import DataError
 
 
@@ -73,17 +73,3 @@ def split(
     except ValueError as error:
         raise DataError(f"{name} with {len(x)} rows cannot be split: {error}") from None
     return x, y, x_test, y_test
-
-
-def scaling(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(shift, scale) that bring inputs to the same size, for a Standardize layer.
-
-    Whole numbers that are not negative, such as pixels and counts, are divided by the largest one. Other numbers are
-    standardised column by column.
-    """
-    if x.dtype.kind in "ub" or (x.dtype.kind == "i" and x.min() >= 0):
-        return np.zeros(x.shape[1]), np.full(x.shape[1], 1 / max(float(x.max()), 1.0))
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(x)
-    return scaler.mean_, np.minimum(1 / scaler.scale_, LARGEST)
