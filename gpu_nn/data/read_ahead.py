@@ -10,6 +10,7 @@ import numpy as np
 
 from gpu_nn.cost import check_values
 from gpu_nn.data.labels import encoded, labels_of_array
+from gpu_nn.data.row_sources import RowSource
 from gpu_nn.data.sources import checked_inputs
 from gpu_nn.errors import DataError
 
@@ -103,7 +104,7 @@ class ReadAhead:
                 if self._closed:
                     return
                 x, y = source.load(start, stop)
-                checked_inputs(source.name, "x", x, lambda row, column, first=start: source.cell(first + row, column))
+                checked_inputs(source.name, "x", x, _Cell(source, start), start)
                 self._x[at : at + len(x)] = x
                 if self._n_classes is not None:
                     y = indices(self._stream, y, start, self._n_classes)
@@ -114,6 +115,16 @@ class ReadAhead:
                 at += len(x)
                 source.let_go(start, stop)
             self._full.put((at, np.concatenate(labels) if self._y is None else self._y[:at]))
+
+
+class _Cell:
+    """Says where a value of the rows from number `first` on stands."""
+
+    def __init__(self, source: RowSource, first: int):
+        self._source, self._first = source, first
+
+    def __call__(self, row: int, column: int) -> str:
+        return self._source.cell(self._first + row, column)
 
 
 def indices(stream: "Stream", y: np.ndarray, first: int, n_classes: int) -> np.ndarray:

@@ -84,8 +84,8 @@ class Trainer:
     ) -> History:
         """Train for `epochs` more epochs; returns the history of all so far.
 
-        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `Stream` of both, without a y beside it,
-        for data larger than memory: a window of it is on the device at a time. validation: (x, y), or a Stream.
+        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `Stream` of both, and y is None, for
+        data larger than memory: a window of it is on the device at a time. validation: (x, y), or a Stream.
         sample_weight: (n,); only ratios matter, as they are brought to mean 1.
 
         resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is taken. With all
