@@ -53,7 +53,9 @@ def rss(name: str) -> int:
 
 def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     """A training in this process: its rows a second, and the most memory it took."""
-    net = Network([Standardize(), *hidden_layers(widths[1:-1]), Dense(widths[-1])], n_inputs=widths[0], device="cpu")
+    net = Network(
+        [Standardize(), *hidden_layers(widths[1:-1], "relu"), Dense(widths[-1])], n_inputs=widths[0], device="cpu"
+    )
     trainer = Trainer(net, Adam(1e-3), batch_size=BATCH)
     if in_memory:
         x, y = (np.load(folder / name, mmap_mode="r")[:SUBSET].copy() for name in ("x.npy", "y.npy"))
