@@ -143,7 +143,7 @@ def stream(
 
     x: the file's name, or an array (n, …). y: the file of the labels or the column that they are, as for `read`; or an
     array (n,) of labels, (n, classes) of targets. block_rows: rows that are read at once; window_rows: rows that are
-    shuffled together; by default what takes 1 MiB and 64 MiB in float32. classes: see `Stream`.
+    shuffled together; by default what takes 1 MiB, or a 64th of the rows, and 64 MiB in float32. classes: see `Stream`.
 
     Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
     """
@@ -154,7 +154,8 @@ def stream(
         if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
             raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
     row = 4 * source.shape[1]
-    block = int(block_rows or max(1, _BLOCK_BYTES // row))
+    # Small sets have blocks enough, too, to be parted by them.
+    block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // 64)))
     window = int(window_rows or max(block, _WINDOW_BYTES // row))
     ends = source.groups(block)
     starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
