@@ -90,6 +90,25 @@ class Device:
             free, _ = self.xp.cuda.Device(self.index).mem_info
             return int(free + self.xp.get_default_memory_pool().free_bytes())
 
+    def empty_on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array in the host's memory, of which `upload` is fast: for a GPU its pages are pinned."""
+        if self.kind == "cpu":
+            return aligned_empty(shape, dtype)
+        count = math.prod(shape)
+        with self.xp.cuda.Device(self.index):
+            memory = self.xp.cuda.alloc_pinned_memory(max(count, 1) * np.dtype(dtype).itemsize)
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    def upload(self, host: np.ndarray, out: Array) -> None:
+        """Copy `host` into `out`, of its shape and type, after all work before; then `host` may be written anew."""
+        if self.kind == "cpu":
+            np.copyto(out, host)
+            return
+        with self.xp.cuda.Device(self.index):
+            stream = self.xp.cuda.get_current_stream()
+            out.set(host, stream)
+            stream.synchronize()
+
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of zeros, made as `empty` does."""
         zeros = self.empty(shape, dtype)

@@ -190,10 +190,13 @@ class Network:
             raise ValueError(f"x has shape {shape}; expected (n, {self.n_inputs}), one column for each input")
         return self.device.asarray(x, self.dtype, "x")
 
-    def prepare(self, x: Any) -> Array:
-        """`x` on the device, through the fixed layers at the front: what `train_step` takes. (n, inputs)."""
+    def prepare(self, x: Any, out: Array | None = None) -> Array:
+        """`x` on the device, through the fixed layers at the front: what `train_step` takes. (n, inputs).
+
+        out: where it goes, of that shape and the network's dtype; None for memory of its own.
+        """
         x = self._inputs(x)
-        return x if not self.n_fixed else self._through(x, 0, self.n_fixed)
+        return x if not self.n_fixed and out is None else self._through(x, 0, self.n_fixed, out)
 
     def forward(self, x: Any) -> Array:
         """Logits of x, (n, inputs): (n, classes), without dropout and noise."""
@@ -203,9 +206,10 @@ class Network:
         """Logits of x as it comes out of `prepare`."""
         return self._through(x, self.n_fixed, len(self.layers))
 
-    def _through(self, x: Array, first: int, last: int) -> Array:
+    def _through(self, x: Array, first: int, last: int, out: Array | None = None) -> Array:
         with self.device.active():
-            out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
+            if out is None:
+                out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
             self._copy_parameters()
             for start in range(0, len(x), _INFERENCE_ROWS):
                 rows = slice(start, start + _INFERENCE_ROWS)

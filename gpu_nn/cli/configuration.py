@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpu_nn.cli.arguments import TEXT, Kind
+from gpu_nn.data import is_large
 from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, not_one_of
@@ -22,6 +23,7 @@ from gpu_nn.training import Every
 NAME = "config.toml"
 
 DEFAULTS: dict[str, Any] = {
+    "stream": "auto",
     "test_fraction": 0.2,
     "hidden": [256],
     "activation": "relu",
@@ -91,6 +93,9 @@ def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argpar
     settings = _Parser(add_arguments).parse_args([])
     vars(settings).update({**DEFAULTS, **told})
     settings.device = resolve_device(settings.device).name
+    if settings.stream == "auto":
+        # A run that is resumed reads as it did before, however much memory is free then.
+        settings.stream = "always" if is_large(settings.data, settings.target) else "never"
     if settings.lr is None:
         settings.lr = SGD_LR if settings.optimizer == "sgd" else LR
     if settings.early_stopping is not None and settings.validation_fraction is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import print_json, table, to_stdout
 from gpu_nn.cli.run_folder import check_writable
 from gpu_nn.errors import DataError
@@ -33,14 +34,14 @@ def report(
     net: Network,
     optimizer: Optimizer,
     settings: argparse.Namespace,
-    rows: tuple[int, int, int],
-    target: str | None,
+    data: Parts,
     device: str,
     as_json: bool,
 ) -> None:
-    """Print it. rows: to train, to validate and to test on. target: the column of the labels, of data in columns."""
+    """Print it."""
+    rows, target = data.rows, data.target
     steps = -(-rows[0] // settings.batch_size)
-    memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), sum(rows))
+    memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), data.rows_in_memory)
     if as_json:
         result = {
             "dry_run": True,

@@ -15,10 +15,10 @@ from typing import Any
 from gpu_nn import distributed
 from gpu_nn.cli import configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
+from gpu_nn.cli.parts import Parts, read_parts
 from gpu_nn.cli.results import keep_silent, print_json, say
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.train_flags import add_arguments
-from gpu_nn.data import DataSet, read, scaling, split
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
@@ -78,12 +78,10 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
             newest(folder.checkpoints)
     dry_run.check_logs(settings)
     device, optimizer = resolve_device(settings.device), _optimizer(settings)
-    data, held_out = _data(settings)
+    data = read_parts(settings)
     net = _network(settings, data)
     _callbacks(settings, folder)
-    n_validation = 0 if held_out is None else len(held_out[0])
-    rows = len(data.x), n_validation, len(data.x_test)
-    dry_run.report(net, optimizer, settings, rows, data.target, str(device), options.json)
+    dry_run.report(net, optimizer, settings, data, str(device), options.json)
 
 
 def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
@@ -124,16 +122,19 @@ def _train(
     with ranks.agreed():
         device = resolve_device(settings.device)
         optimizer = _optimizer(settings)
-        data, held_out = _data(settings)
+        data = read_parts(settings)
         net = _network(settings, data)
     tell = say if ranks.rank == 0 else keep_silent
     if ranks.size > 1:
         # A launcher names the process that died.
         for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), gethostname(), device.name])):
             tell(f"rank {rank}: process {process} on {host}, {name}")
-    rows = [f"{len(data.x)} rows to train", f"{len(data.x_test)} to test"]
-    if held_out is not None:
-        rows.insert(1, f"{len(held_out[0])} to validate")
+    n_training, n_validation, n_test = data.rows
+    rows = [f"{n_training} rows to train", f"{n_test} to test"]
+    if n_validation:
+        rows.insert(1, f"{n_validation} to validate")
+    if settings.stream == "always":
+        rows[0] += " (streamed)"
     if data.target is not None:
         tell(f"target: column {data.target!r}")
     tell(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
@@ -142,9 +143,9 @@ def _train(
     began = time.perf_counter()
     trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
     with reports, interruption.training(trainer):
-        trainer.fit(data.x, data.y, epochs=settings.epochs, validation=held_out, resume=checkpoint)
+        data.fit(trainer, epochs=settings.epochs, resume=checkpoint)
     seconds = time.perf_counter() - began
-    loss, accuracy = _tested(trainer, data)
+    loss, accuracy = data.tested(trainer)
     if not math.isfinite(loss):
         # The last step can do this: the training has met no row since.
         raise TrainingDiverged(optimizer.steps, loss)
@@ -153,43 +154,33 @@ def _train(
     if folder is not None:
         folder.finish(net, trainer.history)
     model = None if folder is None else folder.model
-    _report(as_json, device.name, accuracy, loss, len(data.x_test), trainer.history, seconds, model)
+    _report(as_json, device.name, accuracy, loss, n_test, trainer.history, seconds, model)
 
 
 def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:
     """What the run reported when it was finished."""
-    data, _ = _data(settings)
+    data = read_parts(settings)
     history = folder.read_history()
     trainer = Trainer(load(folder.model, settings.device), _optimizer(settings), **_cost(settings))
-    loss, accuracy = _tested(trainer, data)
+    loss, accuracy = data.tested(trainer)
     seconds = sum(history.column("seconds"))
-    _report(as_json, settings.device, accuracy, loss, len(data.x_test), history, seconds, folder.model)
+    _report(as_json, settings.device, accuracy, loss, data.rows[2], history, seconds, folder.model)
 
 
-def _data(settings: argparse.Namespace) -> tuple[DataSet, tuple[Any, Any] | None]:
-    """The data, and what of their training rows is held out to validate on."""
-    data = read(settings.data, settings.test_fraction, settings.test_last, settings.seed, target=settings.target)
-    if settings.validation_fraction is None:
-        return data, None
-    name = "the training part of " + ("digits" if settings.data is None else settings.data)
-    data.x, data.y, *held_out = split(name, data.x, data.y, settings.validation_fraction, None, settings.seed)
-    return data, (held_out[0], held_out[1])
-
-
-def _network(settings: argparse.Namespace, data: DataSet) -> Network:
+def _network(settings: argparse.Namespace, data: Parts) -> Network:
     layers: list[Layer] = [Standardize()]
     if settings.input_noise:
         layers.append(InputNoise(settings.input_noise))
     options = {"normalisation": settings.normalisation, "dropout": settings.dropout}
     net = Network(
         [*layers, *hidden_layers(settings.hidden, settings.activation, **options), Dense(len(data.classes))],
-        n_inputs=data.x.shape[1],
+        n_inputs=data.n_inputs,
         device=settings.device,
         dtype=settings.dtype,
         seed=settings.seed,
     )
     net.classes = data.classes.tolist()
-    for name, values in zip(("0.shift", "0.scale"), scaling(data.x), strict=True):
+    for name, values in (("0.shift", data.shift), ("0.scale", data.scale)):
         net.state[name][...] = net.device.asarray(values, net.dtype)
     return net
 
@@ -207,16 +198,10 @@ def _cost(settings: argparse.Namespace) -> dict[str, Any]:
     return {"label_smoothing": settings.label_smoothing, "complement_weight": settings.complement_weight}
 
 
-def _tested(trainer: Trainer, data: DataSet) -> tuple[float, float]:
-    """Loss and accuracy on the test part."""
-    net = trainer.net
-    return trainer.evaluate(net.prepare(data.x_test), net.device.asarray(data.y_test))
-
-
 def _trainer(
     net: Network,
     optimizer: Optimizer,
-    data: DataSet,
+    data: Parts,
     settings: argparse.Namespace,
     folder: RunFolder | None,
     ranks: Ranks,
@@ -232,9 +217,9 @@ def _trainer(
         return trainer, nullcontext()
     from tqdm import tqdm
 
-    bar = tqdm(total=settings.epochs * len(data.x), unit="rows", unit_scale=True, dynamic_ncols=True)
+    bar = tqdm(total=settings.epochs * data.rows[0], unit="rows", unit_scale=True, dynamic_ncols=True)
     trainer.progress = bar.update
-    trainer.callbacks.append(_Bar(bar, len(data.x)))
+    trainer.callbacks.append(_Bar(bar, data.rows[0]))
     return trainer, bar
 
 

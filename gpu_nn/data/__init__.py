@@ -7,16 +7,21 @@ from gpu_nn.data.labels import Labels
 from gpu_nn.data.npy import read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
-from gpu_nn.data.sets import DataSet, read, scaling, split
+from gpu_nn.data.scaling import scaling
+from gpu_nn.data.sets import DataSet, StreamSet, is_large, read, read_streams, split
 from gpu_nn.data.sources import labelled, read_inputs
+from gpu_nn.data.stream import Stream, stream
 from gpu_nn.data.table import Table, Target
 
 __all__ = [
     "DataSet",
     "Labels",
+    "Stream",
+    "StreamSet",
     "Table",
     "Target",
     "digits",
+    "is_large",
     "labelled",
     "read",
     "read_csv",
@@ -26,6 +31,8 @@ __all__ = [
     "read_npy",
     "read_npz",
     "read_parquet",
+    "read_streams",
     "scaling",
     "split",
+    "stream",
 ]

@@ -1,12 +1,20 @@
 """A data set for training and testing, whatever file it came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.labels import encoded
-from gpu_nn.data.sources import LARGEST, labelled_parts
+from gpu_nn.data.labels import encoded, labels_of_array
+from gpu_nn.data.memory import available_bytes
+from gpu_nn.data.row_sources import open_rows
+from gpu_nn.data.scaling import Scaling
+from gpu_nn.data.sources import kind, labelled_parts
+from gpu_nn.data.stream import Stream, stream
 from gpu_nn.errors import DataError
+
+# A data set that would take a larger share of the free memory is streamed.
+_SHARE = 0.5
 
 
 @dataclass
@@ -75,15 +83,64 @@ def split(
     return x, y, x_test, y_test
 
 
-def scaling(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(shift, scale) that bring inputs to the same size, for a Standardize layer.
+@dataclass
+class StreamSet:
+    """training, validation, test: parts of one source; validation is None where none was asked for. classes, target: as
+    in `DataSet`. shift, scale: of a Standardize layer, from the training part."""
 
-    Whole numbers that are not negative, such as pixels and counts, are divided by the largest one. Other numbers are
-    standardised column by column.
+    training: Stream
+    validation: Stream | None
+    test: Stream
+    classes: np.ndarray
+    target: str | None
+    shift: np.ndarray
+    scale: np.ndarray
+
+
+def read_streams(
+    source: str,
+    test_fraction: float = 0.2,
+    test_last: int | None = None,
+    seed: int = 0,
+    *,
+    target: str | int | None = None,
+    validation_fraction: float | None = None,
+    **sizes: Any,
+) -> StreamSet:
+    """The data set in an npy or Parquet file, whose rows are read as they are needed. sizes: as for `stream`.
+
+    The test part is the last `test_last` rows or, when that is None, blocks of rows drawn by the seed, about
+    `test_fraction` of all; then the validation part is drawn alike from the rest. One pass over all rows checks them,
+    and finds the classes, and the shift and scale of the training part.
+
+    Raises DataError for data that cannot be used.
     """
-    if x.dtype.kind in "ub" or (x.dtype.kind == "i" and x.min() >= 0):
-        return np.zeros(x.shape[1]), np.full(x.shape[1], 1 / max(float(x.max()), 1.0))
-    from sklearn.preprocessing import StandardScaler
+    whole = stream(source, target, **sizes)
+    if whole.targets:
+        raise DataError(f"{source}: y has rows of {whole.targets}; expected one label for each row")
+    training, test = whole.split("test", test_fraction, test_last, seed)
+    validation = None
+    if validation_fraction is not None:
+        training, validation = training.split("validation", validation_fraction, None, seed)
+    scaling, found = Scaling(), list[np.ndarray]()
+    for part in (training, test, validation):
+        # Moments take several times a window in float64: these are small.
+        for x, y in () if part is None else replace(part, window_rows=part.block_rows).windows(whole.source.dtype):
+            found = [np.unique(np.concatenate([*found, labels_of_array(f"{source}: y", y).classes]))]
+            if part is training:
+                scaling.add(x)
+    if len(found[0]) < 2:
+        raise DataError(f"{source} has 1 class, {found[0][0]}; a classifier needs at least 2")
+    if validation is not None:
+        validation = replace(validation, classes=found[0])
+    parts = replace(training, classes=found[0]), validation, replace(test, classes=found[0])
+    return StreamSet(*parts, found[0], whole.source.target, *scaling.result())
 
-    scaler = StandardScaler().fit(x)
-    return scaler.mean_, np.minimum(1 / scaler.scale_, LARGEST)
+
+def is_large(source: str | None, target: str | int | None = None) -> bool:
+    """Whether the source can be streamed and would take more than half of the free memory, in float32 and as it is."""
+    if source is None or kind(source) not in ("npy", "Parquet"):
+        return False
+    available, rows = available_bytes(), open_rows(source, target)
+    wanted = rows.shape[0] * (rows.shape[1] * (4 + rows.dtype.itemsize) + 8)
+    return available is not None and wanted > _SHARE * available

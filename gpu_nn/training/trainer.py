@@ -3,13 +3,15 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpu_nn.cost import Cost, check_values, targets, weights
+from gpu_nn.data.stream import Stream
 from gpu_nn.device import Array
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
@@ -21,6 +23,7 @@ from gpu_nn.training.callbacks.calls import Calls
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.ranks import ALONE, Ranks
+from gpu_nn.training.windows import Windows
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many.
 _READ_EVERY = 256
@@ -87,25 +90,26 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         epochs: int = 10,
-        validation: tuple[Any, Any] | None = None,
+        validation: tuple[Any, Any] | Stream | None = None,
         sample_weight: Any = None,
         resume: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> History:
         """Train for `epochs` more epochs; returns the history of all so far.
 
-        x: (n, inputs). y: (n,) class indices or (n, classes) targets. validation: (x, y) of the same kinds.
+        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `Stream` of both, and y is None, for
+        data larger than memory: a window of it is on the device at a time. validation: (x, y), or a Stream.
         sample_weight: (n,); only ratios matter, as they are brought to mean 1.
 
         resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is taken. With all
         other arguments as they were, in this process or another, the training goes on where the checkpoint was taken,
         in the middle of an epoch or not, and ends in the same bits as if it had never been broken off.
 
-        Data go to the device once, and their values are checked there. Raises ValueError or TypeError for data that do
-        not fit, DataError for a checkpoint that is damaged or of another training, TrainingDiverged when the loss is no
-        longer finite.
+        Arrays go to the device once, and their values are checked there; those of a stream are checked as they pass.
+        Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
+        checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
         if epochs < 0:
             raise ValueError(f"epochs={epochs}; expected a whole number ≥ 0")
@@ -141,29 +145,45 @@ class Trainer:
         """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads."""
         self._interrupt = True
 
-    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | None) -> None:
+    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | Stream | None) -> None:
         """The data on the device, as they came, and what a checkpoint says of them."""
-        self._x, self._y = self._entered("x", "y", x, y)
-        self._weight = self._entered_weight(sample_weight, len(self._x))
         device = self.net.device
-        self.data = {"training": resuming.described(self._x, self._y, self._weight, device), "validation": None}
-        self._held_out = None
-        if validation is not None:
+        self.data: dict[str, Any] = {"validation": None}
+        self._windows: Windows | None = None
+        self._weight: Array | None = None
+        if isinstance(x, Stream):
+            if y is not None or sample_weight is not None:
+                raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
+            self._windows = Windows(x, self.net, self.batch_size)
+            self.data["training"] = x.described()
+        else:
+            self._x, self._y = self._entered("x", "y", x, y)
+            self._weight = self._entered_weight(sample_weight, len(self._x))
+            self.data["training"] = resuming.described(self._x, self._y, self._weight, device)
+        self._held_out: tuple[Array, Array] | Stream | None = None
+        if isinstance(validation, Stream):
+            self._held_out = validation
+            self.data["validation"] = validation.described()
+        elif validation is not None:
             self._held_out = self._entered("validation x", "validation y", *validation)
             self.data["validation"] = resuming.described(*self._held_out, None, device)
-        n = len(self._x)
+        n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
         self.losses = device.xp.empty(self.unread_at_most, self.net.dtype)
         # Where the next batch begins in the epoch's order, and where its loss goes.
-        self.order, self.counters = device.empty((n,), np.int64), device.zeros((2,), np.int64)
+        rows = n if self._windows is None else self._windows.rows
+        self.order, self.counters = device.empty((rows,), np.int64), device.zeros((2,), np.int64)
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
         takes slices of it."""
         net, xp = self.net, self.net.device.xp
-        self._x = net.prepare(self._x)
-        if self._held_out is not None:
+        if self._windows is None:
+            self._x = net.prepare(self._x)
+        else:
+            self._x, self._y = self._windows.x, self._windows.y
+        if isinstance(self._held_out, tuple):
             self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
         self._step_of: dict[int, Callable[[], None]] = {}
         self._bindings = net.bindings
@@ -211,9 +231,11 @@ class Trainer:
         if not self._steps():
             return
         validation_loss = validation_accuracy = None
-        if self._held_out is not None:
+        if isinstance(self._held_out, Stream):
+            validation_loss, validation_accuracy = self.evaluate_stream(self._held_out)
+        elif self._held_out is not None:
             validation_loss, validation_accuracy = self.evaluate(*self._held_out)
-        optimizer, position, loss = self.optimizer, self.position, self.position.cost / len(self._x)
+        optimizer, position, loss = self.optimizer, self.position, self.position.cost / self.n_rows
         record = EpochRecord(
             epoch=len(self.history) + 1,
             steps=optimizer.steps,
@@ -231,31 +253,49 @@ class Trainer:
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
-        n, position, optimizer = len(self._x), self.position, self.optimizer
-        order = self.random.permutation(n) if self.shuffle else np.arange(n)
-        self.order[...] = self.net.device.asarray(order)
-        begins = position.steps_in_epoch * self.batch_size
-        self.counters[...] = self.net.device.asarray(np.array([begins, position.unread]))
-        for start in range(begins, n, self.batch_size):
-            size = min(self.batch_size, n - start)
-            optimizer.begin_step(self.net)
-            self._step(size)()
-            optimizer.end_step()
-            position.steps_in_epoch += 1
-            position.unread += 1
-            if self.progress is not None:
-                self.progress(size)
-            if position.unread == len(self.losses):
-                self._read()
-            if self._calls.between_steps:
-                self._calls.after_step()
-            # On a GPU to ask is to wait.
-            if self.ranks.size > 1 and (self.net.device.kind == "cpu" or not position.unread):
-                self._interrupt = together.any_of(self, self._interrupt)
-            if self._interrupt and (self.ranks.size == 1 or self.net.device.kind == "cpu" or not position.unread):
-                return False
+        position, optimizer = self.position, self.optimizer
+        with closing(self._residents()) as residents:
+            for first, end in residents:
+                begins = position.steps_in_epoch * self.batch_size
+                self.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
+                for start in range(begins, end, self.batch_size):
+                    size = min(self.batch_size, end - start)
+                    optimizer.begin_step(self.net)
+                    self._step(size)()
+                    optimizer.end_step()
+                    position.steps_in_epoch += 1
+                    position.unread += 1
+                    if self.progress is not None:
+                        self.progress(size)
+                    if position.unread == len(self.losses):
+                        self._read()
+                    if self._calls.between_steps:
+                        self._calls.after_step()
+                    if self._ends():
+                        return False
         self._read()
         return True
+
+    def _residents(self) -> Generator[tuple[int, int]]:
+        """The places first … end-1 of the epoch whose rows lie on the device, in an order that lies there too: all
+        of them, or a stream's window by window, from the one of the next step on."""
+        if self._windows is not None:
+            random = self.random if self.shuffle else None
+            yield from self._windows.epoch(random, self.position.steps_in_epoch * self.batch_size, self.order)
+            return
+        order = self.random.permutation(self.n_rows) if self.shuffle else np.arange(self.n_rows)
+        self.order[...] = self.net.device.asarray(order)
+        yield 0, self.n_rows
+
+    def _ends(self) -> bool:
+        """Whether the training is interrupted, on any rank."""
+        if self.ranks.size == 1:
+            return self._interrupt
+        # On a GPU to ask is to wait.
+        if self.net.device.kind != "cpu" and self.position.unread:
+            return False
+        self._interrupt = together.any_of(self, self._interrupt)
+        return self._interrupt
 
     def _step(self, size: int) -> Callable[[], None]:
         """A step on `size` rows, as one launch where the device has such a thing."""
@@ -302,7 +342,7 @@ class Trainer:
             return
         losses = self.unread_losses()
         sizes = np.full(position.unread, self.batch_size, np.float64)
-        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - len(self._x), 0)
+        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - self.n_rows, 0)
         position.cost += float(losses @ sizes)
         position.unread = 0
         self.counters[1] = 0
@@ -352,3 +392,12 @@ class Trainer:
         ranks.sum(sums)
         loss, right = (sums / n).tolist()
         return loss, right
+
+    def evaluate_stream(self, stream: Stream) -> tuple[float, float]:
+        """What `evaluate` gives, over the rows of a stream as they come."""
+        net, cost, right = self.net, 0.0, 0.0
+        for x, y in stream.windows(net.dtype, net.n_classes):
+            device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
+            loss, accuracy = self.evaluate(net.prepare(x), device_y)
+            cost, right = cost + loss * len(x), right + accuracy * len(x)
+        return cost / len(stream), right / len(stream)

@@ -256,6 +256,11 @@ class MemoryPool:
         pass
 
 
+def alloc_pinned_memory(size: int) -> bytearray:
+    """``cupy.cuda.alloc_pinned_memory``: what has the face of a buffer. Filled with NaN bytes, as ``empty`` is."""
+    return bytearray(b"\xff") * size
+
+
 class _Namespace:
     """A module of CuPy's of which some names are supplied."""
 
@@ -317,6 +322,7 @@ cuda = _Namespace(
     Graph=Graph,
     Stream=Stream,
     MemoryPool=MemoryPool,
+    alloc_pinned_memory=alloc_pinned_memory,
     get_current_stream=lambda device_id=None: Stream._stack[-1],
     get_elapsed_time=get_elapsed_time,
     get_device_id=lambda: 0,

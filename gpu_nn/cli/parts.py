@@ -1,0 +1,78 @@
+"""The training, validation and test parts of a run's data, in memory or as streams."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.data import Stream, read, read_streams, scaling, split
+from gpu_nn.training import Trainer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """training, validation, test: (x, y) in memory, or a Stream; validation is None where none is asked for. classes:
+    what index i of y stands for. target: the labels' column of a table. shift, scale: (inputs,), of the training part.
+    """
+
+    training: tuple[np.ndarray, np.ndarray] | Stream
+    validation: tuple[np.ndarray, np.ndarray] | Stream | None
+    test: tuple[np.ndarray, np.ndarray] | Stream
+    classes: np.ndarray
+    target: str | None
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """Of the training, the validation and the test part."""
+        return _rows(self.training), _rows(self.validation), _rows(self.test)
+
+    @property
+    def rows_in_memory(self) -> int:
+        """The most that are on the device at once, in trainings with batches of no more rows."""
+        if isinstance(self.training, Stream):
+            return min(self.training.window_rows, len(self.training))
+        return sum(self.rows)
+
+    @property
+    def n_inputs(self) -> int:
+        return len(self.shift)
+
+    def fit(self, trainer: Trainer, **options: Any) -> None:
+        """`trainer.fit` on the training and validation parts."""
+        x, y = (self.training, None) if isinstance(self.training, Stream) else self.training
+        trainer.fit(x, y, validation=self.validation, **options)
+
+    def tested(self, trainer: Trainer) -> tuple[float, float]:
+        """Loss and accuracy on the test part."""
+        if isinstance(self.test, Stream):
+            return trainer.evaluate_stream(self.test)
+        x, y = self.test
+        return trainer.evaluate(trainer.net.prepare(x), trainer.net.device.asarray(y))
+
+
+def read_parts(settings: argparse.Namespace) -> Parts:
+    """The data of a run with these settings. Raises DataError for data that cannot be used."""
+    source, fraction, seed = settings.data, settings.validation_fraction, settings.seed
+    options = {"test_fraction": settings.test_fraction, "test_last": settings.test_last, "seed": seed}
+    if settings.stream == "always":
+        if source is None:
+            raise ValueError("--stream goes with --data; the digits are in memory")
+        found = read_streams(source, **options, target=settings.target, validation_fraction=fraction)
+        parts = found.training, found.validation, found.test
+        return Parts(*parts, found.classes, found.target, found.shift, found.scale)
+    data = read(source, **options, target=settings.target)
+    x, y, validation = data.x, data.y, None
+    if fraction is not None:
+        name = "the training part of " + ("digits" if source is None else source)
+        x, y, *held_out = split(name, x, y, fraction, None, seed)
+        validation = held_out[0], held_out[1]
+    return Parts((x, y), validation, (data.x_test, data.y_test), data.classes, data.target, *scaling(x))
+
+
+def _rows(part: tuple[np.ndarray, np.ndarray] | Stream | None) -> int:
+    if part is None:
+        return 0
+    return len(part) if isinstance(part, Stream) else len(part[0])

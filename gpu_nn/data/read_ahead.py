@@ -1,0 +1,148 @@
+"""Windows of rows, read by one background thread into a buffer that is used again and again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpu_nn.cost import check_values
+from gpu_nn.data.labels import encoded, labels_of_array
+from gpu_nn.data.row_sources import RowSource
+from gpu_nn.data.sources import checked_inputs
+from gpu_nn.errors import DataError
+
+if TYPE_CHECKING:
+    from gpu_nn.data.stream import Stream
+
+
+class Pieces:
+    """Ranges of rows, (k, 2), as one sequence."""
+
+    def __init__(self, ranges: np.ndarray):
+        self._ranges = ranges
+        self._ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def of(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """The ranges under places begin … end-1 of the sequence."""
+        first, last = np.searchsorted(self._ends, [begin, end - 1], "right")
+        found = self._ranges[first : last + 1].copy()
+        found[0, 0] = self._ranges[first, 1] - (self._ends[first] - begin)
+        found[-1, 1] = self._ranges[last, 1] - (self._ends[last] - end)
+        return [(int(start), int(stop)) for start, stop in found]
+
+
+class ReadAhead:
+    """A context in which a thread reads the windows of a sequence of rows, each while the one before is in use.
+
+    x: the buffer, (rows of a window, inputs), in whose type the inputs come.  y: that of the targets, None for y as the
+    source has it.  n_classes: for checked indices and targets; None where `y` is None.  first: the number of the window
+    to begin with.
+
+    What goes wrong in the thread is raised by `window`. When the context ends, for whatever reason, so does the thread.
+    """
+
+    def __init__(
+        self,
+        stream: "Stream",
+        order: Pieces,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        n_classes: int | None,
+        first: int = 0,
+    ):
+        self._stream, self._order = stream, order
+        self._x, self._y, self._n_classes = x, y, n_classes
+        self._first = first
+        self._free: SimpleQueue[bool] = SimpleQueue()
+        self._full: SimpleQueue[tuple[int, np.ndarray] | BaseException] = SimpleQueue()
+        self._closed = False
+        self._thread = Thread(target=self._run, name="gpu_nn read ahead", daemon=True)
+
+    def __enter__(self) -> "ReadAhead":
+        self._free.put(True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closed = True
+        self._free.put(True)
+        self._thread.join()
+
+    @contextmanager
+    def window(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A context with the next window, (x, y) in the buffers, which are filled anew when it ends."""
+        found = self._full.get()
+        if isinstance(found, BaseException):
+            raise found
+        rows, y = found
+        yield self._x[:rows], y
+        self._free.put(True)
+
+    def _run(self) -> None:
+        try:
+            # Numbers too large for the type are found by the checks. The setting is a thread's own.
+            with np.errstate(all="ignore"):
+                self._read()
+        except BaseException as error:
+            self._full.put(error)
+
+    def _read(self) -> None:
+        source, rows, n = self._stream.source.opened(), len(self._x), len(self._order)
+        for begin in range(self._first * rows, n, rows):
+            ranges = self._order.of(begin, min(begin + rows, n))
+            for start, stop in ranges:
+                source.expect(start, stop)
+            self._free.get()
+            at, labels = 0, list[np.ndarray]()
+            for start, stop in ranges:
+                if self._closed:
+                    return
+                x, y = source.load(start, stop)
+                checked_inputs(source.name, "x", x, _Cell(source, start), start)
+                self._x[at : at + len(x)] = x
+                if self._n_classes is not None:
+                    y = indices(self._stream, y, start, self._n_classes)
+                if self._y is None:
+                    labels.append(np.array(y))
+                else:
+                    self._y[at : at + len(x)] = y
+                at += len(x)
+                source.let_go(start, stop)
+            self._full.put((at, np.concatenate(labels) if self._y is None else self._y[:at]))
+
+
+class _Cell:
+    """Says where a value of the rows from number `first` on stands."""
+
+    def __init__(self, source: RowSource, first: int):
+        self._source, self._first = source, first
+
+    def __call__(self, row: int, column: int) -> str:
+        return self._source.cell(self._first + row, column)
+
+
+def indices(stream: "Stream", y: np.ndarray, first: int, n_classes: int) -> np.ndarray:
+    """The y of rows from number `first` on as indices of classes or as targets; raises DataError for others."""
+    name, classes = stream.source.name, stream.classes
+    if classes is not None:
+        if y.dtype.kind not in "iufb" or classes.dtype.kind not in "iufb":
+            return encoded(f"{name} from row {first} on", labels_of_array(name, y), classes)
+        places = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        wrong = classes[places] != y
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise DataError(f"{name}: label {y[at]} at row {first + at} is not one of the {len(classes)} classes")
+        return places
+    if y.ndim == 1 and y.dtype.kind not in "iu":
+        raise DataError(f"{name}: y is of {y.dtype}; expected class indices from 0 to {n_classes - 1}, or `classes`")
+    try:
+        check_values("y", y, n_classes)
+    except ValueError as error:
+        raise DataError(f"{name}, from row {first} on: {error}") from None
+    return y

@@ -1,0 +1,196 @@
+"""Where the rows of a stream come from: arrays, most often mapped from files, and the row groups of Parquet files.
+
+A source gives any range of rows that lies within one of its `groups`, and lets go of what it gave. It serves one reader
+at a time; `opened` makes one for another thread.
+"""
+
+import mmap
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpu_nn.data.memory import available_bytes
+from gpu_nn.data.npy import read_npy
+from gpu_nn.data.parquet import ParquetTable
+from gpu_nn.data.sources import array_target, kind, target_column
+from gpu_nn.data.table import Target
+from gpu_nn.errors import DataError
+
+# A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
+_CACHED = 0.5
+
+
+class RowSource(Protocol):
+    """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label.
+    target: the name of its column in a table."""
+
+    name: str
+    shape: tuple[int, int]
+    dtype: np.dtype
+    targets: tuple[int, ...]
+    target: str | None
+
+    def cell(self, row: int, column: int) -> str:
+        """Where a value stands."""
+
+    def groups(self, block: int) -> np.ndarray:
+        """(g + 1,) row numbers from 0 to the number of rows: where the ranges begin and end that are read as one.
+
+        block: rows that a group should have where the source leaves it open.
+        """
+
+    def opened(self) -> "RowSource":
+        """The same source for another thread."""
+
+    def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """x (rows, inputs) and y of the rows of one group; good until the next call."""
+
+    def expect(self, start: int, stop: int) -> None:
+        """These rows will be read soon."""
+
+    def let_go(self, start: int, stop: int) -> None:
+        """These rows are not read again for a while: they need not stay in memory."""
+
+
+def open_rows(source: str | Path, target: str | int | None = None) -> RowSource:
+    """The rows of an npy file (whose labels, `target`, are another or a column of it) or of a Parquet file.
+
+    Raises DataError for other files and for what cannot be read.
+    """
+    name = str(source)
+    found = kind(name)
+    if found == "Parquet":
+        return ParquetRows(Path(name), target)
+    if found != "npy":
+        raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
+    x = read_npy(Path(name), mapped=True)
+    column = target_column(name, x, target)
+    if column is not None:
+        return ArrayRows(name, x, x[:, column], column)
+    path = Path(str(target))
+    beside = path.is_file() and kind(str(path)) == "npy"
+    return ArrayRows(name, x, read_npy(path, mapped=True) if beside else array_target(name, target))
+
+
+class ArrayRows:
+    """The rows of an array x, (n, …) of numbers, with y, (n,) or (n, classes). column: of x, which is y, no input."""
+
+    def __init__(self, name: str, x: np.ndarray, y: np.ndarray, column: int | None = None):
+        if x.ndim < 2 or not x.size or x.dtype.kind not in "fiub":
+            expected = "rows of numbers, at least one"
+            raise DataError(f"{name} has shape {x.shape} of {x.dtype}; expected {expected}")
+        if len(y) != len(x) or y.ndim > 2:
+            raise DataError(f"{name}: y has shape {y.shape}; expected ({len(x)},), one label for each row of x")
+        self.name, self.x, self.y, self.column = name, x.reshape(len(x), -1), y, column
+        self.shape = len(x), self.x.shape[1] - (column is not None)
+        if self.shape[1] == 0:
+            raise DataError(f"{name} has 1 column; expected inputs and a target")
+        self.dtype, self.targets = x.dtype, y.shape[1:]
+        self.target: str | None = None
+        self._maps = [_Mapping(array) for array in (self.x, self.y) if _Mapping.is_of(array)]
+
+    def cell(self, row: int, column: int) -> str:
+        return f"x[{row}, {column}]"
+
+    def groups(self, block: int) -> np.ndarray:
+        return np.append(np.arange(0, len(self.x), block), len(self.x))
+
+    def opened(self) -> "ArrayRows":
+        return self
+
+    def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        x = self.x[start:stop]
+        return x if self.column is None else np.delete(x, self.column, axis=1), self.y[start:stop]
+
+    def expect(self, start: int, stop: int) -> None:
+        for mapped in self._maps:
+            mapped.expect(start, stop)
+
+    def let_go(self, start: int, stop: int) -> None:
+        for mapped in self._maps:
+            mapped.let_go(start, stop)
+
+
+class _Mapping:
+    """The pages under the rows of a read-only mapped array."""
+
+    def __init__(self, array: Any):
+        self._map, self._row = array._mmap, array.strides[0]
+        begin = np.frombuffer(self._map, np.uint8).ctypes.data
+        self._first = array.ctypes.data - begin
+        # Of the page cache only what would not stay there anyway is given back: the next epoch finds the rest.
+        available = available_bytes()
+        self._file = None
+        if available is not None and len(self._map) > _CACHED * available and hasattr(os, "posix_fadvise"):
+            self._file = array.filename
+
+    @staticmethod
+    def is_of(array: np.ndarray) -> bool:
+        """Whether its rows lie one after the other in pages that hold nothing but what the file has."""
+        mapped = isinstance(array, np.memmap) and array.mode == "r" and array.size and hasattr(mmap, "MADV_DONTNEED")
+        return bool(mapped) and array.strides[0] > 0 and array.strides[0] >= array[0].nbytes
+
+    def _pages(self, start: int, stop: int) -> tuple[int, int]:
+        first = (self._first + start * self._row) // mmap.PAGESIZE * mmap.PAGESIZE
+        return first, min(self._first + stop * self._row, len(self._map)) - first
+
+    def expect(self, start: int, stop: int) -> None:
+        self._map.madvise(mmap.MADV_WILLNEED, *self._pages(start, stop))
+
+    def let_go(self, start: int, stop: int) -> None:
+        first, length = self._pages(start, stop)
+        self._map.madvise(mmap.MADV_DONTNEED, first, length)
+        if self._file is not None:
+            # What the map adds before the array's first byte is less than the page it begins in.
+            with suppress(OSError):
+                file = os.open(self._file, os.O_RDONLY)
+                try:
+                    os.posix_fadvise(file, first, length, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(file)
+
+
+class ParquetRows:
+    """The rows of a Parquet file, of which one row group is in memory at a time."""
+
+    def __init__(self, path: Path, target: str | int | None):
+        self._path, self._target = path, target
+        self._table = ParquetTable(path, Target(target))
+        self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
+        self.shape = self._table.n_rows, len(self._table.names)
+        self.targets: tuple[int, ...] = ()
+        self._ends = np.cumsum([0, *self._table.group_rows])
+        self._x = np.empty((0, self.shape[1]), self.dtype)
+        self._y, self._group = np.empty(0, np.int64), -1
+
+    def cell(self, row: int, column: int) -> str:
+        return f"row {row}, column {self._table.names[column]!r}"
+
+    def groups(self, block: int) -> np.ndarray:
+        return np.unique(self._ends)
+
+    def opened(self) -> "ParquetRows":
+        return ParquetRows(self._path, self._target)
+
+    def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        group = int(np.searchsorted(self._ends, start, "right")) - 1
+        if group != self._group:
+            self._group, rows = -1, self._table.group_rows[group]
+            if len(self._x) < rows:
+                del self._x
+                self._x = np.empty((rows, self.shape[1]), self.dtype)
+            labels = self._table.read_group(group, self._x[:rows])
+            if labels is None:
+                raise DataError(f"{self.name} has no target")
+            self._y, self._group = labels.classes[labels.codes], group
+        first = int(self._ends[group])
+        return self._x[start - first : stop - first], self._y[start - first : stop - first]
+
+    def expect(self, start: int, stop: int) -> None:
+        pass
+
+    def let_go(self, start: int, stop: int) -> None:
+        pass

@@ -1,0 +1,165 @@
+"""A data set that is larger than memory: rows that are read while the training goes on."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.data.read_ahead import Pieces, ReadAhead
+from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows
+from gpu_nn.errors import DataError
+
+# What is read at once, and what is shuffled together, in bytes of float32 inputs.
+_BLOCK_BYTES, _WINDOW_BYTES = 1 << 20, 64 << 20
+
+# So many rows, spread evenly over the data, make their checksum.
+_SAMPLED_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Rows of x and y that a Trainer, or an evaluation, reads as it goes. Made by `stream`, parted by `split`.
+
+    In each epoch blocks come in a new order, and rows are shuffled within windows of many blocks; so a row meets rows
+    from all over the data, while reading stays one pass over long stretches. A window is in memory twice: as it is
+    trained on, and as the next one is read by a background thread. So much, and the largest row group of a Parquet
+    file, is the memory that a stream takes.
+
+    source: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
+    of the source that each is in; pieces of a group come one after the other.  block_rows, window_rows: rows of a block
+    and a window; a Trainer makes a window a whole number of batches.  classes: what the indices of y stand for, in
+    order; None where y holds indices already, or targets (n, classes).
+    """
+
+    source: RowSource
+    pieces: np.ndarray
+    group: np.ndarray
+    block_rows: int
+    window_rows: int
+    classes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int((self.pieces[:, 1] - self.pieces[:, 0]).sum())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, inputs)."""
+        return len(self), self.source.shape[1]
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The shape of a row's y: () for a label, (classes,) for targets."""
+        return self.source.targets
+
+    def order(self, random: np.random.Generator | None) -> Pieces:
+        """The pieces in the order of an epoch; None: as they lie in the source."""
+        if random is None:
+            return Pieces(self.pieces)
+        numbers, group = np.unique(self.group, return_inverse=True)
+        rank = random.permutation(len(numbers))
+        return Pieces(self.pieces[np.argsort(rank[group], kind="stable")])
+
+    def windows(self, dtype: Any = np.float32, n_classes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All rows in order, as (x, y) of up to window_rows rows; good until the next ones are asked for.
+
+        x is of `dtype`; y as the source has it, or, given n_classes, indices or targets, checked.
+        """
+        rows = min(self.window_rows, len(self))
+        out = np.empty((rows, self.shape[1]), dtype)
+        with ReadAhead(self, self.order(None), out, None, n_classes) as ahead:
+            for _ in range(-(-len(self) // rows)):
+                with ahead.window() as window:
+                    yield window
+
+    def split(self, name: str, fraction: float, last: int | None = None, seed: int = 0) -> tuple["Stream", "Stream"]:
+        """Two parts: blocks drawn by the seed, about a `fraction` of the rows, are the second, or the `last` rows.
+
+        name: of the second, for errors. Raises DataError where a part would have no rows.
+        """
+        if last is None:
+            return self._drawn(name, fraction, seed)
+        if not 0 < last < len(self):
+            raise DataError(
+                f"{self.source.name} has {len(self)} rows; its {name} part cannot be the last {last}: choose fewer"
+            )
+        rows = self.pieces[:, 1] - self.pieces[:, 0]
+        kept = np.clip(len(self) - last - (np.cumsum(rows) - rows), 0, rows)
+        cut = self.pieces[:, 0] + kept
+        return (
+            self._of(np.stack([self.pieces[:, 0], cut], 1)[kept > 0], self.group[kept > 0]),
+            self._of(np.stack([cut, self.pieces[:, 1]], 1)[kept < rows], self.group[kept < rows]),
+        )
+
+    def _drawn(self, name: str, fraction: float, seed: int) -> tuple["Stream", "Stream"]:
+        rows = self.pieces[:, 1] - self.pieces[:, 0]
+        order = np.random.default_rng(seed).permutation(len(rows))
+        # As many as bring it nearest to the fraction, but one at least.
+        count = max(int(np.argmin(np.abs(np.cumsum(rows[order]) - fraction * len(self)))) + 1, 1)
+        second = np.zeros(len(rows), bool)
+        second[order[:count]] = True
+        if second.all():
+            cure = "choose smaller blocks, or the last rows"
+            raise DataError(
+                f"{self.source.name} has {len(rows)} blocks of {self.block_rows} rows; its {name} part cannot be "
+                f"{fraction:g} of them: {cure}"
+            )
+        return self._of(self.pieces[~second], self.group[~second]), self._of(self.pieces[second], self.group[second])
+
+    def _of(self, pieces: np.ndarray, group: np.ndarray) -> "Stream":
+        return replace(self, pieces=pieces, group=group)
+
+    def described(self) -> dict[str, Any]:
+        """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
+        pieces = self.pieces
+        if isinstance(self.source, ParquetRows):
+            # A row costs the reading of its group.
+            pieces = pieces[(self.group == self.group[0]) | (self.group == self.group[-1])]
+        ends = np.cumsum(pieces[:, 1] - pieces[:, 0])
+        chosen = np.unique(np.linspace(0, ends[-1] - 1, min(ends[-1], _SAMPLED_ROWS)).astype(np.int64))
+        piece = np.searchsorted(ends, chosen, "right")
+        checksum = 0
+        for row in (pieces[piece, 1] - (ends[piece] - chosen)).tolist():
+            x, y = self.source.load(row, row + 1)
+            checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
+            checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
+        return {
+            "rows": len(self),
+            "columns": self.shape[1],
+            "targets": list(self.targets),
+            "checksum": checksum,
+            "block_rows": self.block_rows,
+            "window_rows": self.window_rows,
+        }
+
+
+def stream(
+    x: Any, y: Any = None, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
+) -> Stream:
+    """A stream of an npy or Parquet file's rows, or of arrays, such as those of `np.load(file, mmap_mode="r")`.
+
+    x: the file's name, or an array (n, …). y: the file of the labels or the column that they are, as for `read`; or an
+    array (n,) of labels, (n, classes) of targets. block_rows: rows that are read at once; window_rows: rows that are
+    shuffled together; by default what takes 1 MiB, or a 64th of the rows, and 64 MiB in float32. classes: see `Stream`.
+
+    Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
+    """
+    source: RowSource = (
+        open_rows(x, y) if isinstance(x, str | Path) else ArrayRows("x", np.asanyarray(x), np.asanyarray(y))
+    )
+    for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
+        if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+            raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
+    row = 4 * source.shape[1]
+    # Small sets have blocks enough, too, to be parted by them.
+    block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // 64)))
+    window = int(window_rows or max(block, _WINDOW_BYTES // row))
+    ends = source.groups(block)
+    starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
+    group = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
+    begins = np.concatenate(starts)
+    pieces = np.stack([begins, np.append(begins[1:], ends[-1])], 1)
+    return Stream(source, pieces, group, block, window, None if classes is None else np.asarray(classes))

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from gpu_nn.data.scaling import Scaling, scaling
+
+
+def added(x, parts):
+    found = Scaling()
+    for part in np.array_split(x, parts):
+        found.add(part)
+    return found.result()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("parts", [1, 2, 37, 500])
+def test_parts_have_the_moments_of_the_whole(dtype, parts):
+    random = np.random.default_rng(0)
+    # A mean a thousand deviations away: sums of squares would lose it in float32.
+    x = (random.normal(size=(500, 3)) * [1, 5, 9] + [1e3, -4e3, 0]).astype(dtype)
+    shift, scale = added(x, parts)
+    exact = x.astype(np.longdouble)
+    np.testing.assert_allclose(shift, exact.mean(0).astype(float), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(1 / scale, exact.std(0).astype(float), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_counts_are_divided_by_the_largest_of_all_parts(dtype):
+    x = np.arange(60).reshape(20, 3).astype(dtype)
+    shift, scale = added(x[::-1], 7)
+    np.testing.assert_array_equal(shift, 0)
+    np.testing.assert_array_equal(scale, 1 / 59)
+
+
+def test_whole_numbers_of_which_a_later_part_is_negative_are_standardised():
+    x = np.arange(30).reshape(10, 3)
+    x[9, 0] = -1
+    np.testing.assert_allclose(added(x, 10)[0], x.mean(0))
+
+
+def test_a_constant_column_keeps_its_size():
+    assert scaling(np.full((5, 1), 7.0))[1] == 1

@@ -1,0 +1,255 @@
+"""Streams of rows: what is read, in what order, by which thread, and what is refused."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from gpu_nn import DataError
+from gpu_nn.data import stream
+from gpu_nn.data.read_ahead import Pieces, ReadAhead
+
+parquet = pytest.importorskip("pyarrow.parquet")
+arrow = pytest.importorskip("pyarrow")
+
+ROWS, INPUTS = 1003, 4
+X = np.arange(ROWS * INPUTS, dtype=np.float32).reshape(ROWS, INPUTS)
+Y = np.arange(ROWS) % 7
+
+
+def written(folder, kind):
+    """(x, y) for `stream`: the rows in files of that kind."""
+    if kind == "npy beside":
+        np.save(folder / "x.npy", X)
+        np.save(folder / "y.npy", Y)
+        return folder / "x.npy", str(folder / "y.npy")
+    if kind == "npy column":
+        np.save(folder / "x.npy", np.insert(X, 2, Y, axis=1))
+        return folder / "x.npy", 2
+    if kind == "npy column by column":
+        np.save(folder / "x.npy", np.asfortranarray(X))
+        np.save(folder / "y.npy", Y)
+        return folder / "x.npy", str(folder / "y.npy")
+    columns = {f"c{i}": X[:, i] for i in range(INPUTS)} | {"label": Y}
+    parquet.write_table(arrow.table(columns), folder / "t.parquet", row_group_size=190)
+    return folder / "t.parquet", "label"
+
+
+KINDS = ["npy beside", "npy column", "npy column by column", "parquet"]
+
+
+def rows_of(some, **options):
+    """The rows of a stream, by the first column of x, and their y."""
+    parts = [(x[:, 0].copy() // INPUTS, y.copy()) for x, y in some.windows(**options)]
+    return np.concatenate([x for x, _ in parts]).astype(int), np.concatenate([y for _, y in parts])
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("block", "window"), [(16, 64), (100, 333), (1, 1), (5000, 5000), (190, 1003)])
+def test_every_row_comes_once_and_in_order(tmp_path, kind, block, window):
+    some = stream(*written(tmp_path, kind), block_rows=block, window_rows=window)
+    rows, y = rows_of(some)
+    np.testing.assert_array_equal(rows, np.arange(ROWS))
+    np.testing.assert_array_equal(y, Y)
+    assert (some.shape, len(some)) == ((ROWS, INPUTS), ROWS)
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_draws_the_blocks_and_keeps_row_groups_together(tmp_path, kind):
+    some = stream(*written(tmp_path, kind), block_rows=32)
+    one, other = (some.order(np.random.default_rng(seed)).of(0, ROWS) for seed in (0, 1))
+    assert one != other
+    for pieces in (one, other):
+        covered = np.concatenate([np.arange(*piece) for piece in pieces])
+        np.testing.assert_array_equal(np.sort(covered), np.arange(ROWS))
+        groups = [start // 190 for start, _ in pieces] if kind == "parquet" else range(len(pieces))
+        assert 1 + np.count_nonzero(np.diff(groups)) == len(set(groups))
+
+
+def test_places_of_a_sequence_are_found_in_its_pieces():
+    random = np.random.default_rng(3)
+    starts = np.cumsum(random.integers(1, 9, 40))
+    ranges = np.stack([starts[:-1], starts[1:]], 1)[random.permutation(39)]
+    flat = np.concatenate([np.arange(*piece) for piece in ranges])
+    pieces = Pieces(ranges)
+    assert len(pieces) == len(flat)
+    for begin in range(0, len(flat), 3):
+        for end in range(begin + 1, len(flat) + 1, 7):
+            found = np.concatenate([np.arange(*piece) for piece in pieces.of(begin, end)])
+            np.testing.assert_array_equal(found, flat[begin:end])
+
+
+class TestSplit:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_parts_share_no_row_and_have_all(self, tmp_path, kind):
+        some = stream(*written(tmp_path, kind), block_rows=20)
+        first, second = some.split("test", 0.2, seed=4)
+        both = [rows_of(part)[0] for part in (first, second)]
+        np.testing.assert_array_equal(np.sort(np.concatenate(both)), np.arange(ROWS))
+        assert abs(len(second) - 0.2 * ROWS) <= 20
+        np.testing.assert_array_equal(rows_of(some.split("test", 0.2, seed=4)[1])[0], both[1])
+        assert rows_of(some.split("test", 0.2, seed=5)[1])[0].tolist() != both[1].tolist()
+
+    @pytest.mark.parametrize("last", [1, 19, 20, 500, ROWS - 1])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_last_rows(self, tmp_path, kind, last):
+        first, second = stream(*written(tmp_path, kind), block_rows=20).split("test", 0.5, last)
+        np.testing.assert_array_equal(rows_of(first)[0], np.arange(ROWS - last))
+        np.testing.assert_array_equal(rows_of(second)[0], np.arange(ROWS - last, ROWS))
+
+    def test_a_part_of_a_part(self):
+        training = stream(X, Y, block_rows=20).split("test", 0.3)[0]
+        rest, held_out = training.split("validation", 0.3)
+        found = np.concatenate([rows_of(part)[0] for part in (rest, held_out)])
+        np.testing.assert_array_equal(np.sort(found), rows_of(training)[0])
+
+    def test_no_part_is_empty(self):
+        with pytest.raises(DataError, match=r"1 blocks of 2000 rows; its test part cannot be 0\.2 of them"):
+            stream(X, Y, block_rows=2000).split("test", 0.2)
+        for last in (0, ROWS):
+            with pytest.raises(DataError, match="cannot be the last"):
+                stream(X, Y).split("test", 0.2, last)
+
+
+class TestReadAhead:
+    def reader(self, some, window=64, **options):
+        x = np.empty((window, INPUTS), np.float32)
+        return ReadAhead(some, some.order(None), x, None, None, **options)
+
+    def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
+        some = stream(X, Y, block_rows=16)
+        read = threading.Event()
+        load = some.source.load
+
+        def spy(start, stop):
+            if start >= 64:
+                read.set()
+            return load(start, stop)
+
+        monkeypatch.setattr(some.source, "load", spy)
+        with self.reader(some) as ahead:
+            with ahead.window() as (x, _):
+                assert not read.wait(0.05)  # the buffer is in use
+                np.testing.assert_array_equal(x, X[:64])
+            assert read.wait(10)
+
+    @pytest.mark.parametrize("windows", [0, 1, 5, 16])
+    def test_no_thread_is_left_wherever_it_ends(self, windows):
+        with self.reader(stream(X, Y, block_rows=16)) as ahead:
+            for _ in range(windows):
+                with ahead.window():
+                    pass
+            assert len(reading_threads()) <= 1
+        assert not reading_threads()
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+    def test_no_thread_is_left_after_an_error_in_a_window(self, kind):
+        with pytest.raises(kind), self.reader(stream(X, Y, block_rows=16)) as ahead, ahead.window():
+            raise kind
+        assert not reading_threads()
+
+    def test_an_error_of_the_thread_is_raised_where_the_window_is_asked_for(self, monkeypatch):
+        some = stream(X, Y, block_rows=16)
+        load = some.source.load
+
+        def broken(start, stop):
+            if start >= 128:
+                raise OSError("the disk is gone")
+            return load(start, stop)
+
+        monkeypatch.setattr(some.source, "load", broken)
+        with self.reader(some) as ahead:
+            for _ in range(2):
+                with ahead.window():
+                    pass
+            with pytest.raises(OSError, match="the disk is gone"), ahead.window():
+                pass
+        assert not reading_threads()
+
+
+class TestValues:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e31])
+    def test_inputs_must_be_finite(self, value):
+        x = X.astype(np.float64)
+        x[777, 2] = value
+        with pytest.raises(DataError, match=r"x: x\[777, 2\] is .*; expected finite numbers"):
+            rows_of(stream(x, Y, block_rows=50))
+
+    def test_a_null_in_a_row_group_is_refused(self, tmp_path):
+        columns = {"a": arrow.array([1.0, None, 3.0]), "label": arrow.array([0, 1, 0])}
+        parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match="column 'a' has 1 nulls in row group 0"):
+            rows_of(stream(tmp_path / "t.parquet"))
+
+    def test_a_value_of_a_table_is_named_by_its_column(self, tmp_path):
+        columns = {"a": np.where(np.arange(300) == 250, np.nan, 1.0), "label": np.arange(300) % 2}
+        parquet.write_table(arrow.table(columns), tmp_path / "t.parquet", row_group_size=100)
+        with pytest.raises(DataError, match="row 250, column 'a' is nan"):
+            rows_of(stream(tmp_path / "t.parquet", block_rows=30))
+
+    @pytest.mark.parametrize("label", [-1, 7])
+    def test_indices_must_be_in_range(self, label):
+        y = np.where(np.arange(ROWS) == 900, label, Y)
+        with pytest.raises(DataError, match=f"from row 900 on: .* = {label}; expected 0 to 6"):
+            rows_of(stream(X, y, block_rows=50), n_classes=7)
+
+    def test_labels_must_be_of_the_classes(self):
+        y = np.where(np.arange(ROWS) == 905, 99, 10 * Y)
+        with pytest.raises(DataError, match="label 99 at row 905 is not one of the 7 classes"):
+            rows_of(stream(X, y, block_rows=50, classes=10 * np.arange(7)), n_classes=7)
+
+    @pytest.mark.parametrize("names", [np.arange(7) * 10, np.arange(7.0) - 3, np.array(list("abcdefg"))])
+    def test_labels_become_the_indices_of_their_classes(self, names):
+        _, y = rows_of(stream(X, names[Y], block_rows=50, classes=names), n_classes=7)
+        np.testing.assert_array_equal(y, Y)
+
+    def test_what_is_no_index_is_refused(self):
+        with pytest.raises(DataError, match="y is of float64; expected class indices"):
+            rows_of(stream(X, Y / 2), n_classes=7)
+
+
+class TestRefusals:
+    def test_sources_that_cannot_be_streamed(self, tmp_path):
+        np.savez(tmp_path / "x.npz", x=X, y=Y)
+        with pytest.raises(DataError, match=r"x.npz is npz; npy and Parquet files can be streamed"):
+            stream(tmp_path / "x.npz")
+        with pytest.raises(DataError, match="does not exist"):
+            stream(tmp_path / "nothing.npy")
+
+    @pytest.mark.parametrize(
+        ("x", "y", "message"),
+        [
+            (X[:, 0], Y, "expected rows of numbers"),
+            (X.astype(str), Y, "expected rows of numbers"),
+            (X[:0], Y[:0], "expected rows of numbers"),
+            (X, Y[:-1], r"y has shape \(1002,\); expected \(1003,\)"),
+        ],
+    )
+    def test_arrays_that_do_not_fit(self, x, y, message):
+        with pytest.raises(DataError, match=message):
+            stream(x, y)
+
+    @pytest.mark.parametrize("size", [0, -1, 1.5])
+    def test_sizes(self, size):
+        for name in ("block_rows", "window_rows"):
+            with pytest.raises(ValueError, match=f"{name}={size}; expected a whole number ≥ 1"):
+                stream(X, Y, **{name: size})
+
+
+def test_a_description_tells_other_data(tmp_path):
+    def described(x=X, y=Y, **sizes):
+        return stream(x, y, **sizes).described()
+
+    one = described()
+    assert one == described(X.astype(np.float64))
+    others = [described(X + 1), described(y=(Y + 1) % 7), described(X[:-1], Y[:-1])]
+    others += [described(block_rows=7), described(window_rows=99)]
+    others += [part.described() for part in stream(X, Y, block_rows=20).split("test", 0.5)]
+    assert all(other != one for other in others)
+    path, target = written(tmp_path, "parquet")
+    assert described(path, target)["checksum"] == described(path, target)["checksum"]
