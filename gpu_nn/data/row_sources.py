@@ -22,6 +22,9 @@ from gpu_nn.errors import DataError
 # A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
 _CACHED = 0.5
 
+# Linux maps so many bytes about a page that is asked for, as far as they are cached.
+_AROUND = 1 << 16
+
 
 class RowSource(Protocol):
     """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label.
@@ -142,7 +145,8 @@ class _Mapping:
 
     def let_go(self, start: int, stop: int) -> None:
         first, length = self._pages(start, stop)
-        self._map.madvise(mmap.MADV_DONTNEED, first, length)
+        begin, end = max(first - _AROUND, 0), min(first + length + _AROUND, len(self._map))
+        self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
         if self._file is not None:
             # What the map adds before the array's first byte is less than the page it begins in.
             with suppress(OSError):

@@ -126,6 +126,7 @@ class Stream:
             x, y = self.source.load(row, row + 1)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
+            self.source.let_go(row, row + 1)
         return {
             "rows": len(self),
             "columns": self.shape[1],

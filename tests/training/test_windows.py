@@ -1,6 +1,9 @@
 """Training on streams: each row once an epoch, the same bits twice, resumed or not, and nothing left behind."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +177,43 @@ class TestEnd:
         assert np.isfinite(fitted(trainer).history.column("loss")).all()
         trainer.fit(*DATA, epochs=1)
         assert len(trainer.history) == EPOCHS + 1
+
+
+# Trains on 200 MB in windows of 4 MB; prints the bytes by which memory grew beyond that of a training on one window.
+MEASURED = """
+import sys
+from pathlib import Path
+import numpy as np
+from gpu_nn import Network, SGD, Trainer
+from gpu_nn.data import stream
+
+def memory():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return np.array([int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssFile"))])
+
+def look(_):
+    global most
+    most = np.maximum(most, memory())
+
+x = np.load(sys.argv[1], mmap_mode="r")
+trainer = Trainer(Network([100, 2], device="cpu"), SGD(0.1), batch_size=500)
+small = dict(block_rows=500, window_rows=10_000)
+trainer.fit(stream(x[:10_000], np.zeros(10_000, int), **small), epochs=1)
+y = np.zeros(len(x), int)
+before = most = memory()
+trainer.progress = look
+trainer.fit(stream(x, y, **small), epochs=2)
+print(*((most - before) * 1024).tolist())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc/self/status")
+def test_memory_is_bounded_by_the_windows(tmp_path):
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (500_000, 100)).flush()
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "x.npy")]
+    anonymous, mapped = map(int, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert anonymous < 16e6
+    assert mapped < 32e6
 
 
 class TestRefusals:
