@@ -1,4 +1,4 @@
-"""python -m benchmarks accuracy|step|gpu|estimators|resources|launches: what the READMEs state, measured.
+"""python -m benchmarks accuracy|step|gpu|estimators|resources|launches|fuzz: what the READMEs state, measured.
 
 Each writes benchmarks/results/NAME.json with the machine and the versions, and prints a table. `readme` puts the tables
 of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME -->.
@@ -7,7 +7,7 @@ of those files into README.md, between the marks <!-- NAME --> and <!-- /NAME --
 import argparse
 from importlib import import_module
 
-COMMANDS = ("accuracy", "step", "gpu", "estimators", "resources", "launches", "readme")
+COMMANDS = ("accuracy", "step", "gpu", "estimators", "resources", "launches", "fuzz", "readme")
 
 
 def main() -> None:

@@ -151,6 +151,14 @@ class TestNewest:
             str(tmp_path / checkpoint.name(steps)) for steps in (3, 2)
         ]
 
+    @pytest.mark.parametrize("changes", [{"format": "gpu_nn.checkpoinu"}, {"version": "q"}, {"version": None}], ids=str)
+    def test_one_whose_kind_or_version_is_spoilt_is_passed_over(self, tmp_path, changes):
+        for steps in (1, 2):
+            write(tmp_path / checkpoint.name(steps), {"steps": steps}, {})
+        with_metadata(tmp_path / checkpoint.name(2), **changes)
+        found, damages = newest(tmp_path)
+        assert (found.training["steps"], len(damages)) == (1, 1)
+
     def test_a_folder_without_a_whole_one(self, tmp_path):
         with pytest.raises(DataError, match="holds no checkpoint"):
             newest(tmp_path)
