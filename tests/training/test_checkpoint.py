@@ -180,6 +180,19 @@ class TestWriting:
         assert path.read_bytes() == before
         assert list(path.parent.iterdir()) == [path]
 
+    def test_a_disk_that_takes_only_a_part_leaves_the_older_file_whole_and_nothing_else(self, path):
+        resource = pytest.importorskip("resource")
+        before = path.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            with pytest.raises(DataError, match=f"cannot write {path}: File too large"):
+                write(path, TRAINING, {"network.parameters": np.zeros(100_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
     def test_file_and_folder_are_on_the_disk_in_this_order(self, path, monkeypatch):
         done = []
         real = {name: getattr(model_file.os, name) for name in ("fsync", "replace", "open")}
