@@ -4,12 +4,22 @@ A wrong argument is a plain ValueError or TypeError. The classes here are for wh
 command turns each into its own exit code.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+# A message that quotes a file may be longer than anybody reads; its beginning and its end are kept.
+_BEGINNING, _END = 700, 200
+
 
 class DataError(ValueError):
-    """A file or a data set that cannot be used: missing, truncated, foreign, or with values out of range."""
+    """A file or a data set that cannot be used: missing, truncated, foreign, or with values out of range.
+
+    The message is one printable line, whatever is in the names and values of a file that it quotes.
+    """
+
+    def __init__(self, message: object):
+        super().__init__(one_line(message))
 
 
 class DeviceError(RuntimeError):
@@ -30,6 +40,20 @@ class TrainingDiverged(ArithmeticError):
         )
         self.step = step
         self.loss = loss
+
+
+def one_line(message: object) -> str:
+    """The message as one line for a terminal: what is no character to print is escaped, what is too long is cut."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", str(message)).strip()
+    if len(text) > _BEGINNING + _END:
+        text = f"{text[:_BEGINNING]} … {text[-_END:]}"
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else ascii(character)[1:-1]
 
 
 def unknown_name(

@@ -28,6 +28,19 @@ def test_the_kinds_of_error_can_be_told_apart():
     assert not issubclass(gpu_nn.TrainingDiverged, ValueError)
 
 
+def test_a_message_about_data_is_one_printable_line_whatever_it_quotes():
+    error = gpu_nn.DataError("a\r\n  b\tc\x1b[31m \x00\ud800\u2028é")
+    assert str(error) == r"a b c\x1b[31m \x00\ud800 é"
+    assert error.args == (str(error),)
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end():
+    message = str(gpu_nn.DataError("begin" + "x" * 100_000 + "end"))
+    assert len(message) < 1000
+    assert message.startswith("begin")
+    assert message.endswith("end")
+
+
 def test_divergence_carries_its_step_and_says_what_to_do():
     error = gpu_nn.TrainingDiverged(17, float("inf"))
     assert (error.step, error.loss) == (17, float("inf"))

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from gpu_nn import __version__
 from gpu_nn.cli.interruption import Interrupted
-from gpu_nn.errors import DataError, DeviceError, TrainingDiverged
+from gpu_nn.errors import DataError, DeviceError, TrainingDiverged, one_line
 
 USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 
@@ -34,7 +34,7 @@ _COMMANDS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
+        self.exit(USAGE, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class _CommandParser(_Parser):
@@ -105,9 +105,5 @@ def _give_up_stdout() -> None:
 
 
 def _failed(options: argparse.Namespace, error: object, code: int) -> int:
-    print(f"gpu-nn {options.command}: {_one_line(error)}", file=sys.stderr)
+    print(f"gpu-nn {options.command}: {one_line(error)}", file=sys.stderr)
     return code
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())

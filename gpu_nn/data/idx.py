@@ -52,7 +52,12 @@ def _array(path: Path, file: BinaryIO, most: int) -> np.ndarray:
         body += piece
     if len(body) != wanted:
         raise DataError(f"{says} holds {'more' if len(body) > wanted else len(body)}; it is not whole")
-    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    try:
+        array = np.frombuffer(body, dtype).reshape(shape)
+    except ValueError:
+        # One dimension is 0, and the others are more than NumPy counts.
+        raise DataError(f"{says} no array has such dimensions; it is damaged") from None
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def read_idx_folder(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -1,6 +1,10 @@
 """npy files: one array. Pickled objects are refused, never read."""
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO
@@ -13,8 +17,11 @@ from gpu_nn.errors import DataError
 
 MAGIC = npy.MAGIC_PREFIX
 
+# NumPy reads no longer headers, but asks for their memory first.
+_LONGEST_HEADER = 10_000
+
 # What NumPy's reader raises for files that are damaged or made by nobody.
-UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, TokenError, RecursionError)
+UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, TokenError, OverflowError)
 
 
 def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
@@ -28,7 +35,7 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
                 return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
             file.seek(0)
             check_fits(path, math.prod(shape) * dtype.itemsize)
-            return npy.read_array(file, allow_pickle=False)
+            return array(file)
     except DataError:
         raise
     except FileNotFoundError:
@@ -46,15 +53,34 @@ def header(source: object, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, 
     Raises DataError for objects, and what is in UNREADABLE for what is no npy file.
     """
     version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    read, width = (npy.read_array_header_1_0, 2) if version == (1, 0) else (npy.read_array_header_2_0, 4)
+    length = file.read(width)
+    size = int.from_bytes(length, "little")
+    if size > _LONGEST_HEADER:
+        raise ValueError(f"its header says that it has {size} bytes; it is damaged")
     try:
-        shape, fortran, dtype = read(file)
+        with _without_warnings():
+            shape, fortran, dtype = read(BytesIO(length + file.read(size)))
     except MemoryError:
         # Python's answer to text that is nested too deep.
         raise ValueError("its header is damaged") from None
     if dtype.hasobject:
         raise DataError(f"{source} holds pickled objects, which are refused; save it as numbers or strings")
     return shape, dtype, fortran
+
+
+def array(file: IO[bytes]) -> np.ndarray:
+    """The array in the open file, whose header was held against its bytes."""
+    with _without_warnings():
+        return npy.read_array(file, allow_pickle=False)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """NumPy warns of files that Python 2 wrote, and Python of text in a header; both are read as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_whole(source: object, shape: tuple[int, ...], dtype: np.dtype, at_most: int, at_least: int = 0) -> None:

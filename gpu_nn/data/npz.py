@@ -5,10 +5,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
 from gpu_nn.data.compression import most_bytes
-from gpu_nn.data.npy import UNREADABLE, check_whole, header
+from gpu_nn.data.npy import UNREADABLE, array, check_whole, header
 from gpu_nn.errors import DataError
 
 _NAMES = ("x", "y", "x_test", "y_test")
@@ -39,8 +38,8 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInf
         shape, dtype, _ = header(f"{path}: {name}", member)
         check_whole(f"{path}: {name}", shape, dtype, min(info.file_size, most_bytes(path)) - member.tell())
     with archive.open(info) as member:
-        array = npy.read_array(member, allow_pickle=False)
+        found = array(member)
         # Reading to the end also makes zipfile compare the checksum.
         if member.read(1):
             raise DataError(f"{path}: {name} says {shape} of {dtype}, less than its bytes; the file is damaged")
-    return array
+    return found

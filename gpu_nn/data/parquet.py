@@ -29,6 +29,8 @@ class ParquetTable:
             self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             self.n_rows = metadata.num_rows
         columns = list(schema.names)
+        if not columns:
+            raise DataError(f"{path} has no columns; expected inputs and a target")
         self._place = target.place(path, columns)
         self.target = None if self._place is None else columns[self._place]
         self._of_its_name = columns[: self._place].count(self.target)

@@ -7,6 +7,7 @@ A source is named by its path; which reader it takes is told from its first byte
     IDX folder      images and labels as MNIST's, with or without a test part
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class Part:
 def kind(source: str) -> str:
     """ "folder", "npz", "npy", "IDX", "CSV" or "Parquet". Raises DataError for what is none of them."""
     path = Path(source)
-    if path.is_dir():
+    # Unlike Path's own, os.path's questions have the answer no for what cannot be a path.
+    if os.path.isdir(path):
         return "folder"
     try:
         with path.open("rb") as file:
@@ -59,6 +61,8 @@ def kind(source: str) -> str:
         raise DataError(f"{source} does not exist") from None
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"{source} is no path: {error}") from None
     for beginning, name in _BEGINNINGS.items():
         if first.startswith(beginning):
             return name
@@ -133,7 +137,7 @@ def read_inputs(source: str, target: str | int | None = None, n_inputs: int | No
 
 def names_a_file(source: str | None, target: str | int) -> bool:
     """Whether the target is the file of the labels and not a column."""
-    return Path(str(target)).is_file() and (source is None or kind(source) not in ("CSV", "Parquet"))
+    return os.path.isfile(str(target)) and (source is None or kind(source) not in ("CSV", "Parquet"))
 
 
 def target_column(source: str, x: np.ndarray, target: str | int | None) -> int | None:
@@ -152,7 +156,7 @@ def array_target(source: str, target: str | int | None) -> np.ndarray:
     if target is None:
         cure = "name the file of the labels (y.npy), or the number of the column that they are, as target"
         raise DataError(f"{source} holds one array, without labels: {cure}")
-    if not Path(str(target)).exists():
+    if not os.path.exists(str(target)):
         raise DataError(
             f"the target {target} of {source} does not exist; expected a file of labels, or a column number"
         )

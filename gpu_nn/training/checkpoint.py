@@ -34,11 +34,12 @@ from gpu_nn.model_file import whole_file, write_safetensors
 FORMAT = "gpu_nn.checkpoint"
 VERSION = 1
 
+_NUMBER = re.compile("[1-9][0-9]*")
 _NAME = re.compile(r"steps-(\d{12})\.safetensors")
 
 
 class DamagedCheckpoint(DataError):
-    """A checkpoint of which something is missing or changed: an older one may be whole."""
+    """A file that is no checkpoint, or of which something is missing or changed: an older one may be whole."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def write(path: str | os.PathLike[str], training: dict[str, Any], arrays: Mappin
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in the file, after all of it was checked.
 
-    Raises DamagedCheckpoint for a file that is cut short or changed, DataError for one that is missing, of another kind
-    or of a newer version.
+    Raises DamagedCheckpoint for a file that is cut short, changed, or of another kind, DataError for one that is
+    missing or of a newer version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -107,10 +108,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise DataError(f"{path} is a safetensors file, but no checkpoint of gpu_nn")
-            if metadata.get("version") != str(VERSION):
-                version = metadata.get("version", "")
+                raise DamagedCheckpoint(f"{path} is a safetensors file, but no checkpoint of gpu_nn")
+            version = metadata.get("version", "")
+            if _NUMBER.fullmatch(version) and version != str(VERSION):
                 raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade")
+            if version != str(VERSION):
+                raise DamagedCheckpoint(f"{path} is damaged: its format version is {version!r}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = metadata["training"]
         if metadata["checksum"] != _checksum(text, arrays):

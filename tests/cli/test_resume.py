@@ -124,6 +124,22 @@ def test_checkpoints_that_are_all_damaged_are_an_error(refused, broken_off):
     assert "holds no whole checkpoint: " in refused(3, "train", "--resume", broken_off)
 
 
+def test_a_newest_checkpoint_of_a_newer_version_is_an_error_with_its_cure(refused, broken_off):
+    newest = next(iter(written_in(broken_off / "checkpoints").values()))
+    newest.write_bytes(newest.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
+    message = refused(3, "train", "--resume", broken_off)
+    assert f"{newest} has format version '2'; this gpu_nn reads version 1: upgrade" in message
+
+
+def test_a_checkpoint_of_another_network_is_an_error_that_says_what_differs(refused, broken_off):
+    settings = broken_off / "checkpoints" / "config.toml"
+    settings.write_text(settings.read_text().replace("hidden = [8]", "hidden = [9]"))
+    message = refused(3, "train", "--resume", broken_off)
+    assert "is a checkpoint of another training: network.layers is" in message
+    assert "Dense(units=8" in message.partition(" there and ")[0]
+    assert "Dense(units=9" in message.partition(" there and ")[2]
+
+
 def test_a_finished_run_is_reported_again(command, data, tmp_path):
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path, "--json")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

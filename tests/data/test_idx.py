@@ -75,6 +75,12 @@ def test_a_header_that_claims_terabytes_costs_no_memory(tmp_path, pack, shape):
     assert peak < 1 << 20
 
 
+def test_dimensions_beyond_all_counting_are_refused_where_one_of_them_is_0(tmp_path):
+    (tmp_path / "a.idx").write_bytes(idx_bytes(np.zeros(0, np.uint8), (0, 2**32 - 1, 2**32 - 1, 8)))
+    with pytest.raises(DataError, match="no array has such dimensions"):
+        read_idx(tmp_path / "a.idx")
+
+
 def test_a_packed_file_costs_no_more_memory_than_it_unpacks_to(tmp_path):
     path = tmp_path / "a.idx.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros(1 << 20, np.uint8), (1 << 29,))))

@@ -115,6 +115,41 @@ def test_a_header_that_lies_is_refused_and_costs_no_memory(npy, tmp_path, shape,
     assert peak < 1 << 20
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (255, 255)], ids=str)
+def test_a_header_that_says_it_is_long_costs_no_memory(npy, tmp_path, version):
+    name = npy(b"\x93NUMPY" + bytes(version) + b"\xff\xff\xff\x7f" + bytes(100))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="its header says that it has"):
+        read_npy(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
+def test_every_version_of_the_format_is_read(tmp_path, version):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, X, version)
+    np.testing.assert_array_equal(read_npy(tmp_path / "x.npy"), X)
+
+
+def test_a_dimension_beyond_64_bits_is_refused_where_there_are_no_bytes(npy, tmp_path):
+    with pytest.raises(DataError, match="is not an npy file that can be read"):
+        read_npy(tmp_path / npy(npy_bytes((2**64, 0), "<f8", b"")))
+
+
+def test_what_python_2_wrote_is_read_without_a_warning(npy, tmp_path):
+    content = npy_bytes((2, 3), "<f8", np.arange(6.0).tobytes()).replace(b"(2, 3)", b"(2L,3)")
+    np.testing.assert_array_equal(read_npy(tmp_path / npy(content)), np.arange(6.0).reshape(2, 3))
+
+
+def test_a_name_too_long_for_any_file_is_refused(npy):
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        read("x" * 5000)
+    with pytest.raises(DataError, match="does not exist; expected a file of labels"):
+        read(npy(X), target="y" * 5000)
+
+
 def test_changed_bytes_are_read_or_refused_and_nothing_else(npy, tmp_path):
     good = (tmp_path / "x.npy", np.save(tmp_path / "x.npy", X))[0].read_bytes()
     for content in mutations(good[:200], 300):

@@ -164,6 +164,8 @@ def test_tables_without_rows_or_columns_are_refused(written):
         read(str(written({"a": X[:0, 0], "y": NAMES[:0]})))
     with pytest.raises(DataError, match="has 1 columns; expected inputs and a target"):
         read(str(written({"y": NAMES})))
+    with pytest.raises(DataError, match="has no columns"):
+        read(str(written({})))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 100, -1, -8])

@@ -151,6 +151,14 @@ class TestNewest:
             str(tmp_path / checkpoint.name(steps)) for steps in (3, 2)
         ]
 
+    @pytest.mark.parametrize("changes", [{"format": "gpu_nn.checkpoinu"}, {"version": "q"}, {"version": None}], ids=str)
+    def test_one_whose_kind_or_version_is_spoilt_is_passed_over(self, tmp_path, changes):
+        for steps in (1, 2):
+            write(tmp_path / checkpoint.name(steps), {"steps": steps}, {})
+        with_metadata(tmp_path / checkpoint.name(2), **changes)
+        found, damages = newest(tmp_path)
+        assert (found.training["steps"], len(damages)) == (1, 1)
+
     def test_a_folder_without_a_whole_one(self, tmp_path):
         with pytest.raises(DataError, match="holds no checkpoint"):
             newest(tmp_path)
@@ -169,6 +177,19 @@ class TestWriting:
         monkeypatch.setattr(model_file.os, "fsync", full)
         with pytest.raises(DataError, match=f"cannot write {path}: No space left on device"):
             write(path, {}, {})
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_disk_that_takes_only_a_part_leaves_the_older_file_whole_and_nothing_else(self, path):
+        resource = pytest.importorskip("resource")
+        before = path.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            with pytest.raises(DataError, match=f"cannot write {path}: File too large"):
+                write(path, TRAINING, {"network.parameters": np.zeros(100_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert path.read_bytes() == before
         assert list(path.parent.iterdir()) == [path]
 
