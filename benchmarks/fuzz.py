@@ -112,11 +112,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     names = options.only or list(FORMATS)
+
+    def told(name: str) -> dict[str, Any]:
+        outcome = vars(fuzzed(name, options.inputs, options.first))
+        print(
+            f"{name}: {len(outcome['problems'])} problems", *outcome["problems"], sep="\n", file=sys.stderr, flush=True
+        )
+        return outcome
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        found = pool.map(lambda name: vars(fuzzed(name, options.inputs, options.first)), names)
-        outcomes = dict(zip(names, found, strict=True))
-    for outcome in outcomes.values():
-        print(*outcome["problems"], sep="\n", end="\n" if outcome["problems"] else "", file=sys.stderr)
+        outcomes = dict(zip(names, pool.map(told, names), strict=True))
     if options.only is None:
         packages = ("numpy", "pyarrow", "safetensors", "scikit-learn")
         write("fuzz", {"machine": machine(*packages), "readers": outcomes})

@@ -33,7 +33,7 @@ _MOST_MEMORY = 64 << 20
 _MOST_ADDRESSES = 1 << 30
 
 # A line that is longer than this is none.
-_LONGEST_MESSAGE = 1000
+_LONGEST_MESSAGE = 2000
 
 # What a reader has no business with.
 _FORBIDDEN = ("pickle.", "subprocess.", "socket.", "os.system", "os.exec", "os.posix_spawn", "os.fork")

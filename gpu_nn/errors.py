@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 # A message that quotes a file may be longer than anybody reads; its beginning and its end are kept.
-_BEGINNING, _END = 700, 200
+_BEGINNING, _END = 1500, 400
 
 
 class DataError(ValueError):

@@ -36,7 +36,7 @@ def test_a_message_about_data_is_one_printable_line_whatever_it_quotes():
 
 def test_a_long_message_keeps_its_beginning_and_its_end():
     message = str(gpu_nn.DataError("begin" + "x" * 100_000 + "end"))
-    assert len(message) < 1000
+    assert len(message) < 2000
     assert message.startswith("begin")
     assert message.endswith("end")
 
