@@ -47,7 +47,7 @@ def trained(folder: Path, size: int, dtype: str, batch: int, parts: int) -> dict
     out = folder / ("alone.npz" if size == 0 else f"{size}.npz")
     arguments = ["-c", PROGRAM, dtype, batch, parts, out]
     command = [sys.executable, *map(str, arguments)] if size == 0 else mpi(size, *arguments)
-    subprocess.run(command, check=True, cwd=folder, env=environment(), timeout=120)
+    subprocess.run(command, check=True, cwd=folder, env=environment(), timeout=300)
     return dict(np.load(out))
 
 
@@ -78,14 +78,14 @@ def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
     flags = ["--epochs", 3, "--seed", 1]
     done = subprocess.run(
         mpi(2, *command("--out", tmp_path / "run", *flags)),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1
     assert done.stderr.count("epoch 3") == 1
     alone = subprocess.run(
         [sys.executable, "-m", "gpu_nn", "train", *map(str, flags)],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
     accuracy = re.compile(r"test accuracy [\d.]+ %")
     assert accuracy.findall(done.stdout) == accuracy.findall(alone.stdout)
@@ -100,7 +100,7 @@ def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
     )  # fmt: skip
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while len(list((run / "checkpoints").glob("steps-*"))) < 2:
             assert time.monotonic() < until
             assert process.poll() is None
@@ -108,7 +108,7 @@ def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
         ranks = ranks_of(process.pid)
         assert len(ranks) == 2
         os.kill(ranks[-1], signal.SIGKILL)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode != 0
@@ -148,7 +148,7 @@ def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
         mpi(2, *command(*flags)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
     )  # fmt: skip
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list((run / "checkpoints").glob("steps-*")):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, 
     parts = [["-n", "1", *python, *map(str, flags)] for flags in (first, second)]
     done = subprocess.run(
         [str(MPIEXEC), *parts[0], ":", *parts[1]],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
     assert done.returncode != 0
     assert message in done.stderr
@@ -183,7 +183,7 @@ def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
     done = subprocess.run(
         mpi(3, *command("--batch-size", 2)),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
     assert done.returncode != 0
     assert "batch_size=2, but 3 parts; expected at least a row for each" in done.stderr
@@ -193,7 +193,7 @@ def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
 def test_without_a_launcher_the_command_says_how_to_start_ranks(tmp_path):
     clean = {name: value for name, value in environment().items() if not name.startswith(("PMI", "MPI", "OMPI"))}
     done = subprocess.run(
-        [sys.executable, *command()], capture_output=True, text=True, cwd=tmp_path, env=clean, timeout=60
+        [sys.executable, *command()], capture_output=True, text=True, cwd=tmp_path, env=clean, timeout=300
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
