@@ -23,7 +23,7 @@ def check(trainer: "Trainer") -> None:
     parameters = trainer.net.device.to_host(trainer.net.flat_parameters)
     settings["initial parameters"] = zlib.crc32(np.ascontiguousarray(parameters).data)
     trainer.ranks.check_equal(settings)
-    rows = len(trainer.order)
+    rows = trainer.n_rows
     if rows < trainer.ranks.size:
         raise ValueError(f"x has {rows} rows, but {trainer.ranks.size} ranks; expected at least a row for each")
 

@@ -167,7 +167,7 @@ class Trainer:
         elif validation is not None:
             self._held_out = self._entered("validation x", "validation y", *validation)
             self.data["validation"] = resuming.described(*self._held_out, None, device)
-        n = self._n = len(x)
+        n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
         self.losses = device.xp.empty(self.unread_at_most, self.net.dtype)
@@ -235,7 +235,7 @@ class Trainer:
             validation_loss, validation_accuracy = self.evaluate_stream(self._held_out)
         elif self._held_out is not None:
             validation_loss, validation_accuracy = self.evaluate(*self._held_out)
-        optimizer, position, loss = self.optimizer, self.position, self.position.cost / self._n
+        optimizer, position, loss = self.optimizer, self.position, self.position.cost / self.n_rows
         record = EpochRecord(
             epoch=len(self.history) + 1,
             steps=optimizer.steps,
@@ -271,11 +271,7 @@ class Trainer:
                         self._read()
                     if self._calls.between_steps:
                         self._calls.after_step()
-                    # On a GPU to ask is to wait.
-                    asks = self.net.device.kind == "cpu" or not position.unread
-                    if self.ranks.size > 1 and asks:
-                        self._interrupt = together.any_of(self, self._interrupt)
-                    if self._interrupt and (self.ranks.size == 1 or asks):
+                    if self._ends():
                         return False
         self._read()
         return True
@@ -287,9 +283,19 @@ class Trainer:
             random = self.random if self.shuffle else None
             yield from self._windows.epoch(random, self.position.steps_in_epoch * self.batch_size, self.order)
             return
-        order = self.random.permutation(self._n) if self.shuffle else np.arange(self._n)
+        order = self.random.permutation(self.n_rows) if self.shuffle else np.arange(self.n_rows)
         self.order[...] = self.net.device.asarray(order)
-        yield 0, self._n
+        yield 0, self.n_rows
+
+    def _ends(self) -> bool:
+        """Whether the training is interrupted, on any rank."""
+        if self.ranks.size == 1:
+            return self._interrupt
+        # On a GPU to ask is to wait.
+        if self.net.device.kind != "cpu" and self.position.unread:
+            return False
+        self._interrupt = together.any_of(self, self._interrupt)
+        return self._interrupt
 
     def _step(self, size: int) -> Callable[[], None]:
         """A step on `size` rows, as one launch where the device has such a thing."""
@@ -336,7 +342,7 @@ class Trainer:
             return
         losses = self.unread_losses()
         sizes = np.full(position.unread, self.batch_size, np.float64)
-        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - self._n, 0)
+        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - self.n_rows, 0)
         position.cost += float(losses @ sizes)
         position.unread = 0
         self.counters[1] = 0
@@ -382,8 +388,10 @@ class Trainer:
         losses = xp.empty(len(x), net.dtype)
         net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
         label = y if y.ndim == 1 else y.argmax(axis=1)
-        right = (logits.argmax(axis=1) == label).mean()
-        return float(losses.mean(dtype=np.float64)), float(right)
+        sums = np.array([float(losses.sum(dtype=np.float64)), float((logits.argmax(axis=1) == label).sum())])
+        ranks.sum(sums)
+        loss, right = (sums / n).tolist()
+        return loss, right
 
     def evaluate_stream(self, stream: Stream) -> tuple[float, float]:
         """What `evaluate` gives, over the rows of a stream as they come."""
