@@ -59,6 +59,11 @@ def growth_figure(result: dict[str, Any]) -> Any:
 FIGURES = {"loss": loss_figure, "step": step_figure, "growth": growth_figure}
 
 
+def measured() -> list[str]:
+    """Those of FIGURES that have results."""
+    return [name for name in FIGURES if (results.FOLDER / f"{name}.json").exists()]
+
+
 def draw(name: str, result: dict[str, Any], path: Path) -> None:
     """The same result gives the same bytes."""
     import matplotlib
@@ -68,7 +73,7 @@ def draw(name: str, result: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    for name in FIGURES:
+    for name in measured():
         path = results.FOLDER / f"{name}.svg"
         draw(name, results.read(name), path)
         print(path.name)

@@ -83,9 +83,14 @@ def test_a_goal_is_reached_or_missed_from_the_right_side():
     assert [line.split()[-1] for line in against_goals(Verb, {})] == ["reached", "MISSED", "2"]
 
 
-@pytest.mark.parametrize("name", plots.FIGURES)
-def test_a_plot_of_the_same_result_has_the_same_bytes(name, tmp_path):
-    for path in (tmp_path / "1.svg", tmp_path / "2.svg"):
-        plots.draw(name, results.read(name), path)
-    assert (tmp_path / "1.svg").read_bytes() == (tmp_path / "2.svg").read_bytes()
-    assert (tmp_path / "1.svg").read_bytes() == (results.FOLDER / f"{name}.svg").read_bytes()
+@pytest.mark.parametrize("name", plots.measured())
+def test_a_plot_is_that_of_the_result_file(name, tmp_path):
+    plots.draw(name, results.read(name), tmp_path / "drawn.svg")
+    assert (tmp_path / "drawn.svg").read_bytes() == (results.FOLDER / f"{name}.svg").read_bytes()
+
+
+def test_growth_is_drawn_with_its_exponents(tmp_path):
+    row = {"series": "n", "sizes": [1, 2], "microseconds": [3, 6], "bytes": [4, 8]}
+    row |= {"time_exponent": 1.0, "memory_exponent": 1.0}
+    plots.draw("growth", {"series": [row]}, tmp_path / "drawn.svg")
+    assert (tmp_path / "drawn.svg").read_text().count("exponent 1.00") == 2
