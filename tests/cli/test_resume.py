@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from gpu_nn import load, model_file
-from gpu_nn.cli import train
+from gpu_nn.cli import parts, train
 from gpu_nn.training import Callback, Every, History
 from gpu_nn.training.checkpoint import written_in
 
@@ -232,13 +232,13 @@ def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, t
 
 
 def test_a_signal_before_the_training_leaves_nothing(command, data, tmp_path, monkeypatch):
-    real = train.read
+    real = parts.read
 
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(train, "read", interrupted)
+    monkeypatch.setattr(parts, "read", interrupted)
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "new" / "run")
     assert (done.code, done.out, done.err) == (143, "", "gpu-nn train: interrupted\n")
     assert os.listdir(tmp_path) == []
@@ -332,14 +332,14 @@ def test_a_folder_without_a_run_is_named(refused, tmp_path):
 
 
 def test_data_that_have_changed_are_an_error(command, data, arrays, broken_off, monkeypatch):
-    read = train.read
+    read = parts.read
 
     def changed(*arguments, **options):
         found = read(*arguments, **options)
         found.x = found.x * 1.5
         return found
 
-    monkeypatch.setattr(train, "read", changed)
+    monkeypatch.setattr(parts, "read", changed)
     done = command("train", "--resume", broken_off)
     assert done.code == 3
     assert "is a checkpoint of other data: training.checksum" in done.err.splitlines()[-1]
