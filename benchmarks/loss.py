@@ -5,12 +5,13 @@ gathering with the labels. The logits are mild, N(0, 1), where both are finite. 
 logits: each is read and written once.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present, why_not_compiled
+from benchmarks.peers import THREADS, present, why_not_compiled
 from benchmarks.results import table
 from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, repeats_for, spreads
 from gpu_nn import functional as F
@@ -20,7 +21,13 @@ DENSE, GATHERED = "torch eager, dense y", "torch eager, gathered"
 GOALS = {(4096, 10): 1.0, (4096, 1000): 2.0, (512, 32768): 2.0}
 FLOOR = "copy"
 FULL = (DENSE, GATHERED, "torch.compile", "jax jit")
-EVERYDAY_PEERS = ("torch eager, everyday", "torch.compile, everyday", "jax jit, everyday")
+EVERYDAY_PEERS = (
+    "torch eager, everyday",
+    "torch.compile, everyday",
+    "jax jit, everyday",
+    "scikit-learn, everyday",
+    "thinc, everyday",
+)
 
 Run = Callable[[], object]
 
@@ -85,6 +92,37 @@ def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
     yield "jax jit, everyday", run_of(everyday)
 
 
+def sklearn_run(z: np.ndarray, y: np.ndarray) -> Run:
+    """The loss of its LogisticRegression and gradient boosting, in Cython; no public name reaches it."""
+    from sklearn._loss import HalfMultinomialLoss
+
+    cost = HalfMultinomialLoss(n_classes=z.shape[1])
+    labels, losses, dz = y.astype(np.float32), np.empty(len(z), np.float32), np.empty_like(z)
+
+    def run() -> Any:
+        cost.loss_gradient(labels, z, loss_out=losses, gradient_out=dz, n_threads=THREADS)
+        return losses.sum(dtype=np.float64)
+
+    return run
+
+
+def thinc_run(z: np.ndarray, y: np.ndarray) -> Run:
+    """Its softmax, and the gradient over it that its layers take, p - y."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from thinc.api import NumpyOps
+
+    ops, rows = NumpyOps(), np.arange(len(z))
+
+    def run() -> Any:
+        p = ops.softmax(z)
+        loss = -np.log(p[rows, y]).sum()
+        p[rows, y] -= 1
+        return loss
+
+    return run
+
+
 def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
     random = np.random.default_rng(0)
     z = random.standard_normal((n, m), dtype=np.float32)
@@ -99,6 +137,10 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
         runs |= torch_runs(z, y)
     if present("jax"):
         runs |= jax_runs(z, y)
+    if present("scikit-learn"):
+        runs["scikit-learn, everyday"] = sklearn_run(z, y)
+    if present("thinc"):
+        runs["thinc, everyday"] = thinc_run(z, y)
     costs = {name: float(run()) for name, run in runs.items() if name != FLOOR}  # type: ignore[arg-type]
     for name, cost in costs.items():
         same = costs[EVERYDAY if "everyday" in name else OURS]

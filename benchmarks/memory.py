@@ -1,8 +1,9 @@
-"""The most memory that a loss over many classes and a training step take, each in a process of its own.
+"""The most memory that a loss over many classes, a training step and predictions take, each in its own process.
 
 Peak resident memory as the kernel counts it, less what was resident before: for the loss, after its inputs were made,
 and less the gradients that it returns; for the step, after the data and the library were loaded and one small network
-trained, so that parameters, gradients, Adam's moments and all that a step works in count.
+trained, so that parameters, gradients, Adam's moments and all that a step works in count; for predictions, beyond the
+network, the rows and the probabilities that are returned.
 
 As a program, `python -m benchmarks.memory CASE`, it measures one case and prints its bytes.
 """
@@ -19,15 +20,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import present, use_threads
+from benchmarks.predict import peer_runs
 from benchmarks.results import table
 from benchmarks.step import NETWORKS, our_epoch
 from benchmarks.step_peers import sklearn_epoch, torch_epoch
+from gpu_nn import Network
 
 # Rows, classes, inputs, and who: at the largest, whole logits are 4 GB, and torch holds several times that.
 LOSSES: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
     (8192, 128_000, 256, ("gpu_nn",)),
     (2048, 32_000, 256, ("gpu_nn", "torch eager")),
 )
+# Network and rows.
+PREDICTIONS = (("A1", 100_000), ("A2", 100_000))
 STEPS = ("gpu_nn", "scikit-learn", "torch eager")
 GOALS_ARE_UPPER_BOUNDS = True
 
@@ -100,6 +105,21 @@ def step_bytes(who: str, name: str) -> int:
     return peak() - before
 
 
+def prediction_bytes(who: str, name: str, rows: int) -> int:
+    net = Network(NETWORKS[name][0], device="cpu")
+    x = np.random.default_rng(0).random((rows, net.n_inputs), dtype=np.float32)
+
+    def runs(x: np.ndarray) -> dict[str, Any]:
+        return {"gpu_nn": lambda: net.predict_proba(x), **dict(peer_runs(net, x))}
+
+    runs(x[:8])[who]()
+    np.dot(x[:64], x[:64].T)
+    run = runs(x)[who]
+    before = resident()
+    probabilities = run()
+    return peak() - before - int(np.asarray(probabilities).nbytes)
+
+
 def in_a_process(case: dict[str, Any]) -> int:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -113,7 +133,7 @@ def here(who: str) -> bool:
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    losses, steps = [], []
+    losses, steps, predictions = [], [], []
     for n, m, inputs, names in ((16, 100, 8, ("gpu_nn", "torch eager")),) if quick else LOSSES:
         case: dict[str, Any] = {"n": n, "m": m, "inputs": inputs}
         found = {who: in_a_process({"who": who, **case}) for who in names if here(who)}
@@ -124,7 +144,12 @@ def measure(quick: bool) -> dict[str, Any]:
         found = {who: in_a_process({"who": who, "network": name}) for who in STEPS if here(who)}
         # Parameters, gradient and two moments.
         steps.append({"network": name, "parameters": parameters, "floor_bytes": 16 * parameters, "bytes": found})
-    return {"losses": losses, "steps": steps}
+    for name, rows in (("A3", 8),) if quick else PREDICTIONS:
+        case = {"network": name, "rows": rows}
+        found = {who: in_a_process({"who": who, **case}) for who in STEPS if here(who)}
+        widest = max(NETWORKS[name][0][1:])
+        predictions.append({**case, "widest_bytes": 4 * rows * widest, "bytes": found})
+    return {"losses": losses, "steps": steps, "predictions": predictions}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -137,6 +162,10 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
         widths = "-".join(map(str, NETWORKS[row["network"]][0]))
         lines.append([f"training step, {widths}", *cells, f"Adam's four vectors: {_megabytes(row['floor_bytes'])}"])
+    for row in result["predictions"]:
+        cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
+        label = f"probabilities of {row['rows']:,} rows, {'-'.join(map(str, NETWORKS[row['network']][0]))}"
+        lines.append([label, *cells, f"the widest layer of all rows: {_megabytes(row['widest_bytes'])}"])
     return table(["peak, MB", *STEPS, "beside it"], lines)
 
 
@@ -154,7 +183,10 @@ def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
 def main() -> None:
     case = json.loads(sys.argv[1])
     use_threads()
-    print(step_bytes(case["who"], case["network"]) if "network" in case else loss_bytes(**case))
+    if "rows" in case:
+        print(prediction_bytes(case["who"], case["network"], case["rows"]))
+    else:
+        print(step_bytes(case["who"], case["network"]) if "network" in case else loss_bytes(**case))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """An optimizer step on the CPU over the parameters of a network: ours, torch's, jax's, and a copy of the same bytes.
 
 Adam reads parameters, gradient and two moments and writes all but the gradient, 28 bytes a float32 parameter; SGD with
-momentum moves 20. The floor is that many bytes at the rate at which NumPy copies an array of the parameters' size.
+momentum moves 20. The floor is a copy that moves as many bytes in all.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,8 +18,8 @@ from gpu_nn import SGD, Adam, Network
 
 # Arrays of the parameters' size that a step reads or writes.
 MOVED = {"adam": 7, "sgd": 5}
-PEERS = ("torch fused", "torch default", "jax jit")
-FLOOR = "bytes at copy speed"
+PEERS = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
+FLOOR = "copying as many bytes"
 
 Run = Callable[[], object]
 
@@ -65,20 +66,50 @@ def jax_run(net: Network, kind: str) -> Run:
     return run
 
 
+def sklearn_run(net: Network, kind: str) -> Run:
+    """What MLPClassifier uses; no public name reaches it."""
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+
+    weights = [array.copy() for array in net.parameters.values()]
+    grads = [array.copy() for array in net.grads.values()]
+    chosen = AdamOptimizer(weights, 1e-3) if kind == "adam" else SGDOptimizer(weights, 1e-3, nesterov=False)
+    return lambda: chosen.update_params(weights, grads)
+
+
+def thinc_run(net: Network) -> Run:
+    """Its Adam over one flat vector, as ours; its SGD has no momentum."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from thinc.api import Adam as Peer
+
+    adam = Peer(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
+    held, grads = [net.flat_parameters.copy()], net.flat_grads.copy()
+
+    def run() -> None:
+        # It writes over the gradients: from step to step they are smaller, its work is the same.
+        held.append(adam((0, "parameters"), held.pop(), grads)[0])
+
+    return run
+
+
 def measured(name: str, kind: str, quick: bool) -> dict[str, Any]:
     net = Network(NETWORKS[name][0], device="cpu")
     net.flat_grads[...] = np.random.default_rng(0).normal(0, 1e-2, net.flat_grads.shape)
     optimizer = Adam(1e-3) if kind == "adam" else SGD(1e-3, momentum=0.9)
-    source = np.ones_like(net.flat_parameters)
+    # A copy reads half of the bytes and writes the other half.
+    source = np.ones(MOVED[kind] * net.flat_parameters.size // 2, np.float32)
     target = np.empty_like(source)
     runs: dict[str, Run] = {OURS: lambda: optimizer.step(net), FLOOR: lambda: np.copyto(target, source)}
     if present("torch"):
         runs |= torch_runs(net, kind)
+    if present("scikit-learn"):
+        runs["scikit-learn"] = sklearn_run(net, kind)
+    if present("thinc") and kind == "adam":
+        runs["thinc"] = thinc_run(net)
     if present("jax"):
         runs["jax jit"] = jax_run(net, kind)
     repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.02)
     seconds = interleaved(runs, rounds=1 if quick else 15, repeats=repeats)
-    seconds[FLOOR] = [s * MOVED[kind] / 2 for s in seconds[FLOOR]]
     found = ratios(seconds)
     return {
         "network": name,

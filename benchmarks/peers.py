@@ -63,5 +63,6 @@ def why_not_compiled() -> str | None:
 def absent() -> list[str]:
     """Peers that are not measured, and why."""
     gone = [f"{name} (not installed)" for name in PEERS if not present(name)]
+    gone.append("Liger (its kernels need a GPU: python -m benchmarks gpu runs them)")
     reason = why_not_compiled()
     return gone + ([f"torch.compile ({reason})"] if reason else [])

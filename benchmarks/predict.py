@@ -1,5 +1,6 @@
 """Probabilities of given rows on the CPU: ours, the peers', and the matrix products alone; many rows, and one."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spre
 from gpu_nn import Network
 
 ROWS = (1, 10_000)
-PEERS = ("scikit-learn", "torch eager", "torch.compile", "jax jit")
+PEERS = ("scikit-learn", "torch eager", "torch.compile", "jax jit", "thinc")
 FLOOR = "matrix products"
 
 Run = Callable[[], Any]
@@ -32,6 +33,8 @@ def peer_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
         yield "scikit-learn", lambda: peer.predict_proba(x)
     if present("torch"):
         yield from torch_runs(weights, x)
+    if present("thinc"):
+        yield "thinc", thinc_run(weights, x)
     if present("jax"):
         import jax
         import jax.numpy as jnp
@@ -45,6 +48,23 @@ def peer_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
 
         jitted = jax.jit(proba)
         yield "jax jit", lambda: jax.block_until_ready(jitted(held, rows))
+
+
+def thinc_run(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from thinc.api import Relu, Softmax, chain
+
+    layers = [
+        kind(w.shape[1], w.shape[0])
+        for kind, (w, _) in zip([Relu] * (len(weights) - 1) + [Softmax], weights, strict=True)
+    ]
+    model = chain(*layers)
+    model.initialize()
+    for layer, (w, b) in zip(layers, weights, strict=True):
+        layer.set_param("W", np.ascontiguousarray(w.T))
+        layer.set_param("b", b.copy())
+    return lambda: model.predict(x)
 
 
 def torch_runs(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Iterator[tuple[str, Run]]:
