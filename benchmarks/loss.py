@@ -21,12 +21,8 @@ DENSE, GATHERED = "torch eager, dense y", "torch eager, gathered"
 GOALS = {(4096, 10): 1.0, (4096, 1000): 2.0, (512, 32768): 2.0}
 FLOOR = "copy"
 FULL = (DENSE, GATHERED, "torch.compile", "jax jit")
-EVERYDAY_PEERS = (
-    "torch eager, everyday",
-    "torch.compile, everyday",
-    "jax jit, everyday",
-    "scikit-learn, everyday",
-    "thinc, everyday",
+EVERYDAY_PEERS = tuple(
+    f"{name}, everyday" for name in ("torch eager", "torch.compile", "jax jit", "scikit-learn", "thinc")
 )
 
 Run = Callable[[], object]

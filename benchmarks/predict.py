@@ -55,10 +55,8 @@ def thinc_run(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Ru
         warnings.simplefilter("ignore")
         from thinc.api import Relu, Softmax, chain
 
-    layers = [
-        kind(w.shape[1], w.shape[0])
-        for kind, (w, _) in zip([Relu] * (len(weights) - 1) + [Softmax], weights, strict=True)
-    ]
+    kinds = [Relu] * (len(weights) - 1) + [Softmax]
+    layers = [kind(*reversed(w.shape)) for kind, (w, _) in zip(kinds, weights, strict=True)]
     model = chain(*layers)
     model.initialize()
     for layer, (w, b) in zip(layers, weights, strict=True):

@@ -11,6 +11,10 @@ Times = dict[str, list[float]]
 OURS = "gpu_nn"
 EVERYDAY = "gpu_nn, everyday loss"
 
+# Threads of OpenBLAS and OpenMP keep a core busy for up to 25 ms after their work, waiting for more: so long the next
+# run, of another library, waits.
+_REST = 0.03
+
 
 @dataclass(frozen=True)
 class OwnClock:
@@ -42,6 +46,7 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: 
     names = list(runs)
     for turn in range(rounds + 1):
         for name in names:
+            time.sleep(_REST)
             took = seconds_of(runs[name], repeats)
             if turn:
                 seconds[name].append(took)

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import growth, plots, results, step_parts, timing
+from benchmarks import growth, memory, plots, results, step, step_parts, timing
 from benchmarks.__main__ import MEASURED, OTHERS, against_goals
+from gpu_nn import Trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +48,37 @@ def test_runs_are_called_by_turns_after_a_warm_up():
     seconds = timing.interleaved(runs, rounds=2, repeats=2)
     assert called == list("aabb" + "bbaa" + "aabb")
     assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_run_with_its_own_clock_is_believed():
+    runs = {"own": timing.OwnClock(lambda: 7.0), "timed": lambda: 7.0}
+    seconds = timing.interleaved(runs, rounds=1, repeats=3)
+    assert seconds["own"] == [7.0]
+    assert seconds["timed"][0] < 1
+
+
+def test_an_epoch_of_ours_counts_without_the_check_of_the_data(monkeypatch):
+    x, y = np.ones((8, 4), np.float32), np.arange(8) % 2
+    epoch = step.our_epoch([4, 3, 2], 4, x, y, 1.0)
+    epoch()
+    enter = Trainer._enter
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        enter(*arguments)
+
+    monkeypatch.setattr(Trainer, "_enter", slow)
+    assert 0 < epoch() < 0.5
+
+
+@pytest.mark.parametrize("who", memory.STEPS)
+def test_memory_of_a_prediction_is_that_beyond_its_result(who):
+    if not memory.here(who):
+        pytest.skip(f"{who} is not installed")
+    rows, widest = 40_000, 256
+    found = memory.in_a_process({"who": who, "network": "A1", "rows": rows})
+    # Ours goes by 2,048 rows; the others hold at least the widest layer of all rows.
+    assert found < 4 * rows * widest / 2 if who == "gpu_nn" else found > 4 * rows * widest / 2
 
 
 def test_ratios_are_medians_over_the_rounds():
