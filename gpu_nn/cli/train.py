@@ -98,8 +98,9 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
         settings.device = options.device
     configuration.check_agrees(options, settings, folder.path, add_arguments)
     if folder.is_finished:
-        say(f"the run in {folder.path} is finished")
-        _report_finished(settings, folder, options.json)
+        if ranks.rank == 0:
+            say(f"the run in {folder.path} is finished")
+            _report_finished(settings, folder, options.json)
         return
     checkpoint = None
     if written_in(folder.checkpoints):

@@ -24,10 +24,8 @@ class Ranks:
         """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
 
         array: contiguous, of a number type, of the same shape everywhere, on the device that the ranks were made for
-        or on the host. Ranks 0 and 1 are added first, then 2 and 3, then these sums, and so on where `is_tree`.
+        or on the host.
         """
-
-    is_tree = True
 
     def abort(self, code: int) -> None:
         """End all ranks, this one with that exit code."""

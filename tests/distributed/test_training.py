@@ -75,6 +75,7 @@ def command(*flags: object) -> list[str]:
 
 
 def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
+    accuracy = re.compile(r"test accuracy [\d.]+ %")
     flags = ["--epochs", 3, "--seed", 1]
     done = subprocess.run(
         mpi(2, *command("--out", tmp_path / "run", *flags)),
@@ -87,9 +88,15 @@ def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
         [sys.executable, "-m", "gpu_nn", "train", *map(str, flags)],
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
-    accuracy = re.compile(r"test accuracy [\d.]+ %")
     assert accuracy.findall(done.stdout) == accuracy.findall(alone.stdout)
     assert (tmp_path / "run" / "model.safetensors").exists()
+    again = subprocess.run(
+        mpi(2, *command("--resume", tmp_path / "run")),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is finished") == 1
+    assert accuracy.findall(again.stdout) == accuracy.findall(done.stdout)
 
 
 def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
