@@ -85,18 +85,20 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
 
 
 def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
-    settings = configuration.resolved(options, add_arguments)
     with ExitStack() as until_done:
-        if folder is not None and ranks.rank == 0:
-            until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
+        with ranks.agreed():
+            settings = configuration.resolved(options, add_arguments)
+            if folder is not None and ranks.rank == 0:
+                until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
         _train(settings, folder, None, interruption, options.json, ranks)
 
 
 def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
-    settings = folder.settings(add_arguments)
-    if ranks.size > 1:
-        settings.device = options.device
-    configuration.check_agrees(options, settings, folder.path, add_arguments)
+    with ranks.agreed():
+        settings = folder.settings(add_arguments)
+        if ranks.size > 1:
+            settings.device = options.device
+        configuration.check_agrees(options, settings, folder.path, add_arguments)
     if folder.is_finished:
         if ranks.rank == 0:
             say(f"the run in {folder.path} is finished")
@@ -142,7 +144,8 @@ def _train(
     tell(f"{net.n_parameters} parameters on {device}")
 
     began = time.perf_counter()
-    trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
+    with ranks.agreed():
+        trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
     with reports, interruption.training(trainer):
         data.fit(trainer, epochs=settings.epochs, resume=checkpoint)
     seconds = time.perf_counter() - began

@@ -20,16 +20,19 @@ metrics mean what they mean in one process. Data that are memory-mapped are read
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gpu_nn.device import Device, cupy_module, resolve_device, why_no_cuda
 from gpu_nn.distributed import mpi, nccl
+from gpu_nn.errors import TrainingDiverged
 from gpu_nn.training.ranks import ALONE, RankFailed, Ranks
 
 __all__ = ["ALONE", "RankFailed", "Ranks", "connect", "together"]
 
 _FAILED = 1
+_PASSED_ON = 0.5  # seconds
 
 
 def connect(device: str = "auto") -> tuple[Ranks, Device]:
@@ -67,11 +70,22 @@ def _own_gpu(local_rank: int) -> Device:
 
 @contextmanager
 def together(ranks: Ranks) -> Iterator[None]:
-    """Ends all ranks when this one fails, with a line that says which it was: the others would wait for it for ever."""
+    """Ends all ranks when this one fails, with a line that says which it was: the others would wait for it for ever.
+
+    What all of them raise is left to rank 0 to tell; the others exit with code 1.
+    """
     try:
         yield
     except Exception as error:
-        if ranks.size > 1:
-            print(f"rank {ranks.rank} of {ranks.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
-            ranks.abort(_FAILED)
-        raise
+        if ranks.size == 1:
+            raise
+        # The loss is the same everywhere.
+        if ranks.failed_alike or isinstance(error, TrainingDiverged):
+            if ranks.rank == 0:
+                raise
+            raise SystemExit(_FAILED) from None
+        print(f"rank {ranks.rank} of {ranks.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
+        # A launcher that is told to end all at once may drop what it has not passed on.
+        time.sleep(_PASSED_ON)
+        ranks.abort(_FAILED)
+        raise SystemExit(_FAILED) from None

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.errors import DataError
 
 
 class Ranks:
     """This process among the others; by itself, alone.
 
-    rank: its number, from 0. size: how many there are. Every method but `abort` is called by all of them, in the same
+    rank: its number, from 0. size: how many there are. failed_alike: whether all of them have raised for the same
+    reason, so that none waits for another. Every method but `abort` is called by all of them, in the same
     order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
+        self.failed_alike = False
 
     def sum(self, array: Array) -> None:
         """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
@@ -50,6 +53,7 @@ class Ranks:
         for rank, told in enumerate(others, start=1):
             for name in (*first, *(name for name in told if name not in first)):
                 if first.get(name) != told.get(name):
+                    self.failed_alike = True
                     raise ValueError(
                         f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}; expected the "
                         "same on all ranks: start them with the same command and data"
@@ -67,6 +71,7 @@ class Ranks:
         except Exception as error:
             problem = error
         told = self.gathered(None if problem is None else str(problem))
+        self.failed_alike = any(text is not None for text in told)
         if problem is not None:
             raise problem
         for rank, text in enumerate(told):
@@ -74,7 +79,7 @@ class Ranks:
                 raise RankFailed(f"rank {rank}: {text}")
 
 
-class RankFailed(RuntimeError):
+class RankFailed(DataError):
     """Another rank could not go on."""
 
 

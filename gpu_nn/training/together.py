@@ -23,9 +23,10 @@ def check(trainer: "Trainer") -> None:
     parameters = trainer.net.device.to_host(trainer.net.flat_parameters)
     settings["initial parameters"] = zlib.crc32(np.ascontiguousarray(parameters).data)
     trainer.ranks.check_equal(settings)
-    rows = trainer.n_rows
-    if rows < trainer.ranks.size:
-        raise ValueError(f"x has {rows} rows, but {trainer.ranks.size} ranks; expected at least a row for each")
+    with trainer.ranks.agreed():
+        if trainer.n_rows < trainer.ranks.size:
+            few = f"x has {trainer.n_rows} rows, but {trainer.ranks.size} ranks"
+            raise ValueError(f"{few}; expected at least a row for each")
 
 
 def draw_apart(trainer: "Trainer") -> None:

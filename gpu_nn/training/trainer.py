@@ -116,8 +116,9 @@ class Trainer:
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
-            checkpoint = resuming.opened(resume)
-            self._enter(x, y, sample_weight, validation)
+            with self.ranks.agreed():
+                checkpoint = resuming.opened(resume)
+                self._enter(x, y, sample_weight, validation)
             self._calls = Calls(self, self.callbacks)
             self.stopping = self.interrupted = False
             self.resumed_from = None
@@ -133,9 +134,9 @@ class Trainer:
             last = self.position.first_epoch + epochs
             if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
                 raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
-            while len(self.history) < last and not (self.stopping or self._interrupt):
+            while len(self.history) < last and not (self.stopping or self._ends()):
                 self._epoch()
-            self.interrupted, self._interrupt = self._interrupt, False
+            self.interrupted, self._interrupt = together.any_of(self, self._interrupt), False
             self._calls.end()
             if self.ranks.size > 1:
                 together.follow_rank_0(self)
@@ -288,14 +289,13 @@ class Trainer:
         yield 0, self.n_rows
 
     def _ends(self) -> bool:
-        """Whether the training is interrupted, on any rank."""
+        """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
         if self.ranks.size == 1:
             return self._interrupt
         # On a GPU to ask is to wait.
         if self.net.device.kind != "cpu" and self.position.unread:
             return False
-        self._interrupt = together.any_of(self, self._interrupt)
-        return self._interrupt
+        return together.any_of(self, self._interrupt)
 
     def _step(self, size: int) -> Callable[[], None]:
         """A step on `size` rows, as one launch where the device has such a thing."""

@@ -167,6 +167,34 @@ def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
     assert output.count("goes on") == 1
 
 
+INTERRUPTED_BETWEEN_EPOCHS = """
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+
+ranks, device = connect()
+with together(ranks):
+    x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    between = [lambda trainer, record: trainer.interrupt() if record.epoch == 2 else None]
+    net = gpu_nn.Network([3, 2], device=device)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks, callbacks=between)
+    history = trainer.fit(x, y, epochs=5)
+    found = ranks.gathered([len(history), trainer.interrupted])
+    if ranks.rank == 0:
+        print(found)
+"""
+
+
+def test_an_interrupt_of_one_rank_between_epochs_ends_all(tmp_path):
+    """Callbacks are rank 0's alone, so nobody else knows of it but through rank 0."""
+    done = subprocess.run(
+        mpi(2, "-c", INTERRUPTED_BETWEEN_EPOCHS),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[[2, True], [2, True]]"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -182,9 +210,7 @@ def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, 
         [str(MPIEXEC), *parts[0], ":", *parts[1]],
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_told_once(done, message)
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
@@ -192,8 +218,36 @@ def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
         mpi(3, *command("--batch-size", 2)),
         capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
+    assert_told_once(done, "batch_size=2, but 3 parts; expected at least a row for each")
+
+
+def test_a_loss_that_is_no_longer_finite_is_told_once(tmp_path):
+    flags = ["--lr", "1e30", "--optimizer", "sgd"]
+    done = subprocess.run(
+        mpi(2, *command(*flags)),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, "the loss became ")
+
+
+def test_a_file_that_one_rank_lacks_is_told_with_the_number_of_the_rank(tmp_path):
+    x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    python = [sys.executable, "-m", "gpu_nn", "train", "--distributed", "--data"]
+    parts = [["-n", "1", *python, str(tmp_path / name)] for name in ("data.npz", "absent.npz")]
+    done = subprocess.run(
+        [str(MPIEXEC), *parts[0], ":", *parts[1]],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, "rank 1: ")
+    assert "absent.npz does not exist" in done.stderr
+
+
+def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert done.returncode != 0
-    assert "batch_size=2, but 3 parts; expected at least a row for each" in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
+    assert len(told) == 1, done.stderr
+    assert message in told[0]
     assert "Traceback" not in done.stderr
 
 
