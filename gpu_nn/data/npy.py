@@ -20,6 +20,9 @@ MAGIC = npy.MAGIC_PREFIX
 # NumPy reads no longer headers, but asks for their memory first.
 _LONGEST_HEADER = 10_000
 
+# What takes no bytes, empty rows or texts without a character, may be so many; a header can say any number of them.
+_MOST_OF_NOTHING = 1 << 20
+
 # What NumPy's reader raises for files that are damaged or made by nobody.
 UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, TokenError, OverflowError)
 
@@ -86,7 +89,8 @@ def _without_warnings() -> Iterator[None]:
 def check_whole(source: object, shape: tuple[int, ...], dtype: np.dtype, at_most: int, at_least: int = 0) -> None:
     """Raises DataError for a header that says other numbers of bytes."""
     wanted = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or wanted > at_most:
+    nothing = wanted == 0 and math.prod(size or 1 for size in shape) > _MOST_OF_NOTHING
+    if min(shape, default=0) < 0 or wanted > at_most or nothing:
         raise DataError(f"{source} says {shape} of {dtype}, more than its bytes; the file is damaged")
     if wanted < at_least:
         raise DataError(f"{source} says {shape} of {dtype}, less than its bytes; the file is damaged")

@@ -105,6 +105,7 @@ def test_the_file_of_a_run_agrees_with_it_and_another_does_not(command, refused,
         ("dry-run = true", "give the flag --dry-run"),
         ("config = 'a.toml'", "give the flag --config"),
         ("epochs = 3\nepochs = 4", "is no configuration of a run: "),
+        (f"epochs = 3\nY{'.a' * 8000} = 4", "line 2 has a key of more than 100 parts"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line_with_its_name_and_the_key(refused, written, tmp_path, text, message):

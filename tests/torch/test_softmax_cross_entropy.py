@@ -176,7 +176,8 @@ class TestTypes:
         expected = value_and_grad(lambda z: softmax_cross_entropy(z, LABELS), wide[::2, 1:6].clone())
         assert_close(found[0], expected[0])
         assert_close(found[1][::2, 1:6], expected[1])
-        assert found[1].abs().sum() == expected[1].abs().sum()
+        found[1][::2, 1:6] = 0
+        assert not found[1].any()
 
     def test_the_memory_of_the_tensors_is_used_as_it_is(self, monkeypatch):
         from gpu_nn.kernels import numpy_kernels

@@ -6,7 +6,8 @@ all-but-one softmax comes from these without ever forming 1 - p_k (DESIGN §1):
     q   = e^{M₂-M₁} E = (1-p_k)/p_k        p_k = 1/(1+q)        c_k = 1-p_k = q/(1+q)
     s_j = e^{z_j-M₂}/E = soft(z_{≠k}, j)   p_j = s_j c_k        o_j = p_j/(1-p_j) = e^{z_j-M₂} / (E/c_k - e^{z_j-M₂})
 
-p_j ≤ ½ for j ≠ k, so nothing cancels in o_j.
+p_j ≤ ½ for j ≠ k, so nothing cancels in o_j. With any other number in place of M₂ they hold as well; where logits are
+moderate it is 0, and E is a sum of e^{z_s}.
 """
 
 import math
@@ -23,6 +24,9 @@ BLOCK_ELEMENTS = 1 << 16
 # Up to this many classes a block is held class by class, (m, rows) in memory: reductions over few classes then run
 # along whole rows of memory instead of in loops of length m.
 CLASS_MAJOR_LIMIT = 64
+
+# With maxima within ±60, and the others not below these, all of e^z that counts is within float32's normal numbers.
+_LARGEST_MAXIMUM, _SMALLEST_MASS, _SMALLEST_Q = 60.0, 1e-25, 1e-30
 
 _ARGMAX_ROWS = 512
 _SUMMED_ONE_BY_ONE = 32
@@ -112,8 +116,8 @@ def _exp_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 class RowState:
     """The row state of `z`, (rows, m), with e_j = e^{z_j-M₂} for all j ≠ k held in scratch memory (e_k = 0).
 
-    k, at_k: column of the maximum, and its place in the memory of a scratch array.  maximum: M₁.  gap: M₂-M₁ ≤ 0.
-    mass: E.  q, log1p_q, p_k, c_k: as above.  All of them (rows,).
+    k, at_k: column of the maximum, and its place in the memory of a scratch array.  maximum: M₁.  mass: E.
+    q, log1p_q, p_k, c_k: as above.  All of them (rows,).  unusual: whether a row may have fewer than two finite logits.
 
     A class with logit -inf has p = 0; so have all classes of a row that holds nothing else. A row with NaN or +inf is
     NaN throughout.
@@ -125,12 +129,41 @@ class RowState:
         self.dtype = compute_dtype(z.dtype)
         self.row_numbers = scratch.integers(self.rows)
         self.ones = scratch.ones(self.m, self.dtype)
-        self.e, self.flat_e = e, flat_e = self.array("e")
+        self.e, self.flat_e = self.array("e")
+        self.unusual = False
+        if not self._of_exponentials(z):
+            self._of_differences(z)
+        self.log1p_q = np.log1p(self.q)
+
+    def _of_exponentials(self, z: np.ndarray) -> bool:
+        """The state with 0 in place of M₂, in fewer passes; False for logits that are not fit for it, such as NaN."""
+        e = self.e
+        source = z
+        if self.class_major or z.dtype != self.dtype:
+            np.copyto(e, z)
+            source = e
+        self._find_maximum(source, z)
+        if not np.maximum.reduce(np.abs(self.maximum), initial=0) <= _LARGEST_MAXIMUM:  # so is NaN
+            return False
+        np.exp(source, out=e)
+        self.flat_e[self.at_k] = 0
+        self.mass = self.sum(e)
+        self.q = np.exp(-self.maximum)
+        self.q *= self.mass
+        fit = np.minimum.reduce(self.mass, initial=1) >= _SMALLEST_MASS
+        if not (fit and np.minimum.reduce(self.q, initial=1) >= _SMALLEST_Q):
+            return False
+        self.p_k = np.reciprocal(1 + self.q)
+        self.c_k = self.q * self.p_k
+        self.log_q = np.log(self.q)
+        return True
+
+    def _of_differences(self, z: np.ndarray) -> None:
+        """The state as it is defined."""
+        e = self.e
         np.copyto(e, z)
-        self.k = self._first_maximum(z)
-        self.at_k = self.place(self.k)
-        self.maximum = flat_e[self.at_k]
-        flat_e[self.at_k] = -np.inf
+        self._find_maximum(e, z)
+        self.flat_e[self.at_k] = -np.inf
         second = np.maximum.reduce(e, axis=1)
         self.gap = second - self.maximum
         self.q = _exp_difference(second, self.maximum)
@@ -147,16 +180,21 @@ class RowState:
         self.c_k = self.q * self.p_k
         if self.unusual:
             self.p_k[empty] = 0
-        self.log1p_q = np.log1p(self.q)
+        self.log_q = np.log(self.mass)
+        self.log_q += self.gap
 
-    def _first_maximum(self, z: np.ndarray) -> np.ndarray:
+    def _find_maximum(self, e: np.ndarray, z: np.ndarray) -> None:
+        """k, where `z` is largest, and the logit there. e: z, or a copy of it in the scratch memory's layout."""
         if not self.class_major or self.rows < _ARGMAX_ROWS:
-            return z.argmax(axis=1)
-        # argmax costs 30 ns a row however short; the largest of (m-1-j)·[z_j = M₁] takes passes over whole columns.
-        maximal = scratch.take("maximal", self.e.shape, _BYTE, self.class_major)
-        np.equal(self.e, self.e.max(axis=1)[:, None], out=maximal.view(bool))
-        maximal *= np.arange(self.m - 1, -1, -1, dtype=_BYTE)
-        return self.m - 1 - maximal.max(axis=1).astype(np.intp)
+            self.k = e.argmax(axis=1)
+        else:
+            # argmax costs 30 ns a row however short; the largest of (m-1-j)·[e_j = max] takes passes over columns.
+            maximal = scratch.take("maximal", e.shape, _BYTE, self.class_major)
+            np.equal(e, e.max(axis=1)[:, None], out=maximal.view(bool))
+            maximal *= np.arange(self.m - 1, -1, -1, dtype=_BYTE)
+            self.k = self.m - 1 - maximal.max(axis=1).astype(np.intp)
+        self.at_k = self.place(self.k)
+        self.maximum = z[self.row_numbers, self.k].astype(self.dtype, copy=False)
 
     def _settle_unusual_rows(self, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give M₁, M₂ and e^{M₂-M₁} the values that lead to the right limits in rows with fewer than two finite logits.
@@ -185,9 +223,9 @@ class RowState:
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """Σ over the classes, so that no sum of float32 runs over many terms one by one."""
+        width = self.m
         if not self.class_major:
             return np.add.reduce(array, axis=1)  # pairwise along a row
-        width = self.m
         if width > _SUMMED_ONE_BY_ONE:
             half = width // 2
             last = array[:, width - 1] if width % 2 else None
@@ -217,10 +255,8 @@ class RowState:
         return odds, flat_odds
 
     def log1m_p_k(self) -> np.ndarray:
-        """ln(1-p_k) = ln q - log1p(q) with ln q = (M₂-M₁) + ln E; for q ≥ 1, where that cancels, -log1p(1/q)."""
-        log1m = np.log(self.mass)
-        log1m += self.gap
-        log1m -= self.log1p_q
+        """ln(1-p_k) = ln q - log1p(q); for q ≥ 1, where that cancels, -log1p(1/q)."""
+        log1m = self.log_q - self.log1p_q
         unsure = self.q >= 1
         if unsure.any():
             log1m[unsure] = -np.log1p(1 / self.q[unsure])
