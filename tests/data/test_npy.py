@@ -117,7 +117,7 @@ def test_a_header_that_lies_is_refused_and_costs_no_memory(npy, tmp_path, shape,
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(
-    "shape, dtype",
+    ("shape", "dtype"),
     [((0, 2**61), "<f8"), ((2**40, 0, 2**40), "|u1"), ((2**64, 0), "<f8"), ((10**9,), "|S0"), ((10**9,), "<U0")],
 )
 def test_a_header_that_says_much_of_nothing_is_refused(npy, tmp_path, shape, dtype, mapped):

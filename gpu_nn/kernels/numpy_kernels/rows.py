@@ -6,8 +6,8 @@ all-but-one softmax comes from these without ever forming 1 - p_k (DESIGN §1):
     q   = e^{M₂-M₁} E = (1-p_k)/p_k        p_k = 1/(1+q)        c_k = 1-p_k = q/(1+q)
     s_j = e^{z_j-M₂}/E = soft(z_{≠k}, j)   p_j = s_j c_k        o_j = p_j/(1-p_j) = e^{z_j-M₂} / (E/c_k - e^{z_j-M₂})
 
-p_j ≤ ½ for j ≠ k, so nothing cancels in o_j. With any other number in place of M₂ they hold as well; where logits are
-moderate it is 0, and E is a sum of e^{z_s}.
+p_j ≤ ½ for j ≠ k, so nothing cancels in o_j. With any other number in place of M₂ they hold as well; where classes are
+many and logits moderate it is 0, and E is a sum of e^{z_s}.
 """
 
 import math
@@ -136,10 +136,15 @@ class RowState:
         self.log1p_q = np.log1p(self.q)
 
     def _of_exponentials(self, z: np.ndarray) -> bool:
-        """The state with 0 in place of M₂, in fewer passes; False for logits that are not fit for it, such as NaN."""
+        """The state with 0 in place of M₂, in fewer passes; False for logits that are not fit for it, such as NaN.
+
+        Of few classes it would save little, and their errors do not even out.
+        """
+        if self.class_major:
+            return False
         e = self.e
         source = z
-        if self.class_major or z.dtype != self.dtype:
+        if z.dtype != self.dtype:
             np.copyto(e, z)
             source = e
         self._find_maximum(source, z)
