@@ -44,24 +44,22 @@ def assert_same_bits(one, other):
 
 
 class TestNames:
-    @BOTH
-    def test_the_cpu_refuses_half_types_and_says_what_to_do(self, dtype):
+    @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
+    def test_the_cpu_refuses_half_types_and_tf32_and_says_what_to_do(self, dtype):
         with pytest.raises(DeviceError, match=f"dtype='{dtype}' on cpu, but the CPU computes in float32 and float64"):
             Network([4, 2], device="cpu", dtype=dtype)
-
-    def test_tf32_needs_a_gpu_and_float32(self, device):
-        with pytest.raises(DeviceError, match="tf32=True on cpu"):
-            Network([4, 2], device="cpu", tf32=True)
-        with pytest.raises(ValueError, match="tf32=True goes with dtype='float32', not with 'float64'"):
-            Network([4, 2], device=device, dtype="float64", tf32=True)
 
     def test_without_nvmath_the_extra_is_named(self):
         with emulated_device() as plain, pytest.raises(DeviceError, match=r"pip install 'gpu_nn\[nvmath12\]'"):
             Network([4, 2], device=plain, dtype="mixed_bfloat16")
 
     def test_other_names_are_refused_with_the_known_ones(self, device):
-        with pytest.raises(ValueError, match="mixed_bfloat16"):
-            Network([4, 2], device=device, dtype="float16")
+        for dtype in ("float16", np.float16):
+            with pytest.raises(ValueError, match=r"dtype='float16' is not one of .* Did you mean 'mixed_float16'"):
+                Network([4, 2], device=device, dtype=dtype)
+        for dtype, said in (("tf23", "'tf23' .* Did you mean 'tf32'"), (None, "'None'"), (7, "7")):
+            with pytest.raises(ValueError, match=f"dtype={said}"):
+                Network([4, 2], device=device, dtype=dtype)
 
     def test_a_layer_that_works_in_float32_alone_is_named(self, device):
         with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) works in float32 alone"):
@@ -182,6 +180,12 @@ def test_files_hold_the_float32_parameters_and_load_anywhere(device, dtype, tmp_
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded.flat_parameters, run.net.flat_parameters.get())
     np.testing.assert_allclose(run.net.predict_proba(X).get(), loaded.predict_proba(X), atol=8 * EPSILON[dtype])
+    again = gpu_nn.load(tmp_path / "model.safetensors", device, dtype)
+    np.testing.assert_array_equal(again.predict_proba(X).get(), run.net.predict_proba(X).get())
+    with pytest.raises(gpu_nn.DataError, match="holds parameters of float32; dtype='float64' has them of float64"):
+        gpu_nn.load(tmp_path / "model.safetensors", device, "float64")
+    with pytest.raises(DeviceError, match=f"dtype='{dtype}' on cpu"):
+        gpu_nn.load(tmp_path / "model.safetensors", "cpu", dtype)
 
 
 class TestLossScaling:
@@ -256,7 +260,7 @@ class TestLossScaling:
 
 class TestTF32:
     def test_products_round_their_factors_and_nothing_else_changes(self, device):
-        nets = [Network([12, 16, 5], device=device, seed=3, tf32=tf32) for tf32 in (True, False)]
+        nets = [Network([12, 16, 5], device=device, seed=3, dtype=dtype) for dtype in ("tf32", "float32")]
         exact = Network([12, 16, 5], device="cpu", dtype="float64", seed=3).forward(X)
         errors = [np.abs(net.forward(X).get() - exact).max() / np.abs(exact).max() for net in nets]
         assert 2.0**-16 < errors[0] < 2.0**-9
@@ -273,7 +277,7 @@ class TestTF32:
 
         monkeypatch.setattr(nvmath_bindings, "matmul_desc_create", spy)
         cublaslt._plan.cache_clear()
-        net = Network([12, 16, 5], device=device, seed=3, tf32=True)
+        net = Network([12, 16, 5], device=device, seed=3, dtype="tf32")
         net.loss_and_grad(X, Y)
         probe = [kind for kind in used if kind != nvmath_bindings.ComputeType.COMPUTE_32F_FAST_TF32]
         assert len(used) - len(probe) == 5  # two forward, two of weights, one of inputs
