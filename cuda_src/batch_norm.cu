@@ -14,6 +14,11 @@
 #include "normalisation.cuh"
 #include "row_group.cuh"
 
+// A thread has as many columns as an access moves of C, for it keeps what it knows of each in registers; the loads of as
+// many rows go together as make up for the shorter accesses of a half type.
+template <class S> constexpr int COLUMNS = PACK<Compute<S>>;
+template <class S> constexpr int AT_ONCE = DEPTH * PACK<S> / COLUMNS<S>;
+
 // Of some numbers: how many, their mean, and Σ (x - mean)².
 template <class S> struct Moments {
     S count, mean, squares;
@@ -60,7 +65,7 @@ template <class S>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
     batch_moments(const S* x, Compute<S>* partial, int width, int span, int rows, Index size) {
     typedef Compute<S> C;
-    constexpr int N = PACK<S>;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(x) == 0);
     Moments<C> moments[N] = {};
     C shift[N] = {};
@@ -69,7 +74,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
         if (columns.column(i) < span) shift[i] = C(x[columns.column(i) % width]);
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH) add_rows<DEPTH, true>(columns, row, x, shift, moments);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS) add_rows<ROWS, true>(columns, row, x, shift, moments);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) add_rows<1, false>(columns, row, x, shift, moments);
     store_sums(columns, moments, reinterpret_cast<Moments<C>*>(partial));
@@ -132,14 +137,14 @@ template <class S, class Activation>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
     batch_norm(const S* x, const Compute<S>* mean, const Compute<S>* variance, const Compute<S>* weight,
                const Compute<S>* bias, S* out, int width, int span, int rows, Index size, Compute<S> eps) {
-    constexpr int N = PACK<S>;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(x) == 0 && lead(out) == 0);
     Normalised<Compute<S>> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        normalise_rows<DEPTH, true, Activation>(columns, row, x, of, out);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        normalise_rows<ROWS, true, Activation>(columns, row, x, of, out);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) normalise_rows<1, false, Activation>(columns, row, x, of, out);
 }
@@ -174,15 +179,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
                     const Compute<S>* bias, Compute<S>* weight_partial, Compute<S>* bias_partial, int width, int span,
                     int rows, Index size, Compute<S> eps) {
     typedef Compute<S> C;
-    constexpr int N = PACK<S>;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(d) == 0 && lead(x) == 0);
     Normalised<C> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
     C weight_sum[N] = {}, bias_sum[N] = {};
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        sum_rows<DEPTH, true, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        sum_rows<ROWS, true, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) sum_rows<1, false, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
     store_sums(columns, weight_sum, weight_partial);
@@ -218,7 +223,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
                         const Compute<S>* bias, const Compute<S>* weight_grad, const Compute<S>* bias_grad, int width,
                         int span, int rows, Index size, Compute<S> eps, Compute<S> row_share) {
     typedef Compute<S> C;
-    constexpr int N = PACK<S>;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(d) == 0 && lead(x) == 0);
     Normalised<C> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
@@ -231,8 +236,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
     }
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        derive_rows<DEPTH, true, Activation>(columns, row, d, x, of, weight_mean, bias_mean);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        derive_rows<ROWS, true, Activation>(columns, row, d, x, of, weight_mean, bias_mean);
 #pragma unroll 1
     for (; row < columns.last_row; ++row)
         derive_rows<1, false, Activation>(columns, row, d, x, of, weight_mean, bias_mean);

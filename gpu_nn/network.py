@@ -156,7 +156,9 @@ class Network:
                 self._front[training] = Workplace(self.device, self.kernels, of.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
-        arrays, front = {**self._copies, **self.state}, self._front.get(training, at)
+        halved = {f"{i}.{name}" for i, layer in enumerate(self.layers) for name in layer.halved}
+        copies = {name: array for name, array in self._copies.items() if name in halved}
+        arrays, front = {**self.parameters, **copies, **self.state}, self._front.get(training, at)
         stages = [
             layer.stage(
                 str(i),

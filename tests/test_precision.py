@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 
 import gpu_nn
-from gpu_nn import SGD, Adam, AdamW, Dense, DeviceError, Dropout, Network, Standardize, Trainer, optimizers
+from gpu_nn import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Dense,
+    DeviceError,
+    Dropout,
+    InputNoise,
+    LayerNorm,
+    Network,
+    Standardize,
+    Trainer,
+    optimizers,
+)
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.training.callbacks import Checkpoints, Every
 from tests.cuda_emulator import cupy_proxy, nvmath_bindings
@@ -21,6 +35,8 @@ BOTH = pytest.mark.parametrize("dtype", HALVES)
 RANDOM = np.random.default_rng(7)
 X, Y = RANDOM.standard_normal((70, 12)).astype(np.float32), RANDOM.integers(0, 5, 70)
 LAYERS = [Standardize(), Dense(16, "relu"), Dropout(0.25), Dense(8, "gelu"), Dense(5)]
+NORMALISED = [InputNoise(0.1), Dense(16, bias=False), BatchNorm("tanh"), Dense(8), LayerNorm("gelu"), Dense(5)]
+EVERY_LAYER = pytest.mark.parametrize("layers", [LAYERS, [Standardize(), *NORMALISED]], ids=["plain", "normalised"])
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +83,9 @@ class TestNames:
 
 
 @BOTH
-def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, dtype):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, layers, dtype):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=1)
     with watched() as works:
         run.fit(X, Y, epochs=1)
@@ -83,11 +100,23 @@ def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, dtyp
     losses = [work for work in works if work.name.startswith("softmax_cross_entropy")]
     assert {work.arguments[0].dtype for work in losses} == {half}
     assert {work.arguments[2].dtype for work in losses} == {np.dtype(np.float32)}
+    # Of what normalises, the batch alone is of the half type.
+    norms = [work for work in works if work.name.startswith(("batch_", "layer_norm"))]
+    assert bool(norms) == (layers is not LAYERS)
+    for work in norms:
+        kinds = [array.dtype for array in work.arguments if not isinstance(array, np.generic)]
+        of_batch = 1 if "moments" in work.name or "statistics" in work.name else 2
+        assert (kinds.count(half), kinds.count(np.float32)) == (of_batch, len(kinds) - of_batch)
+    assert all(array.dtype == np.float32 for name, array in net.state.items() if "running" in name)
 
 
 @BOTH
-def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type(device, dtype):
-    layers = [Dense(16, "softplus"), Dense(8, "tanh"), Dense(5)]
+@pytest.mark.parametrize(
+    "layers",
+    [[Dense(16, "softplus"), Dense(8, "tanh"), Dense(5)], NORMALISED[1:]],
+    ids=["plain", "normalised"],
+)
+def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type(device, layers, dtype):
     mixed = Network(layers, n_inputs=12, device=device, dtype=dtype, seed=3)
     exact = Network(layers, n_inputs=12, device="cpu", dtype="float64", seed=3)
     loss, exact_loss = mixed.loss_and_grad(X, Y), exact.loss_and_grad(X, Y)
@@ -100,13 +129,14 @@ def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type
 
 
 @BOTH
-def test_graphs_train_to_the_bits_of_eager_launching(device, dtype, monkeypatch):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_graphs_train_to_the_bits_of_eager_launching(device, layers, dtype, monkeypatch):
+    run = trainer(device, dtype, layers=layers)
     before = Graph.launches
     run.fit(X, Y, epochs=4)
     assert Graph.launches - before == 3 + 3 * 5
     monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.captured"), "_graph", lambda step, stream: False)
-    eager = trainer(device, dtype)
+    eager = trainer(device, dtype, layers=layers)
     before = Graph.launches
     eager.fit(X, Y, epochs=4)
     assert Graph.launches == before
@@ -114,20 +144,21 @@ def test_graphs_train_to_the_bits_of_eager_launching(device, dtype, monkeypatch)
 
 
 @BOTH
-def test_training_learns_as_in_float32(device, dtype):
-    layers = [Dense(16, "relu"), Dense(5)]
+@pytest.mark.parametrize("layers", [[Dense(16, "relu"), Dense(5)], NORMALISED], ids=["plain", "normalised"])
+def test_training_learns_as_in_float32(device, layers, dtype):
     curves = []
     for kind in (dtype, "float32"):
         run = trainer(device, kind, Adam(1e-2), layers)
-        run.fit(X, Y, epochs=6)
+        run.fit(X, Y, epochs=9)
         curves.append([record.loss for record in run.history])
     np.testing.assert_allclose(*curves, rtol=30 * EPSILON[dtype])
     assert curves[0][-1] < 0.8 * curves[0][0]
 
 
 @BOTH
-def test_a_step_never_waits_for_the_device(device, dtype):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_a_step_never_waits_for_the_device(device, layers, dtype):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=3)
     run.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
@@ -140,11 +171,12 @@ def test_a_step_never_waits_for_the_device(device, dtype):
 
 
 @BOTH
-def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, dtype, tmp_path):
+@EVERY_LAYER
+def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, layers, dtype, tmp_path):
     """The scale moves on the way: it is too large at the start, and so some steps are left out."""
 
     def begun():
-        run = trainer(device, dtype)
+        run = trainer(device, dtype, layers=layers)
         if run.net.loss_scale is not None:
             run.net.loss_scale.fill(2.0**24)
         return run
@@ -156,7 +188,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, dtype, tm
     steps = iter(range(1, 99))
     broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
     broken.fit(X, Y, epochs=4)
-    resumed = trainer(device, dtype)
+    resumed = trainer(device, dtype, layers=layers)
     resumed.fit(X, Y, epochs=4, resume=tmp_path)
     assert_same_bits(whole, resumed)
     if whole.net.loss_scale is not None:
@@ -172,8 +204,9 @@ def test_a_checkpoint_of_another_precision_is_refused(device, tmp_path):
 
 
 @BOTH
-def test_files_hold_the_float32_parameters_and_load_anywhere(device, dtype, tmp_path):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_files_hold_the_float32_parameters_and_load_anywhere(device, layers, dtype, tmp_path):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=2)
     gpu_nn.save(run.net, tmp_path / "model.safetensors")
     loaded = gpu_nn.load(tmp_path / "model.safetensors", device="cpu")

@@ -57,7 +57,8 @@ def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(
     dtype,
     with_callback,  # noqa: F811
 ):
-    settings = ("--data", data, *FAST, "--dropout", 0.1, "--dtype", dtype)
+    settings = ("--data", data, *FAST, "--normalisation", "batch", "--input-noise", 0.1, "--dropout", 0.1)
+    settings = (*settings, "--dtype", dtype)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert command("train", *settings, "--out", whole).code == 0
     with_callback(Raise(5, ZeroDivisionError()))

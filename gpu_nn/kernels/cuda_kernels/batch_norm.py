@@ -9,7 +9,7 @@ from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
 from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, WARP, ceil_div, columns, scratch
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, DEPTH, WARP, Columns, ceil_div, columns, scratch
 
 _SHAPE = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
 
@@ -52,6 +52,11 @@ def every_kernel() -> Iterator[Kernel]:
                 yield _with_activation(function, dtype, activation)
 
 
+def _columns(x: Array, computed: Array, summed: bool) -> Columns:
+    """The launch shape for x, whose columns a thread packs as arrays of the type in which they are computed."""
+    return columns(*x.shape, computed.itemsize, summed, DEPTH * computed.itemsize // x.itemsize)
+
+
 def batch_statistics(
     x: Array, mean: Array, variance: Array, running_mean: Array, running_variance: Array, momentum: float
 ) -> None:
@@ -60,9 +65,8 @@ def batch_statistics(
     running ← running + momentum · (batch - running), there with Σ (x - mean)² / (n - 1). x may be of a half type, the
     others then of float32.
     """
-    n, width = x.shape
-    dtype = x.dtype.name
-    shape = columns(n, width, x.itemsize, summed=True)
+    width, dtype = x.shape[1], x.dtype.name
+    shape = _columns(x, mean, summed=True)
     partial = scratch(x, COMPUTED[dtype], shape.partial_rows * width * _MOMENTS)
     numbers = (width, shape.span, shape.rows, x.size)
     launch(_batch_moments(dtype), shape.grid, shape.block, (x, partial), (x.size, partial.size), numbers)
@@ -83,8 +87,8 @@ def batch_norm(
 
     x and out may be of a half type, the others then of float32.
     """
-    n, width = x.shape
-    shape = columns(n, width, x.itemsize, summed=False)
+    width = x.shape[1]
+    shape = _columns(x, mean, summed=False)
     launch(
         _with_activation("batch_norm", x.dtype.name, activation),
         shape.grid,
@@ -115,7 +119,7 @@ def batch_norm_backward(
     """
     n, width = x.shape
     dtype = x.dtype.name
-    shape = columns(n, width, x.itemsize, summed=True)
+    shape = _columns(x, mean, summed=True)
     size = shape.partial_rows * width
     partial = scratch(x, COMPUTED[dtype], 2 * size)
     of_columns, numbers = (mean, variance, weight, bias), (width, shape.span, shape.rows, x.size, eps)
@@ -124,7 +128,7 @@ def batch_norm_backward(
     launch(_with_activation("batch_norm_sums", dtype, activation), shape.grid, shape.block, arrays, sizes, numbers)
     add_partial_sums(partial[:size], shape.partial_rows, weight_grad, add=False)
     add_partial_sums(partial[size:], shape.partial_rows, bias_grad, add=False)
-    shape = columns(n, width, x.itemsize, summed=False)
+    shape = _columns(x, mean, summed=False)
     launch(
         _with_activation("batch_norm_backward", dtype, activation),
         shape.grid,
