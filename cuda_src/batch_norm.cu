@@ -8,10 +8,16 @@
 //       ∂C/∂x = weight · scale · (dz - db/n - x̂ dw/n)
 //   batch_norm_sums leaves the partial sums of db and dw, which column_sum of linear.cu adds up; batch_norm_backward goes
 //   over the batch again.
+// - The batch may be of a half type S; statistics, parameters and sums are of the type C in which S is computed.
 
 #include "columns.cuh"
 #include "normalisation.cuh"
 #include "row_group.cuh"
+
+// A thread has as many columns as an access moves of C, for it keeps what it knows of each in registers; the loads of as
+// many rows go together as make up for the shorter accesses of a half type.
+template <class S> constexpr int COLUMNS = PACK<Compute<S>>;
+template <class S> constexpr int AT_ONCE = DEPTH * PACK<S> / COLUMNS<S>;
 
 // Of some numbers: how many, their mean, and Σ (x - mean)².
 template <class S> struct Moments {
@@ -39,50 +45,52 @@ template <class S> struct Moments {
     }
 };
 
-template <int ROWS, bool WHOLE, class S, int N>
-__device__ void add_rows(const Columns<N>& columns, Index row, const S* x, const S (&shift)[N], Moments<S> (&moments)[N]) {
+template <int ROWS, bool WHOLE, class S, class C, int N>
+__device__ void add_rows(const Columns<N>& columns, Index row, const S* x, const C (&shift)[N], Moments<C> (&moments)[N]) {
     Pack<S, N> pack[ROWS];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) pack[k] = columns.template share<WHOLE>(row + k).load(x);
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) {
         const Share<N> share = columns.template share<WHOLE>(row + k);
-        const S weight = S(1) / S(row + k - columns.first_row + 1);
+        const C weight = C(1) / C(row + k - columns.first_row + 1);
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            if (WHOLE || share.holds(i)) moments[i].add(pack[k].at[i] - shift[i], weight);
+            if (WHOLE || share.holds(i)) moments[i].add(C(pack[k].at[i]) - shift[i], weight);
     }
 }
 
 // partial: as store_sums says, three numbers for each of its sums.
 template <class S>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    batch_moments(const S* x, S* partial, int width, int span, int rows, Index size) {
-    constexpr int N = PACK<S>;
+    batch_moments(const S* x, Compute<S>* partial, int width, int span, int rows, Index size) {
+    typedef Compute<S> C;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(x) == 0);
-    Moments<S> moments[N] = {};
-    S shift[N] = {};
+    Moments<C> moments[N] = {};
+    C shift[N] = {};
 #pragma unroll
     for (int i = 0; i < N; ++i)
-        if (columns.column(i) < span) shift[i] = x[columns.column(i) % width];
+        if (columns.column(i) < span) shift[i] = C(x[columns.column(i) % width]);
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH) add_rows<DEPTH, true>(columns, row, x, shift, moments);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS) add_rows<ROWS, true>(columns, row, x, shift, moments);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) add_rows<1, false>(columns, row, x, shift, moments);
-    store_sums(columns, moments, reinterpret_cast<Moments<S>*>(partial));
+    store_sums(columns, moments, reinterpret_cast<Moments<C>*>(partial));
 }
 
 // Mean and variance of each column, from `rows` rows of partial moments and the first row of x; running ← running + momentum (batch - running),
 // where the batch's variance is Σ (x - mean)² / (n - 1). A block takes WARP columns with as many warps.
 template <class S>
 __global__ void __launch_bounds__(WARP* WARP)
-    batch_statistics(const S* partial, const S* x, S* mean, S* variance, S* running_mean, S* running_variance, Index rows,
-                     int width, S momentum) {
-    __shared__ Moments<S> merged[WARP][WARP + 1];
-    const Moments<S>* of_chunk = reinterpret_cast<const Moments<S>*>(partial);
+    batch_statistics(const Compute<S>* partial, const S* x, Compute<S>* mean, Compute<S>* variance,
+                     Compute<S>* running_mean, Compute<S>* running_variance, Index rows, int width, Compute<S> momentum) {
+    typedef Compute<S> C;
+    __shared__ Moments<C> merged[WARP][WARP + 1];
+    const Moments<C>* of_chunk = reinterpret_cast<const Moments<C>*>(partial);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = blockIdx.x * WARP;
-    Moments<S> moments = {};
+    Moments<C> moments = {};
     if (first + lane < width)
         for (Index row = warp; row < rows; row += WARP) moments.merge(of_chunk[row * width + first + lane]);
     merged[warp][lane] = moments;
@@ -90,18 +98,18 @@ __global__ void __launch_bounds__(WARP* WARP)
     moments = reduce_lanes<WARP>(merged[lane][warp]);
     const int j = first + warp;
     if (lane == 0 && j < width) {
-        const S of_batch = x[j] + moments.mean;
+        const C of_batch = C(x[j]) + moments.mean;
         mean[j] = of_batch;
         variance[j] = moments.squares / moments.count;
         running_mean[j] += momentum * (of_batch - running_mean[j]);
-        running_variance[j] += momentum * (moments.squares / (moments.count - S(1)) - running_variance[j]);
+        running_variance[j] += momentum * (moments.squares / (moments.count - C(1)) - running_variance[j]);
     }
 }
 
 // What a thread needs to know of its columns.
-template <class S, int N>
-__device__ void load_columns(const Columns<N>& columns, const S* mean, const S* variance, const S* weight, const S* bias,
-                             S eps, Normalised<S> (&of)[N]) {
+template <class C, int N>
+__device__ void load_columns(const Columns<N>& columns, const C* mean, const C* variance, const C* weight, const C* bias,
+                             C eps, Normalised<C> (&of)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
         if (columns.column(i) >= columns.span) continue;
@@ -110,15 +118,16 @@ __device__ void load_columns(const Columns<N>& columns, const S* mean, const S* 
     }
 }
 
-template <int ROWS, bool WHOLE, class Activation, class S, int N>
-__device__ void normalise_rows(const Columns<N>& columns, Index row, const S* x, const Normalised<S> (&of)[N], S* out) {
+template <int ROWS, bool WHOLE, class Activation, class S, class C, int N>
+__device__ void normalise_rows(const Columns<N>& columns, Index row, const S* x, const Normalised<C> (&of)[N], S* out) {
     Pack<S, N> pack[ROWS];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) pack[k] = columns.template share<WHOLE>(row + k).load(x);
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) pack[k].at[i] = Activation::forward(of[i].affine(of[i].standard(pack[k].at[i])));
+        for (int i = 0; i < N; ++i)
+            pack[k].at[i] = S(Activation::forward(of[i].affine(of[i].standard(C(pack[k].at[i])))));
         columns.template share<WHOLE>(row + k).store(out, pack[k]);
     }
 }
@@ -126,23 +135,23 @@ __device__ void normalise_rows(const Columns<N>& columns, Index row, const S* x,
 // out may be x.
 template <class S, class Activation>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    batch_norm(const S* x, const S* mean, const S* variance, const S* weight, const S* bias, S* out, int width, int span,
-               int rows, Index size, S eps) {
-    constexpr int N = PACK<S>;
+    batch_norm(const S* x, const Compute<S>* mean, const Compute<S>* variance, const Compute<S>* weight,
+               const Compute<S>* bias, S* out, int width, int span, int rows, Index size, Compute<S> eps) {
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(x) == 0 && lead(out) == 0);
-    Normalised<S> of[N] = {};
+    Normalised<Compute<S>> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        normalise_rows<DEPTH, true, Activation>(columns, row, x, of, out);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        normalise_rows<ROWS, true, Activation>(columns, row, x, of, out);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) normalise_rows<1, false, Activation>(columns, row, x, of, out);
 }
 
-template <int ROWS, bool WHOLE, class Activation, class S, int N>
-__device__ void sum_rows(const Columns<N>& columns, Index row, const S* d, const S* x, const Normalised<S> (&of)[N],
-                         S (&weight_sum)[N], S (&bias_sum)[N]) {
+template <int ROWS, bool WHOLE, class Activation, class S, class C, int N>
+__device__ void sum_rows(const Columns<N>& columns, Index row, const S* d, const S* x, const Normalised<C> (&of)[N],
+                         C (&weight_sum)[N], C (&bias_sum)[N]) {
     Pack<S, N> slope[ROWS], value[ROWS];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) {
@@ -155,8 +164,8 @@ __device__ void sum_rows(const Columns<N>& columns, Index row, const S* d, const
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             if (!WHOLE && !share.holds(i)) continue;
-            const S standard = of[i].standard(value[k].at[i]);
-            const S dz = slope[k].at[i] * Activation::slope(of[i].affine(standard));
+            const C standard = of[i].standard(C(value[k].at[i]));
+            const C dz = C(slope[k].at[i]) * Activation::slope(of[i].affine(standard));
             weight_sum[i] += dz * standard;
             bias_sum[i] += dz;
         }
@@ -166,17 +175,19 @@ __device__ void sum_rows(const Columns<N>& columns, Index row, const S* d, const
 // weight_partial, bias_partial: as store_sums says.
 template <class S, class Activation>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    batch_norm_sums(const S* d, const S* x, const S* mean, const S* variance, const S* weight, const S* bias,
-                    S* weight_partial, S* bias_partial, int width, int span, int rows, Index size, S eps) {
-    constexpr int N = PACK<S>;
+    batch_norm_sums(const S* d, const S* x, const Compute<S>* mean, const Compute<S>* variance, const Compute<S>* weight,
+                    const Compute<S>* bias, Compute<S>* weight_partial, Compute<S>* bias_partial, int width, int span,
+                    int rows, Index size, Compute<S> eps) {
+    typedef Compute<S> C;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(d) == 0 && lead(x) == 0);
-    Normalised<S> of[N] = {};
+    Normalised<C> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
-    S weight_sum[N] = {}, bias_sum[N] = {};
+    C weight_sum[N] = {}, bias_sum[N] = {};
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        sum_rows<DEPTH, true, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        sum_rows<ROWS, true, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) sum_rows<1, false, Activation>(columns, row, d, x, of, weight_sum, bias_sum);
     store_sums(columns, weight_sum, weight_partial);
@@ -184,9 +195,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
     store_sums(columns, bias_sum, bias_partial);
 }
 
-template <int ROWS, bool WHOLE, class Activation, class S, int N>
-__device__ void derive_rows(const Columns<N>& columns, Index row, S* d, const S* x, const Normalised<S> (&of)[N],
-                            const S (&weight_mean)[N], const S (&bias_mean)[N]) {
+template <int ROWS, bool WHOLE, class Activation, class S, class C, int N>
+__device__ void derive_rows(const Columns<N>& columns, Index row, S* d, const S* x, const Normalised<C> (&of)[N],
+                            const C (&weight_mean)[N], const C (&bias_mean)[N]) {
     Pack<S, N> slope[ROWS], value[ROWS];
 #pragma unroll
     for (int k = 0; k < ROWS; ++k) {
@@ -197,9 +208,9 @@ __device__ void derive_rows(const Columns<N>& columns, Index row, S* d, const S*
     for (int k = 0; k < ROWS; ++k) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            const S standard = of[i].standard(value[k].at[i]);
-            const S dz = slope[k].at[i] * Activation::slope(of[i].affine(standard));
-            slope[k].at[i] = of[i].weight * of[i].scale * (dz - bias_mean[i] - standard * weight_mean[i]);
+            const C standard = of[i].standard(C(value[k].at[i]));
+            const C dz = C(slope[k].at[i]) * Activation::slope(of[i].affine(standard));
+            slope[k].at[i] = S(of[i].weight * of[i].scale * (dz - bias_mean[i] - standard * weight_mean[i]));
         }
         columns.template share<WHOLE>(row + k).store(d, slope[k]);
     }
@@ -208,14 +219,15 @@ __device__ void derive_rows(const Columns<N>& columns, Index row, S* d, const S*
 // d ← ∂C/∂x. row_share: 1/n where mean and variance are those of x, 0 where they are constants.
 template <class S, class Activation>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    batch_norm_backward(S* d, const S* x, const S* mean, const S* variance, const S* weight, const S* bias,
-                        const S* weight_grad, const S* bias_grad, int width, int span, int rows, Index size, S eps,
-                        S row_share) {
-    constexpr int N = PACK<S>;
+    batch_norm_backward(S* d, const S* x, const Compute<S>* mean, const Compute<S>* variance, const Compute<S>* weight,
+                        const Compute<S>* bias, const Compute<S>* weight_grad, const Compute<S>* bias_grad, int width,
+                        int span, int rows, Index size, Compute<S> eps, Compute<S> row_share) {
+    typedef Compute<S> C;
+    constexpr int N = COLUMNS<S>, ROWS = AT_ONCE<S>;
     const Columns<N> columns(size, width, span, rows, lead(d) == 0 && lead(x) == 0);
-    Normalised<S> of[N] = {};
+    Normalised<C> of[N] = {};
     load_columns(columns, mean, variance, weight, bias, eps, of);
-    S weight_mean[N] = {}, bias_mean[N] = {};
+    C weight_mean[N] = {}, bias_mean[N] = {};
 #pragma unroll
     for (int i = 0; i < N; ++i) {
         if (columns.column(i) >= span) continue;
@@ -224,8 +236,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
     }
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH)
-        derive_rows<DEPTH, true, Activation>(columns, row, d, x, of, weight_mean, bias_mean);
+    for (; row + ROWS <= columns.whole_rows; row += ROWS)
+        derive_rows<ROWS, true, Activation>(columns, row, d, x, of, weight_mean, bias_mean);
 #pragma unroll 1
     for (; row < columns.last_row; ++row)
         derive_rows<1, false, Activation>(columns, row, d, x, of, weight_mean, bias_mean);

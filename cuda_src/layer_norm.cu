@@ -8,6 +8,7 @@
 //       ∂C/∂x = scale · (g - mean(g) - x̂ mean(g x̂))
 //   One pass more gives the partial column sums of the parameters' gradients on the way: each lane keeps those of its own
 //   columns for the block's rows, in shared memory, or where rows are too long in the block's row of the partial sums.
+// - Rows may be of a half type S; statistics, parameters and sums are of the type C in which S is computed.
 
 #include "normalisation.cuh"
 #include "row_group.cuh"
@@ -37,39 +38,39 @@ template <int V, class S> __device__ Pack<S, V> loaded(const S* from) {
     return pack;
 }
 
-template <int V, class Activation, class S, int LANES>
-__device__ void normalise_row(const RowGroup<LANES>& group, const S* x, const S* weight, const S* bias, S* out, S* mean,
-                              S* variance, int width, S eps) {
-    const S shift = width ? x[0] : S(0);
-    Sum<S> sum = {0};
+template <int V, class Activation, class S, class C, int LANES>
+__device__ void normalise_row(const RowGroup<LANES>& group, const S* x, const C* weight, const C* bias, S* out, C* mean,
+                              C* variance, int width, C eps) {
+    const C shift = width ? C(x[0]) : C(0);
+    Sum<C> sum = {0};
     each_pack<LANES, V, 4>(group.lane, width, [&](int j) {
         const Pack<S, V> pack = loaded<V>(x + j);
 #pragma unroll
-        for (int i = 0; i < V; ++i) sum.value += pack.at[i] - shift;
+        for (int i = 0; i < V; ++i) sum.value += C(pack.at[i]) - shift;
     });
-    Normalised<S> of = {};
-    of.mean = shift + group.template reduce<0>(sum).value / S(width);
-    Sums<S> sums = {0, 0};
+    Normalised<C> of = {};
+    of.mean = shift + group.template reduce<0>(sum).value / C(width);
+    Sums<C> sums = {0, 0};
     each_pack<LANES, V, 4>(group.lane, width, [&](int j) {
         const Pack<S, V> pack = loaded<V>(x + j);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const S off = pack.at[i] - of.mean;
+            const C off = C(pack.at[i]) - of.mean;
             sums.plain += off;
             sums.product += off * off;
         }
     });
     sums = group.template reduce<1>(sums);
-    const S of_row = sums.product / S(width);
-    of.mean += sums.plain / S(width);
+    const C of_row = sums.product / C(width);
+    of.mean += sums.plain / C(width);
     of.scale = scale_of(of_row, eps);
     each_pack<LANES, V, 4>(group.lane, width, [&](int j) {
-        const Pack<S, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j);
+        const Pack<C, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j);
         Pack<S, V> pack = loaded<V>(x + j);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             of.weight = w.at[i], of.bias = b.at[i];
-            pack.at[i] = Activation::forward(of.affine(of.standard(pack.at[i])));
+            pack.at[i] = S(Activation::forward(of.affine(of.standard(C(pack.at[i])))));
         }
         pack.store(out + j);
     });
@@ -79,7 +80,8 @@ __device__ void normalise_row(const RowGroup<LANES>& group, const S* x, const S*
 // out may be x.
 template <class S, class Activation, int LANES>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    layer_norm(const S* x, const S* weight, const S* bias, S* out, S* mean, S* variance, Index n, int width, S eps) {
+    layer_norm(const S* x, const Compute<S>* weight, const Compute<S>* bias, S* out, Compute<S>* mean,
+               Compute<S>* variance, Index n, int width, Compute<S> eps) {
     constexpr int N = PACK<S>;
     const RowGroup<LANES> group;
     const bool packed = width % N == 0 && aligned<N>(x) && aligned<N>(weight) && aligned<N>(bias) && aligned<N>(out);
@@ -93,24 +95,26 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
 
 // Pack::store writes to global memory only.
 template <class S, int V> __device__ void put(S* to, const Pack<S, V>& pack) {
-    typename Pack<S, V>::Word word;
-    memcpy(&word, pack.at, sizeof(word));
-    *reinterpret_cast<typename Pack<S, V>::Word*>(to) = word;
+    typename Pack<S, V>::Word words[Pack<S, V>::ACCESSES];
+    memcpy(words, pack.at, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < Pack<S, V>::ACCESSES; ++i) reinterpret_cast<typename Pack<S, V>::Word*>(to)[i] = words[i];
 }
 
 // One row: d ← ∂C/∂x, and its part of the column sums added to those of the lane's columns.
-template <int V, class Activation, class S, int LANES>
-__device__ void derive_row(const RowGroup<LANES>& group, S* d, const S* x, Normalised<S> of, const S* weight,
-                           const S* bias, S* weight_sum, S* bias_sum, int width) {
-    Sums<S> sums = {0, 0};
+template <int V, class Activation, class S, class C, int LANES>
+__device__ void derive_row(const RowGroup<LANES>& group, S* d, const S* x, Normalised<C> of, const C* weight,
+                           const C* bias, C* weight_sum, C* bias_sum, int width) {
+    Sums<C> sums = {0, 0};
     each_pack<LANES, V, 1>(group.lane, width, [&](int j) {
-        const Pack<S, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j), slope = loaded<V>(d + j), value = loaded<V>(x + j);
-        Pack<S, V> of_weight = loaded<V>(weight_sum + j), of_bias = loaded<V>(bias_sum + j);
+        const Pack<C, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j);
+        const Pack<S, V> slope = loaded<V>(d + j), value = loaded<V>(x + j);
+        Pack<C, V> of_weight = loaded<V>(weight_sum + j), of_bias = loaded<V>(bias_sum + j);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             of.weight = w.at[i], of.bias = b.at[i];
-            const S standard = of.standard(value.at[i]);
-            const S dz = slope.at[i] * Activation::slope(of.affine(standard));
+            const C standard = of.standard(C(value.at[i]));
+            const C dz = C(slope.at[i]) * Activation::slope(of.affine(standard));
             of_weight.at[i] += dz * standard;
             of_bias.at[i] += dz;
             sums.plain += of.weight * dz;
@@ -120,26 +124,27 @@ __device__ void derive_row(const RowGroup<LANES>& group, S* d, const S* x, Norma
         put(bias_sum + j, of_bias);
     });
     sums = group.template reduce<0>(sums);
-    const S plain = sums.plain / S(width), along = sums.product / S(width);
+    const C plain = sums.plain / C(width), along = sums.product / C(width);
     each_pack<LANES, V, 1>(group.lane, width, [&](int j) {
-        const Pack<S, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j), value = loaded<V>(x + j);
+        const Pack<C, V> w = loaded<V>(weight + j), b = loaded<V>(bias + j);
+        const Pack<S, V> value = loaded<V>(x + j);
         Pack<S, V> slope = loaded<V>(d + j);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             of.weight = w.at[i], of.bias = b.at[i];
-            const S standard = of.standard(value.at[i]);
-            const S dz = slope.at[i] * Activation::slope(of.affine(standard));
-            slope.at[i] = of.scale * (of.weight * dz - plain - standard * along);
+            const C standard = of.standard(C(value.at[i]));
+            const C dz = C(slope.at[i]) * Activation::slope(of.affine(standard));
+            slope.at[i] = S(of.scale * (of.weight * dz - plain - standard * along));
         }
         slope.store(d + j);
     });
 }
 
-template <int V, class Activation, class S, int LANES>
-__device__ void derive_rows(RowGroup<LANES>& group, S* d, const S* x, const S* mean, const S* variance, const S* weight,
-                            const S* bias, S* weight_sum, S* bias_sum, Index first, Index last, int width, S eps) {
+template <int V, class Activation, class S, class C, int LANES>
+__device__ void derive_rows(RowGroup<LANES>& group, S* d, const S* x, const C* mean, const C* variance, const C* weight,
+                            const C* bias, C* weight_sum, C* bias_sum, Index first, Index last, int width, C eps) {
     const int groups = blockDim.x / LANES;
-    const Pack<S, V> zeros = {};
+    const Pack<C, V> zeros = {};
     each_pack<LANES, V, 1>(group.lane, width, [&](int j) {
         put(weight_sum + j, zeros);
         put(bias_sum + j, zeros);
@@ -148,7 +153,7 @@ __device__ void derive_rows(RowGroup<LANES>& group, S* d, const S* x, const S* m
     for (Index base = first; base < last; base += groups) {
         const bool there = base + threadIdx.x / LANES < last;
         const Index row = there ? base + threadIdx.x / LANES : first;
-        Normalised<S> of = {};
+        Normalised<C> of = {};
         of.mean = mean[row], of.scale = scale_of(variance[row], eps);
         derive_row<V, Activation>(group, d + row * width, x + row * width, of, weight, bias, weight_sum, bias_sum,
                                   there ? width : 0);
@@ -160,18 +165,20 @@ __device__ void derive_rows(RowGroup<LANES>& group, S* d, const S* x, const S* m
 // the launch gives shared memory for two sums of each column and group; else a block must be one group.
 template <class S, class Activation, int LANES>
 __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-    layer_norm_backward(S* d, const S* x, const S* mean, const S* variance, const S* weight, const S* bias,
-                        S* weight_partial, S* bias_partial, Index n, int width, int rows, bool in_shared, S eps) {
+    layer_norm_backward(S* d, const S* x, const Compute<S>* mean, const Compute<S>* variance, const Compute<S>* weight,
+                        const Compute<S>* bias, Compute<S>* weight_partial, Compute<S>* bias_partial, Index n, int width,
+                        int rows, bool in_shared, Compute<S> eps) {
+    typedef Compute<S> C;
     constexpr int N = PACK<S>;
     extern __shared__ uint4 sums[];
     RowGroup<LANES> group;
     const Index first = Index(blockIdx.x) * rows, last = min(first + rows, n);
     weight_partial += Index(blockIdx.x) * width;
     bias_partial += Index(blockIdx.x) * width;
-    S* weight_sum = weight_partial;
-    S* bias_sum = bias_partial;
+    C* weight_sum = weight_partial;
+    C* bias_sum = bias_partial;
     if (in_shared) {
-        weight_sum = reinterpret_cast<S*>(sums) + int(threadIdx.x) / LANES * 2 * width;
+        weight_sum = reinterpret_cast<C*>(sums) + int(threadIdx.x) / LANES * 2 * width;
         bias_sum = weight_sum + width;
     }
     const bool packed = width % N == 0 && aligned<N>(d) && aligned<N>(x) && aligned<N>(weight) && aligned<N>(bias) &&
@@ -182,9 +189,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
         derive_rows<1, Activation>(group, d, x, mean, variance, weight, bias, weight_sum, bias_sum, first, last, width, eps);
     if (!in_shared) return;
     __syncthreads();
-    const S* of_groups = reinterpret_cast<const S*>(sums);
+    const C* of_groups = reinterpret_cast<const C*>(sums);
     for (int j = threadIdx.x; j < width; j += blockDim.x) {
-        S weight_total = 0, bias_total = 0;
+        C weight_total = 0, bias_total = 0;
         for (int k = 0; k < int(blockDim.x) / LANES; ++k) {
             weight_total += of_groups[k * 2 * width + j];
             bias_total += of_groups[(k * 2 + 1) * width + j];

@@ -26,6 +26,7 @@ from gpu_nn.device import Device, resolve_device
 from gpu_nn.errors import DataError
 from gpu_nn.layers import LAYERS, Layer
 from gpu_nn.network import DTYPES, Network
+from gpu_nn.precision import parameter_dtype, precision_name
 
 FORMAT = "gpu_nn.network"
 VERSION = 1
@@ -110,15 +111,19 @@ def write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata
     file.write(memoryview(content)[start:])
 
 
-def load(path: str | os.PathLike[str], device: str | Device = "auto") -> Network:
+def load(path: str | os.PathLike[str], device: str | Device = "auto", dtype: Any = None) -> Network:
     """The network in the file, on `device`.
 
-    Raises DataError for a file that is missing, truncated, of another kind, or whose header does not fit its arrays,
-    ValueError and DeviceError for the device, as `resolve_device` does.
+    dtype: as of `Network`, with parameters of the file's type: a file of float32 may compute in "mixed_bfloat16". None
+    for the file's own.
+
+    Raises DataError for a file that is missing, truncated, of another kind, or whose header does not fit its arrays, or
+    dtype, ValueError and DeviceError for the device, as `resolve_device` does, and the dtype, as `Network` does.
     """
     from safetensors import SafetensorError, safe_open
 
     device = resolve_device(device)
+    name = None if dtype is None else precision_name(dtype)
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; expected a file, such as {Path(path) / 'model.safetensors'}")
     try:
@@ -131,7 +136,7 @@ def load(path: str | os.PathLike[str], device: str | Device = "auto") -> Network
                 name: (_TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
                 for name, part in slices.items()
             }
-            net = _built(path, metadata, stored, device)
+            net = _built(path, metadata, stored, device, name)
             for name, array in _arrays(net).items():
                 values = file.get_tensor(name)
                 _check_finite(name, values)
@@ -181,11 +186,12 @@ def _built(
     metadata: dict[str, str],
     stored: dict[str, tuple[str, tuple[int, ...]]],
     device: Device,
+    precision: str | None,
 ) -> Network:
     """The network that the header describes, after checking that it is the one whose arrays the file holds.
 
-    stored: type and shape of each array. Nothing is allocated until they fit, so a header cannot ask for more memory
-    than the file has bytes.
+    stored: type and shape of each array. precision: its name; None for the header's. Nothing is allocated until they
+    fit, so a header cannot ask for more memory than the file has bytes.
     """
     version = metadata.get("version", "")
     if version != str(VERSION):
@@ -214,7 +220,10 @@ def _built(
         if expected.get(name) != stored.get(name):
             came, wanted = _said(stored.get(name)), _said(expected.get(name))
             raise DataError(f"{path} does not fit its header: array {name} is {came}, the header says {wanted}")
-    net = Network(layers, n_inputs=n_inputs, dtype=dtype, device=device)
+    if precision is not None and parameter_dtype(precision) != dtype:
+        has = parameter_dtype(precision)
+        raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {has}")
+    net = Network(layers, n_inputs=n_inputs, dtype=precision or dtype, device=device)
     net.classes = classes
     return net
 

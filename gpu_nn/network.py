@@ -29,8 +29,8 @@ class Network:
     "relu"), Dropout(0.2), Dense(10)], with n_inputs.  device: "auto", "cpu", "cuda", "cuda:1".  seed: of the
     initial weights and of dropout; the same seed gives the same bits on every device.  dtype: "float32" or "float64";
     with nvmath-python on a GPU also "mixed_bfloat16" and "mixed_float16": layers work in the half type with sums of
-    float32, while parameters, gradients, logits handed out and files are of float32.  tf32: with dtype="float32" there,
-    products may round their factors to TF32.
+    float32, while parameters, gradients, logits handed out and files are of float32; and "tf32": float32, but products
+    may round their factors to TF32.
 
     parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
     flat_grads (weights of Dense first, `n_decayed` elements that weight decay applies to, then the rest; each array
@@ -50,7 +50,6 @@ class Network:
         device: str | Device = "auto",
         dtype: Any = "float32",
         seed: int = 0,
-        tf32: bool = False,
     ):
         self.layers, self.n_inputs = _expanded(layers, n_inputs, activation)
         self.widths = [self.n_inputs]
@@ -60,7 +59,7 @@ class Network:
         if self.n_classes < 2:
             raise ValueError(f"the last layer has {self.n_classes} output; a softmax needs at least 2 classes")
         self.device = resolve_device(device)
-        self.precision = precision(dtype, tf32, self.device)
+        self.precision = precision(dtype, self.device)
         self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
         self.classes: Sequence[Any] | None = None
@@ -157,7 +156,9 @@ class Network:
                 self._front[training] = Workplace(self.device, self.kernels, of.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
-        arrays, front = {**self._copies, **self.state}, self._front.get(training, at)
+        halved = {f"{i}.{name}" for i, layer in enumerate(self.layers) for name in layer.halved}
+        copies = {name: array for name, array in self._copies.items() if name in halved}
+        arrays, front = {**self.parameters, **copies, **self.state}, self._front.get(training, at)
         stages = [
             layer.stage(
                 str(i),
@@ -178,6 +179,12 @@ class Network:
         self.bindings += 1
         self._stages.clear()
         self._steps.clear()
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The memory of the parameters, and of their copies in a half type."""
+        copies = self._flat_copies.nbytes if self._mixed else 0
+        return int(self.flat_parameters.nbytes + copies)
 
     @property
     def working_bytes(self) -> int:

@@ -10,7 +10,10 @@ from gpu_nn.errors import DeviceError, unknown_name
 from gpu_nn.kernels import why_no_half_products
 
 DTYPES = ("float32", "float64")
-MIXED = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
+# What `Network(dtype=…)` may be, and the type that layers then work in; and what people call one of them.
+PRECISIONS = {name: name for name in DTYPES}
+PRECISIONS |= {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "tf32": "float32"}
+MEANT = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "half": "mixed_float16"}
 
 # The loss scale of float16 at the start, what it grows to at most, and how: by this factor after so many steps on end
 # without an overflow, and back by it at each overflow (Micikevicius et al. 2018).
@@ -22,13 +25,17 @@ LOSS_SCALE_FACTOR, LOSS_SCALE_INTERVAL = 2.0, 2000
 class Precision:
     """name: as `Network(dtype=…)` has it.  dtype: of parameters, gradients, optimizer state, logits handed out, losses.
     compute: of the copies of the parameters that layers work with, of activations and their gradients; sums are of
-    float32 all the same.  tf32: factors of products of float32 may be rounded to TF32.
+    float32 all the same.
     """
 
     name: str
     dtype: np.dtype
     compute: np.dtype
-    tf32: bool = False
+
+    @property
+    def tf32(self) -> bool:
+        """Whether factors of products of float32 may be rounded to TF32."""
+        return self.name == "tf32"
 
     @property
     def mixed(self) -> bool:
@@ -40,32 +47,43 @@ class Precision:
         return self.compute == np.float16
 
 
-def precision(dtype: Any, tf32: bool, device: Device) -> Precision:
+def precision(dtype: Any, device: Device) -> Precision:
     """The precision of that name.
 
-    Raises ValueError for a name that is not known and for tf32 with another type than float32, DeviceError where the
-    device has no such products.
+    Raises ValueError for a name that is not known, DeviceError where the device has no such products.
     """
-    if isinstance(dtype, str) and dtype in MIXED:
-        found = Precision(dtype, np.dtype(np.float32), _half(MIXED[dtype]))
-    else:
-        kind = np.dtype(dtype)
-        if kind.name not in DTYPES:
-            raise unknown_name("dtype", kind.name, (*DTYPES, *MIXED))
-        found = Precision(kind.name, kind, kind, bool(tf32))
-    if tf32 and found.name != "float32":
-        raise ValueError(f"tf32=True goes with dtype='float32', not with {found.name!r}: leave it out")
-    if found.mixed or found.tf32:
-        asked = f"dtype={found.name!r}" if found.mixed else "tf32=True"
+    name = precision_name(dtype)
+    if name not in DTYPES:
         problem = why_no_half_products(device)
         if problem:
-            raise DeviceError(f"{asked} on {device.name}, but {problem}")
-    return found
+            raise DeviceError(f"dtype={name!r} on {device.name}, but {problem}")
+    return Precision(name, parameter_dtype(name), _numpy_type(PRECISIONS[name]))
 
 
-def _half(name: str) -> np.dtype:
-    if name == "float16":
-        return np.dtype(np.float16)
+def precision_name(dtype: Any) -> str:
+    """The name in PRECISIONS of what a `dtype=` may be: that name, or one of NumPy's types.
+
+    Raises ValueError for all else.
+    """
+    if isinstance(dtype, str) and dtype in PRECISIONS:
+        return dtype
+    try:
+        name = "None" if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, PRECISIONS, MEANT)
+    return name
+
+
+def parameter_dtype(name: str) -> np.dtype:
+    """Of parameters and data in the precision of that name."""
+    return np.dtype(name if name in DTYPES else np.float32)
+
+
+def _numpy_type(name: str) -> np.dtype:
+    if name != "bfloat16":
+        return np.dtype(name)
     try:
         import ml_dtypes
     except ImportError:

@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 
 import gpu_nn
-from gpu_nn import SGD, Adam, AdamW, Dense, DeviceError, Dropout, Network, Standardize, Trainer, optimizers
+from gpu_nn import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Dense,
+    DeviceError,
+    Dropout,
+    InputNoise,
+    LayerNorm,
+    Network,
+    Standardize,
+    Trainer,
+    optimizers,
+)
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.training.callbacks import Checkpoints, Every
 from tests.cuda_emulator import cupy_proxy, nvmath_bindings
@@ -21,6 +35,8 @@ BOTH = pytest.mark.parametrize("dtype", HALVES)
 RANDOM = np.random.default_rng(7)
 X, Y = RANDOM.standard_normal((70, 12)).astype(np.float32), RANDOM.integers(0, 5, 70)
 LAYERS = [Standardize(), Dense(16, "relu"), Dropout(0.25), Dense(8, "gelu"), Dense(5)]
+NORMALISED = [InputNoise(0.1), Dense(16, bias=False), BatchNorm("tanh"), Dense(8), LayerNorm("gelu"), Dense(5)]
+EVERY_LAYER = pytest.mark.parametrize("layers", [LAYERS, [Standardize(), *NORMALISED]], ids=["plain", "normalised"])
 
 
 @pytest.fixture(autouse=True)
@@ -44,24 +60,22 @@ def assert_same_bits(one, other):
 
 
 class TestNames:
-    @BOTH
-    def test_the_cpu_refuses_half_types_and_says_what_to_do(self, dtype):
+    @pytest.mark.parametrize("dtype", [*HALVES, "tf32"])
+    def test_the_cpu_refuses_half_types_and_tf32_and_says_what_to_do(self, dtype):
         with pytest.raises(DeviceError, match=f"dtype='{dtype}' on cpu, but the CPU computes in float32 and float64"):
             Network([4, 2], device="cpu", dtype=dtype)
-
-    def test_tf32_needs_a_gpu_and_float32(self, device):
-        with pytest.raises(DeviceError, match="tf32=True on cpu"):
-            Network([4, 2], device="cpu", tf32=True)
-        with pytest.raises(ValueError, match="tf32=True goes with dtype='float32', not with 'float64'"):
-            Network([4, 2], device=device, dtype="float64", tf32=True)
 
     def test_without_nvmath_the_extra_is_named(self):
         with emulated_device() as plain, pytest.raises(DeviceError, match=r"pip install 'gpu_nn\[nvmath12\]'"):
             Network([4, 2], device=plain, dtype="mixed_bfloat16")
 
     def test_other_names_are_refused_with_the_known_ones(self, device):
-        with pytest.raises(ValueError, match="mixed_bfloat16"):
-            Network([4, 2], device=device, dtype="float16")
+        for dtype in ("float16", np.float16):
+            with pytest.raises(ValueError, match=r"dtype='float16' is not one of .* Did you mean 'mixed_float16'"):
+                Network([4, 2], device=device, dtype=dtype)
+        for dtype, said in (("tf23", "'tf23' .* Did you mean 'tf32'"), (None, "'None'"), (7, "7")):
+            with pytest.raises(ValueError, match=f"dtype={said}"):
+                Network([4, 2], device=device, dtype=dtype)
 
     def test_a_layer_that_works_in_float32_alone_is_named(self, device):
         with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) works in float32 alone"):
@@ -69,8 +83,9 @@ class TestNames:
 
 
 @BOTH
-def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, dtype):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, layers, dtype):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=1)
     with watched() as works:
         run.fit(X, Y, epochs=1)
@@ -85,11 +100,23 @@ def test_layers_work_in_the_half_type_and_all_that_stays_is_float32(device, dtyp
     losses = [work for work in works if work.name.startswith("softmax_cross_entropy")]
     assert {work.arguments[0].dtype for work in losses} == {half}
     assert {work.arguments[2].dtype for work in losses} == {np.dtype(np.float32)}
+    # Of what normalises, the batch alone is of the half type.
+    norms = [work for work in works if work.name.startswith(("batch_", "layer_norm"))]
+    assert bool(norms) == (layers is not LAYERS)
+    for work in norms:
+        kinds = [array.dtype for array in work.arguments if not isinstance(array, np.generic)]
+        of_batch = 1 if "moments" in work.name or "statistics" in work.name else 2
+        assert (kinds.count(half), kinds.count(np.float32)) == (of_batch, len(kinds) - of_batch)
+    assert all(array.dtype == np.float32 for name, array in net.state.items() if "running" in name)
 
 
 @BOTH
-def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type(device, dtype):
-    layers = [Dense(16, "softplus"), Dense(8, "tanh"), Dense(5)]
+@pytest.mark.parametrize(
+    "layers",
+    [[Dense(16, "softplus"), Dense(8, "tanh"), Dense(5)], NORMALISED[1:]],
+    ids=["plain", "normalised"],
+)
+def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type(device, layers, dtype):
     mixed = Network(layers, n_inputs=12, device=device, dtype=dtype, seed=3)
     exact = Network(layers, n_inputs=12, device="cpu", dtype="float64", seed=3)
     loss, exact_loss = mixed.loss_and_grad(X, Y), exact.loss_and_grad(X, Y)
@@ -102,13 +129,14 @@ def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type
 
 
 @BOTH
-def test_graphs_train_to_the_bits_of_eager_launching(device, dtype, monkeypatch):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_graphs_train_to_the_bits_of_eager_launching(device, layers, dtype, monkeypatch):
+    run = trainer(device, dtype, layers=layers)
     before = Graph.launches
     run.fit(X, Y, epochs=4)
     assert Graph.launches - before == 3 + 3 * 5
     monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.captured"), "_graph", lambda step, stream: False)
-    eager = trainer(device, dtype)
+    eager = trainer(device, dtype, layers=layers)
     before = Graph.launches
     eager.fit(X, Y, epochs=4)
     assert Graph.launches == before
@@ -116,20 +144,21 @@ def test_graphs_train_to_the_bits_of_eager_launching(device, dtype, monkeypatch)
 
 
 @BOTH
-def test_training_learns_as_in_float32(device, dtype):
-    layers = [Dense(16, "relu"), Dense(5)]
+@pytest.mark.parametrize("layers", [[Dense(16, "relu"), Dense(5)], NORMALISED], ids=["plain", "normalised"])
+def test_training_learns_as_in_float32(device, layers, dtype):
     curves = []
     for kind in (dtype, "float32"):
         run = trainer(device, kind, Adam(1e-2), layers)
-        run.fit(X, Y, epochs=6)
+        run.fit(X, Y, epochs=9)
         curves.append([record.loss for record in run.history])
     np.testing.assert_allclose(*curves, rtol=30 * EPSILON[dtype])
     assert curves[0][-1] < 0.8 * curves[0][0]
 
 
 @BOTH
-def test_a_step_never_waits_for_the_device(device, dtype):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_a_step_never_waits_for_the_device(device, layers, dtype):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=3)
     run.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
@@ -142,11 +171,12 @@ def test_a_step_never_waits_for_the_device(device, dtype):
 
 
 @BOTH
-def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, dtype, tmp_path):
+@EVERY_LAYER
+def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, layers, dtype, tmp_path):
     """The scale moves on the way: it is too large at the start, and so some steps are left out."""
 
     def begun():
-        run = trainer(device, dtype)
+        run = trainer(device, dtype, layers=layers)
         if run.net.loss_scale is not None:
             run.net.loss_scale.fill(2.0**24)
         return run
@@ -158,7 +188,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, dtype, tm
     steps = iter(range(1, 99))
     broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
     broken.fit(X, Y, epochs=4)
-    resumed = trainer(device, dtype)
+    resumed = trainer(device, dtype, layers=layers)
     resumed.fit(X, Y, epochs=4, resume=tmp_path)
     assert_same_bits(whole, resumed)
     if whole.net.loss_scale is not None:
@@ -174,14 +204,21 @@ def test_a_checkpoint_of_another_precision_is_refused(device, tmp_path):
 
 
 @BOTH
-def test_files_hold_the_float32_parameters_and_load_anywhere(device, dtype, tmp_path):
-    run = trainer(device, dtype)
+@EVERY_LAYER
+def test_files_hold_the_float32_parameters_and_load_anywhere(device, layers, dtype, tmp_path):
+    run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=2)
     gpu_nn.save(run.net, tmp_path / "model.safetensors")
     loaded = gpu_nn.load(tmp_path / "model.safetensors", device="cpu")
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded.flat_parameters, run.net.flat_parameters.get())
     np.testing.assert_allclose(run.net.predict_proba(X).get(), loaded.predict_proba(X), atol=8 * EPSILON[dtype])
+    again = gpu_nn.load(tmp_path / "model.safetensors", device, dtype)
+    np.testing.assert_array_equal(again.predict_proba(X).get(), run.net.predict_proba(X).get())
+    with pytest.raises(gpu_nn.DataError, match="holds parameters of float32; dtype='float64' has them of float64"):
+        gpu_nn.load(tmp_path / "model.safetensors", device, "float64")
+    with pytest.raises(DeviceError, match=f"dtype='{dtype}' on cpu"):
+        gpu_nn.load(tmp_path / "model.safetensors", "cpu", dtype)
 
 
 class TestLossScaling:
@@ -256,7 +293,7 @@ class TestLossScaling:
 
 class TestTF32:
     def test_products_round_their_factors_and_nothing_else_changes(self, device):
-        nets = [Network([12, 16, 5], device=device, seed=3, tf32=tf32) for tf32 in (True, False)]
+        nets = [Network([12, 16, 5], device=device, seed=3, dtype=dtype) for dtype in ("tf32", "float32")]
         exact = Network([12, 16, 5], device="cpu", dtype="float64", seed=3).forward(X)
         errors = [np.abs(net.forward(X).get() - exact).max() / np.abs(exact).max() for net in nets]
         assert 2.0**-16 < errors[0] < 2.0**-9
@@ -273,7 +310,7 @@ class TestTF32:
 
         monkeypatch.setattr(nvmath_bindings, "matmul_desc_create", spy)
         cublaslt._plan.cache_clear()
-        net = Network([12, 16, 5], device=device, seed=3, tf32=True)
+        net = Network([12, 16, 5], device=device, seed=3, dtype="tf32")
         net.loss_and_grad(X, Y)
         probe = [kind for kind in used if kind != nvmath_bindings.ComputeType.COMPUTE_32F_FAST_TF32]
         assert len(used) - len(probe) == 5  # two forward, two of weights, one of inputs

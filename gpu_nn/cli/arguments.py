@@ -3,7 +3,7 @@
 import math
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +88,13 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
     return Kind(read, (int, float), "a number")
 
 
-def one_of(names: Iterable[str]) -> Kind:
-    """One of the names; the error names the nearest."""
+def one_of(names: Iterable[str], meant: Mapping[str, str] | None = None) -> Kind:
+    """One of the names; the error names the nearest. meant: names that people use for a known one."""
     known = tuple(names)
 
     def read(text: str) -> str:
         if text not in known:
-            raise ArgumentTypeError(not_one_of(text, known))
+            raise ArgumentTypeError(not_one_of(text, known, meant))
         return text
 
     return Kind(read, (str,), "a name")

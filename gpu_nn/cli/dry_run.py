@@ -54,6 +54,7 @@ def report(
             "batches_per_epoch": steps,
             "steps": steps * settings.epochs,
             "device": net.device.name,
+            "dtype": settings.dtype,
             "memory_bytes": memory,
             "optimizer": settings.optimizer,
             "learning_rate": settings.lr,
@@ -68,7 +69,8 @@ def report(
         f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{said}\n\n"
         + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
         + f"\n{settings.optimizer} with learning rate {settings.lr:g} in batches of {settings.batch_size:,}: "
-        f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, on {device}\n"
+        f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, "
+        f"on {device}, {settings.dtype}\n"
         f"memory about {_size(memory['total'])}: {', '.join(parts)}\n"
         "nothing was trained or written\n"
     )
@@ -87,16 +89,16 @@ def _memory(net: Network, optimizer: Optimizer, batch: int, rows: int) -> dict[s
     """Bytes on the network's device while it is trained. One step is made on a batch of zeros, and has to succeed."""
     with net.device.active():
         xp = net.device.xp
-        x = xp.zeros((batch, net.widths[net.n_fixed]), net.dtype)
+        x = xp.zeros((batch, net.widths[net.n_fixed]), net.precision.compute)
         net.train_step(x, xp.zeros(batch, _LABEL), net.n_fixed)
     optimizer.step(net)
-    row = net.n_inputs * net.dtype.itemsize + _LABEL.itemsize
+    row, half_row = (net.n_inputs * dtype.itemsize + _LABEL.itemsize for dtype in (net.dtype, net.precision.compute))
     parts = {
-        "parameters": net.flat_parameters.nbytes,
+        "parameters": net.parameter_bytes,
         "gradients": net.flat_grads.nbytes,
         "optimizer": sum(array.nbytes for array in optimizer.state.values()),
         "data": rows * row,
-        "batch": batch * row + net.working_bytes,
+        "batch": batch * half_row + net.working_bytes,
     }
     return {**parts, "total": sum(parts.values())}
 

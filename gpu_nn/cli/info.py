@@ -8,6 +8,8 @@ from typing import Any
 from gpu_nn import __version__
 from gpu_nn.cli.results import print_json
 from gpu_nn.device import resolve_device, why_no_cuda
+from gpu_nn.kernels import why_no_half_products
+from gpu_nn.precision import DTYPES, PRECISIONS
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
@@ -26,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{name} {found or 'not installed'}")
     for gpu in facts["gpus"]:
         print(f"{gpu['device']}: {gpu['name']}, {gpu['memory_bytes'] / 2**30:.0f} GiB, sm_{gpu['compute_capability']}")
-    print(f"auto chooses {facts['auto']}")
+    print(f"auto chooses {facts['auto']}, which computes in {', '.join(facts['dtypes'])}")
 
 
 def collect() -> dict[str, Any]:
@@ -38,6 +40,7 @@ def collect() -> dict[str, Any]:
         "packages": {name: _installed(name) for name in _PACKAGES},
         "gpus": [] if why_no_cuda() else _gpus(),
         "auto": str(auto),
+        "dtypes": [name for name in PRECISIONS if name in DTYPES or not why_no_half_products(auto)],
     }
 
 

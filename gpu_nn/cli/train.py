@@ -141,7 +141,7 @@ def _train(
     if data.target is not None:
         tell(f"target: column {data.target!r}")
     tell(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    tell(f"{net.n_parameters} parameters on {device}")
+    tell(f"{net.n_parameters} parameters on {device}, {settings.dtype}")
 
     began = time.perf_counter()
     with ranks.agreed():
@@ -165,7 +165,7 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
     """What the run reported when it was finished."""
     data = read_parts(settings)
     history = folder.read_history()
-    trainer = Trainer(load(folder.model, settings.device), _optimizer(settings), **_cost(settings))
+    trainer = Trainer(load(folder.model, settings.device, settings.dtype), _optimizer(settings), **_cost(settings))
     loss, accuracy = data.tested(trainer)
     seconds = sum(history.column("seconds"))
     _report(as_json, settings.device, accuracy, loss, data.rows[2], history, seconds, folder.model)

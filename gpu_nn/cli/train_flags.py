@@ -8,8 +8,8 @@ from gpu_nn.cli.arguments import COLUMN, SOURCES, TARGET, file_name, interval, n
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
-from gpu_nn.network import DTYPES
 from gpu_nn.optimizers import OPTIMIZERS
+from gpu_nn.precision import MEANT, PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the everyday loss")
     add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order, dropout and noise")
     add("--device", help="auto, cpu, cuda, cuda:1")
-    add("--dtype", type=one_of(DTYPES), help=", ".join(DTYPES))
+    add("--dtype", type=one_of(PRECISIONS, MEANT), help=", ".join(PRECISIONS))
     add("--out", metavar="FOLDER", help="write model.safetensors, history.json and config.toml there")
     every = "for --resume, save in FOLDER/checkpoints every so many epochs (5), steps (500steps) or so often (30s, 2h)"
     every += f"; what is there goes when the run is finished (default {CHECKPOINT_EVERY})"

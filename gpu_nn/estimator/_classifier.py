@@ -31,7 +31,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     the everyday cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
     partial_fit, those of the first call).  max_norm: clip the gradient of a step to this length.  callbacks: called as
     callback(trainer, record) after each epoch, see `Trainer`.  device: "auto", "cpu", "cuda", "cuda:1"; "auto" computes
-    where X lies if that is a GPU.  dtype: "float32" or "float64", of the parameters and the computation.
+    where X lies if that is a GPU.  dtype: "float32" or "float64"; with nvmath-python on a GPU also
+    "mixed_bfloat16", "mixed_float16" and "tf32", see `Network`, with results of float32.
 
     y: labels of any type, (n,); or flags of 0 and 1, (n, labels), for several labels a row, where predict answers with
     flags and predict_proba with the probability of each label; or probabilities of the classes, (n, classes), rows
@@ -135,8 +136,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: (n,), finite and ≥ 0. validation: (X, y) of one's own to be scored after each epoch; with
         early_stopping it takes the place of the part that would be split off.
 
-        Raises ValueError or TypeError for parameters and data that do not fit, DeviceError for a GPU that is not there,
-        TrainingDiverged when the loss is no longer finite. Warns with ConvergenceWarning when max_iter ends it.
+        Raises ValueError or TypeError for parameters and data that do not fit, DeviceError for a GPU that is not there
+        and a dtype in which the device does not compute, TrainingDiverged when the loss is no longer finite. Warns with
+        ConvergenceWarning when max_iter ends it.
         """
         fit(self, X, y, sample_weight, validation)
         return self

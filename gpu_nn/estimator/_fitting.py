@@ -17,6 +17,7 @@ from gpu_nn.estimator._progress import EpochEnd, Progress, ScoringTrainer
 from gpu_nn.estimator._rows import split, standardise
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
+from gpu_nn.precision import precision
 from gpu_nn.training import History
 
 
@@ -104,14 +105,17 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
         net = Network(layers, n_inputs=estimator.n_features_in_, device=device, dtype=estimator.dtype, seed=seed)
         net.classes = labelling.names
         return net
-    if estimator.device != "auto" and resolve_device(estimator.device).name != estimator.net_.device.name:
+    net = estimator.net_
+    device = net.device if estimator.device == "auto" else resolve_device(estimator.device)
+    asked = precision(estimator.dtype, device)
+    if device.name != net.device.name:
         # Out of the one device into the other, the way of a pickle.
         estimator.__setstate__(estimator.__getstate__())
-    net = estimator.net_
-    if tuple(layers) != net.layers or net.dtype != _settings.dtype(estimator):
+        net = estimator.net_
+    if tuple(layers) != net.layers or asked != net.precision:
         raise ValueError(
-            f"the parameters describe the layers {layers} of {estimator.dtype}, but the fitted network has "
-            f"{list(net.layers)} of {net.dtype}; warm_start and partial_fit go on with the same ones: "
+            f"the parameters describe the layers {layers} of {asked.name}, but the fitted network has "
+            f"{list(net.layers)} of {net.precision.name}; warm_start and partial_fit go on with the same ones: "
             "put them back, or fit with warm_start=False"
         )
     return net

@@ -11,14 +11,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from gpu_nn.device import Device
-from gpu_nn.errors import unknown_name
 from gpu_nn.estimator import _settings
 from gpu_nn.estimator._fitting import publish
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.estimator._portable import Course
 from gpu_nn.estimator._progress import Progress
 from gpu_nn.layers import Dense, Layer, Standardize
-from gpu_nn.network import DTYPES, Network
+from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.training import History
 
@@ -50,13 +49,14 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
     """The network of a fitted scikit-learn classifier; its probabilities are `estimator.predict_proba`.
 
     estimator: `sklearn.neural_network.MLPClassifier`, or a Pipeline of StandardScaler, MinMaxScaler, MaxAbsScaler and
-    at its end such a classifier; the scalers become a Standardize layer. dtype: "float32" or "float64"; None for that
-    of its coefficients, which is that of the data on which it was fitted.
+    at its end such a classifier; the scalers become a Standardize layer. dtype: as of `Network`; None for that of its
+    coefficients, which is that of the data on which it was fitted.
 
     Two classes have one logistic output z there, here two of -z/2 and z/2: soft(-z/2, z/2) is 1/(1+e^z), 1/(1+e^-z).
 
     Raises NotFittedError, TypeError for another estimator, ValueError for several labels a row (whose logistic outputs
-    are independent, which no softmax is), for one class, and for a dtype that is not known.
+    are independent, which no softmax is), for one class, and for a dtype that is not known, DeviceError
+    as `Network` does.
     """
     scalers, last = _steps(estimator)
     labelling = _labelling(last)
@@ -65,19 +65,20 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
         weights[-1], biases[-1] = (
             np.concatenate([-array / 2, array / 2], axis=-1) for array in (weights[-1], biases[-1])
         )
-    name = np.dtype(weights[0].dtype if dtype is None else dtype).name
-    if name not in DTYPES:
-        raise unknown_name("dtype", name, DTYPES)
     hidden = [Dense(bias.size, _ACTIVATIONS[last.activation]) for bias in biases[:-1]]
     layers: list[Layer] = [*([Standardize()] if scalers else []), *hidden, Dense(biases[-1].size)]
-    net = Network(layers, n_inputs=last.n_features_in_, device=device, dtype=name)
+    net = Network(
+        layers, n_inputs=last.n_features_in_, device=device, dtype=weights[0].dtype if dtype is None else dtype
+    )
     net.classes = labelling.names
     if scalers:
-        net.state["0.shift"][...], net.state["0.scale"][...] = (net.device.asarray(a, name) for a in _composed(scalers))
+        net.state["0.shift"][...], net.state["0.scale"][...] = (
+            net.device.asarray(a, net.dtype) for a in _composed(scalers)
+        )
     first = len(layers) - len(weights)
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), first):
-        net.parameters[f"{i}.weight"][...] = net.device.asarray(weight, name)
-        net.parameters[f"{i}.bias"][...] = net.device.asarray(bias, name)
+        net.parameters[f"{i}.weight"][...] = net.device.asarray(weight, net.dtype)
+        net.parameters[f"{i}.bias"][...] = net.device.asarray(bias, net.dtype)
     return net
 
 
@@ -89,7 +90,7 @@ def adopted(kind: type, estimator: Any, device: str, dtype: Any) -> Any:
     shared = {name: value for name, value in there.items() if name in kind._get_param_names()}  # type: ignore[attr-defined]
     if shared["solver"] not in OPTIMIZERS:
         shared["solver"] = "adam"
-    ours = kind(**shared, complement_weight=0.0, standardize=bool(scalers), device=device, dtype=net.dtype.name)
+    ours = kind(**shared, complement_weight=0.0, standardize=bool(scalers), device=device, dtype=net.precision.name)
     ours.n_features_in_ = last.n_features_in_
     if hasattr(estimator, "feature_names_in_"):
         ours.feature_names_in_ = estimator.feature_names_in_

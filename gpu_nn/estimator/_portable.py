@@ -12,6 +12,7 @@ from gpu_nn.estimator._progress import Progress
 from gpu_nn.layers import Dense
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
+from gpu_nn.precision import parameter_dtype, precision
 
 
 @dataclass
@@ -45,7 +46,7 @@ def without_device(state: dict[str, Any]) -> dict[str, Any]:
         state["_stored_network"] = {
             "layers": net.layers,
             "n_inputs": net.n_inputs,
-            "dtype": net.dtype.name,
+            "dtype": net.precision.name,
             "classes": net.classes,
             "arrays": _on_host(net.device, arrays),
         }
@@ -65,12 +66,15 @@ def without_device(state: dict[str, Any]) -> dict[str, Any]:
 def with_device(state: dict[str, Any]) -> dict[str, Any]:
     """The attributes again, on the device that the parameter `device` names.
 
-    Where that is a GPU that is not there, the classifier opens on the CPU with a UserWarning.
+    Where that is a GPU that is not there, the classifier opens on the CPU with a UserWarning; where the device does not
+    compute in the network's precision, in that of its parameters, with another.
     """
     stored, course = state.pop("_stored_network", None), state.pop("_stored_course", None)
     if stored is None:
         return state
-    net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=stored["dtype"], device=_there(state["device"]))
+    device = _there(state["device"])
+    dtype = _possible(stored["dtype"], device)
+    net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
     net.classes = stored["classes"]
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
@@ -87,6 +91,15 @@ def _there(name: str | Device) -> Device:
     except DeviceError as error:
         warnings.warn(f"the classifier opens on the CPU: {error}", UserWarning, stacklevel=4)
         return CPU
+
+
+def _possible(dtype: str, device: Device) -> str:
+    try:
+        return precision(dtype, device).name
+    except DeviceError as error:
+        there = parameter_dtype(dtype).name
+        warnings.warn(f"the classifier opens in {there}: {error}", UserWarning, stacklevel=4)
+        return there
 
 
 def _on_host(device: Device, arrays: Any) -> dict[str, np.ndarray]:

@@ -12,13 +12,13 @@ from gpu_nn.errors import unknown_name
 from gpu_nn.estimator._progress import EpochRate
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize, hidden_layers
-from gpu_nn.network import DTYPES
 from gpu_nn.optimizers import OPTIMIZERS
+from gpu_nn.precision import parameter_dtype, precision_name
 from gpu_nn.schedules import Constant, Schedule
 
 # What scikit-learn calls by another name, and what people ask for that is not here.
 _OUR_NAMES = {"logistic": "sigmoid"}
-_MEANT = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity", "float": "float64"}
+_MEANT = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity"}
 _MEANT |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "layer_norm": "layer"}
 
 _LEARNING_RATES = ("constant", "invscaling", "adaptive")
@@ -103,14 +103,8 @@ def activation(estimator: Any) -> str:
 
 
 def dtype(estimator: Any) -> np.dtype:
-    """Of parameters and computation."""
-    try:
-        found = np.dtype(estimator.dtype)
-    except TypeError:
-        found = None
-    if found is None or estimator.dtype is None or found.name not in DTYPES:
-        raise unknown_name("dtype", getattr(found, "name", estimator.dtype), DTYPES, _MEANT)
-    return found
+    """Of parameters and data."""
+    return parameter_dtype(precision_name(estimator.dtype))
 
 
 def hidden_sizes(estimator: Any) -> list[int]:

@@ -62,7 +62,8 @@ class _BatchNormStage:
         self.out = at.rows(f"{name}.out", n, width)
         self.of_batch = bool(grads) and n > 1
         if self.of_batch:
-            self.statistics = at.vector(f"{name}.mean", width), at.vector(f"{name}.variance", width)
+            dtype = self.weight.dtype
+            self.statistics = at.vector(f"{name}.mean", width, dtype), at.vector(f"{name}.variance", width, dtype)
         if grads:
             self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
 

@@ -11,7 +11,8 @@ class Counted:
     and training resumes with what was due."""
 
     fixed: ClassVar[bool] = False
-    takes_half: ClassVar[bool] = False
+    takes_half: ClassVar[bool] = True
+    halved: ClassVar[tuple[str, ...]] = ()
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:

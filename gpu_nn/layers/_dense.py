@@ -25,6 +25,7 @@ class Dense:
     fixed: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ("weight",)
     takes_half: ClassVar[bool] = True
+    halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
         if not (isinstance(self.units, int | np.integer) and self.units >= 1):

@@ -32,11 +32,11 @@ class Workplace:
             memory = self._memory[name] = self.device.empty((self.capacity, width), dtype or self.dtype)
         return memory[:n]
 
-    def vector(self, name: str, size: int) -> Array:
+    def vector(self, name: str, size: int, dtype: Any = None) -> Array:
         """The (size,) array of that name, whatever the batch."""
         memory = self._memory.get(name)
         if memory is None:
-            memory = self._memory[name] = self.device.empty((size,), self.dtype)
+            memory = self._memory[name] = self.device.empty((size,), dtype or self.dtype)
         return memory
 
     @property
@@ -63,12 +63,14 @@ class Layer(Protocol):
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
     once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in
-    float16 and bfloat16, with gradients of float32 for its parameters.
+    float16 and bfloat16, with gradients of float32 for its parameters.  halved: the parameters that it then takes in
+    that type; the others stay in float32.
     """
 
     fixed: ClassVar[bool]
     decayed: ClassVar[tuple[str, ...]]
     takes_half: ClassVar[bool]
+    halved: ClassVar[tuple[str, ...]]
 
     def n_outputs(self, n_inputs: int) -> int: ...
 

@@ -36,7 +36,8 @@ class _LayerNormStage:
         self.kernels, self.how = at.kernels, (layer.eps, layer.activation)
         self.weight, self.bias = arrays["weight"], arrays["bias"]
         self.out = at.rows(f"{name}.out", n, len(self.weight))
-        self.mean, self.variance = (at.rows(f"{name}.{what}", n, 1)[:, 0] for what in ("mean", "variance"))
+        dtype = self.weight.dtype
+        self.mean, self.variance = (at.rows(f"{name}.{what}", n, 1, dtype)[:, 0] for what in ("mean", "variance"))
         if grads:
             self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
 

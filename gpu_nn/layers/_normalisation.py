@@ -12,12 +12,16 @@ from gpu_nn.kernels.activations import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Normalisation:
-    """a = act(weight · x̂ + bias); what x̂ is, is the layer's. weight starts at 1, bias at 0; neither decays."""
+    """a = act(weight · x̂ + bias); what x̂ is, is the layer's. weight starts at 1, bias at 0; neither decays.
+
+    Of a half type are x and a alone: mean, variance, weight and bias are numbers of float32 in all precisions.
+    """
 
     activation: str = "identity"
     eps: float = 1e-5
     fixed: ClassVar[bool] = False
-    takes_half: ClassVar[bool] = False
+    takes_half: ClassVar[bool] = True
+    halved: ClassVar[tuple[str, ...]] = ()
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

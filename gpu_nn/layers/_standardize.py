@@ -18,6 +18,7 @@ class Standardize:
     fixed: ClassVar[bool] = True
     decayed: ClassVar[tuple[str, ...]] = ()
     takes_half: ClassVar[bool] = False
+    halved: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs

@@ -170,7 +170,6 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
         "network": {
             "n_inputs": net.n_inputs,
             "dtype": net.precision.name,
-            **({"tf32": True} if net.precision.tf32 else {}),
             "layers": [repr(layer) for layer in net.layers],
         },
         "optimizer": {"name": type(optimizer).__name__, **public},

@@ -28,7 +28,9 @@ def test_it_says_what_would_be_trained_and_writes_nothing(command, data, tmp_pat
     assert lines[2].split() == ["layer", "outputs", "parameters"]
     assert [line.split()[-2:] for line in lines[3:6]] == [["5", "0"], ["7", "42"], ["3", "24"]]
     assert lines[6].split() == ["all", "66"]
-    assert lines[8] == "adam with learning rate 0.001 in batches of 32: 2 batches an epoch, 8 in 4 epochs, on cpu"
+    assert (
+        lines[8] == "adam with learning rate 0.001 in batches of 32: 2 batches an epoch, 8 in 4 epochs, on cpu, float32"
+    )
     assert lines[9].startswith("memory about ")
     assert lines[10] == "nothing was trained or written"
     assert tree(tmp_path) == []
@@ -121,6 +123,17 @@ def test_an_unfinished_run_is_not_planned_over_but_may_go_on(
 def test_sizes_are_short():
     sizes = [dry_run._size(size) for size in (0, 1023, 1024, 5 * 2**20, 2**30, 3.5 * 2**40, 2**52)]
     assert sizes == ["0 bytes", "1.02e+03 bytes", "1 KiB", "5 MiB", "1 GiB", "3.5 TiB", "4.1e+03 TiB"]
+
+
+def test_the_memory_of_a_half_type_has_the_copies_of_the_parameters_and_half_the_activations():
+    layers = [Standardize(), Dense(48, "relu"), Dense(4)]
+    with emulated_device(nvmath=True) as device:
+        nets = {dtype: Network(layers, n_inputs=20, device=device, dtype=dtype) for dtype in ("tf32", "mixed_bfloat16")}
+        full, half = (dry_run._memory(net, Adam(1e-3), 32, 1000) for net in nets.values())
+    assert half["parameters"] == 1.5 * full["parameters"] == 1.5 * half["gradients"]
+    assert (half["data"], half["optimizer"]) == (full["data"], full["optimizer"])
+    assert half["batch"] == 32 * (20 * 2 + 8) + 32 * (20 * 4 + 2 * (48 + 4 + 48) + 4)
+    assert full["batch"] == 32 * (20 * 4 + 8) + 32 * 4 * (20 + 48 + 4 + 48 + 1)
 
 
 def test_a_gpu_is_planned_for_with_the_same_numbers(command, data):

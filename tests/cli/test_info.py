@@ -9,6 +9,8 @@ import pytest
 import gpu_nn
 from gpu_nn import device
 from gpu_nn.cli import info
+from gpu_nn.precision import PRECISIONS
+from tests.cuda_emulator.device import emulated_device
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
     lines = done.out.splitlines()
     assert lines[0] == f"gpu_nn {gpu_nn.__version__}, Python {platform.python_version()}"
     assert f"numpy {np.__version__}" in lines
-    assert lines[-1] == "auto chooses cpu (auto: CuPy finds no NVIDIA GPU)"
+    assert lines[-1] == "auto chooses cpu (auto: CuPy finds no NVIDIA GPU), which computes in float32, float64"
 
 
 def test_json_says_the_same(command, without_gpu):
@@ -31,6 +33,14 @@ def test_json_says_the_same(command, without_gpu):
     assert facts["packages"]["numpy"] == np.__version__
     assert facts["gpus"] == []
     assert facts["auto"].startswith("cpu")
+    assert facts["dtypes"] == ["float32", "float64"]
+
+
+def test_a_gpu_with_nvmath_computes_in_every_precision(command, monkeypatch):
+    monkeypatch.setattr(info, "_gpus", list)
+    for nvmath in (True, False):
+        with emulated_device(nvmath=nvmath):
+            assert json.loads(command("info", "--json").out)["dtypes"] == list(PRECISIONS)[: None if nvmath else 2]
 
 
 def test_a_package_that_is_not_there_is_said_to_be_missing(command, without_gpu, monkeypatch):
@@ -46,6 +56,7 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for module in (device, info):
         monkeypatch.setattr(module, "why_no_cuda", lambda: "")
+    monkeypatch.setattr(info, "why_no_half_products", lambda device: "")
     out = command("info").out
     assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out
     assert "auto chooses cuda:0" in out

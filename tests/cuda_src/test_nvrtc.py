@@ -79,6 +79,8 @@ def test_one_member_of_each_row_compiles_to_what_the_table_says():
         ("batch_norm", "batch_norm_backward<float, gelu_activation>", 4, 2),
         ("layer_norm", "layer_norm<float, relu_activation, 32>", 5, 1),
         ("layer_norm", "layer_norm_backward<float, relu_activation, 256>", 8, 1),
+        ("layer_norm", "layer_norm<__half, relu_activation, 32>", 35, 5),
+        ("layer_norm", "layer_norm_backward<__nv_bfloat16, relu_activation, 256>", 12, 1),
     ],
 )
 def test_packs_are_moved_whole(operation, name, loads, stores):
@@ -86,6 +88,28 @@ def test_packs_are_moved_whole(operation, name, loads, stores):
     wide = r"global(?:\.wb)?\.(?:v4\.[uf]32|v2\.[uf]64)"
     assert len(re.findall(rf"ld\.{wide}", code)) >= loads
     assert len(re.findall(rf"st\.{wide}", code)) >= stores
+
+
+@pytest.mark.parametrize(
+    ("name", "loads", "stores"),
+    [  # four numbers of a half type: of as many columns a thread keeps what it knows in float32
+        ("batch_moments<__half>", 4, 0),
+        ("batch_norm<__nv_bfloat16, relu_activation>", 4, 4),
+        ("batch_norm_sums<__half, tanh_activation>", 8, 0),
+        ("batch_norm_backward<__half, gelu_activation>", 8, 4),
+    ],
+)
+def test_batch_normalisation_moves_a_half_type_in_accesses_of_8_bytes(name, loads, stores):
+    code = nvrtc.ptx(resources.source("batch_norm.cu"), name, 80, resources.OPTIONS)
+    assert len(re.findall(r"ld\.global\.v2\.u32", code)) >= loads
+    assert len(re.findall(r"st\.global\.wb\.v2\.u32", code)) >= stores
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_is_spilled_in_normalisation(architecture):
+    cells = {row: cells[f"sm_{architecture}"] for row, cells in TABLE.cells.items() if "_norm | " in row}
+    assert len(cells) > 30
+    assert not {row: cell for row, cell in cells.items() if "spilled" in cell}
 
 
 def test_a_spill_and_shared_memory_are_seen():

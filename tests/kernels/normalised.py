@@ -1,10 +1,22 @@
 """Truth for layer and batch normalisation: plain formulas in float64, and matrices that make them hard."""
 
+import ml_dtypes
 import numpy as np
+import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS, slope
 
 EPS = 1e-5
+
+# The numbers of a batch in a half type, and how far the nearest of them lies; NumPy's kernels have no such types.
+ROUNDING = {np.float16: 2.0**-11, ml_dtypes.bfloat16: 2.0**-8}
+HALVES = pytest.mark.parametrize("dtype", ROUNDING, ids=["float16", "bfloat16"])
+ON_GPU = pytest.mark.parametrize("backend", ["emulated", pytest.param("gpu", marks=pytest.mark.gpu)], indirect=True)
+
+
+def computed(dtype):
+    """The type of statistics, parameters and sums beside a batch of that type."""
+    return np.float32 if dtype in ROUNDING else dtype
 
 
 def moments(x, axis):
@@ -54,7 +66,7 @@ def backward(d, x, weight, bias, axis, activation, eps=EPS, statistics=None):
 
 
 def parameters(width, dtype, seed=0):
-    random = np.random.default_rng((seed, width))
+    random, dtype = np.random.default_rng((seed, width)), computed(dtype)
     return random.normal(1, 0.5, width).astype(dtype), random.normal(0, 0.5, width).astype(dtype)
 
 
@@ -72,11 +84,14 @@ def matrix(n, width, dtype, seed=0):
 
 
 def close(found, exact, dtype, size=None):
-    """Within a few roundings of the largest number, or of `size`."""
+    """Within a few roundings of the largest number, or of `size`; of a half type then rounded once."""
     tolerance = 1e-12 if dtype == np.float64 else 2e-5
     size = np.abs(exact).max(initial=0) if size is None else size
     assert found.shape == exact.shape
-    assert (np.abs(found - exact) <= tolerance * size + 1e-30).all(), np.abs(found - exact).max() / np.max(size)
+    rounding = ROUNDING.get(found.dtype.type, 0)
+    smallest = 2.0**-25 if found.dtype == np.float16 else 1e-30
+    error = np.abs(found.astype(np.float64) - exact)
+    assert (error <= tolerance * size + rounding * np.abs(exact) + smallest).all(), error.max() / np.max(size)
 
 
 def close_gradients(found, exact, dtype):

@@ -4,17 +4,29 @@ import numpy as np
 import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS
-from tests.kernels.normalised import EPS, backward, close, close_gradients, condition, forward, matrix, parameters
+from tests.kernels.normalised import (
+    EPS,
+    HALVES,
+    ON_GPU,
+    backward,
+    close,
+    close_gradients,
+    computed,
+    condition,
+    forward,
+    matrix,
+    parameters,
+)
 
 FLOATS = (np.float32, np.float64)
-# Every residue of a pack, both sides of a block's tile of columns (512 of float64, 1024 of float32), and several tiles.
+# Every residue of a pack, both sides of a block's tile of columns (512 of float64, else 1024), and several tiles.
 WIDTHS = (*range(1, 18), 31, 33, 255, 257, 511, 513, 1023, 1024, 1025, 4100)
 
 
 def statistics(backend, x, running_mean=None, running_variance=None, momentum=0.1):
     """mean, variance, running mean and running variance, these from 0 and 1."""
     width = x.shape[1]
-    found = [backend.array(np.full(width, value, x.dtype)) for value in (np.nan, np.nan, 0, 1)]
+    found = [backend.array(np.full(width, value, computed(x.dtype.type))) for value in (np.nan, np.nan, 0, 1)]
     if running_mean is not None:
         found[2:] = [backend.array(array.copy()) for array in (running_mean, running_variance)]
     backend.kernels.batch_statistics(backend.array(x), *found, momentum)
@@ -54,6 +66,36 @@ def check(backend, n, width, dtype, activation):
 def test_every_width_is_right_forward_and_back(backend, width, dtype):
     for n in (2, 3, 9, 40) if width < 600 else (2, 19):
         check(backend, n, width, dtype, "tanh")
+
+
+@ON_GPU
+@HALVES
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_half_type_is_right_at_every_width_with_statistics_of_float32(backend, width, dtype):
+    for n in (2, 3, 9, 40) if width < 600 else (2, 19):
+        check(backend, n, width, dtype, "tanh")
+
+
+@ON_GPU
+@HALVES
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_right_in_a_half_type(backend, activation, dtype):
+    check(backend, 37, 24, dtype, activation)
+
+
+@ON_GPU
+@HALVES
+def test_half_columns_far_from_0_keep_what_their_type_holds(backend, dtype):
+    """Their statistics and the sums of the gradients do not fit into the half type."""
+    x = (200 + np.random.default_rng(0).normal(0, 3, (5000, 11))).astype(dtype)
+    weight, bias = parameters(11, dtype)
+    mean, variance, *running = statistics(backend, x, momentum=1.0)
+    assert {array.dtype.name for array in (mean, variance, *running)} == {"float32"}
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(running[1], x.astype(np.float64).var(axis=0, ddof=1), rtol=1e-4)
+    _, _, bias_grad = derived(backend, np.full(x.shape, 100, dtype), x, mean, variance, weight, bias)
+    np.testing.assert_array_equal(bias_grad, np.float32(500_000))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

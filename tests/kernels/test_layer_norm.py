@@ -5,15 +5,30 @@ import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.layer_norm import LANES, LONGEST_IN_SHARED
-from tests.kernels.normalised import EPS, backward, close, close_gradients, condition, forward, matrix, parameters
+from tests.kernels.normalised import (
+    EPS,
+    HALVES,
+    ON_GPU,
+    ROUNDING,
+    backward,
+    close,
+    close_gradients,
+    computed,
+    condition,
+    forward,
+    matrix,
+    parameters,
+)
 
 FLOATS = (np.float32, np.float64)
 
 
 def widths(dtype):
     """Every residue of a pack and of the lanes of a row, and both sides of each threshold."""
-    itemsize = np.dtype(dtype).itemsize
-    ends = [longest // itemsize for longest, _ in LANES] + [LONGEST_IN_SHARED // itemsize]
+    longest_in_shared = LONGEST_IN_SHARED // np.dtype(computed(dtype)).itemsize
+    ends = [longest // np.dtype(dtype).itemsize for longest, _ in LANES] + [longest_in_shared]
+    if dtype in ROUNDING:
+        ends.append(longest_in_shared // 8)  # beyond, the sums of 8 rows do not fit
     return sorted({*range(1, 10), 31, 33, 100, *(end + off for end in ends for off in (-1, 0, 1, 4))})
 
 
@@ -23,7 +38,7 @@ EVERY_WIDTH = pytest.mark.parametrize(("dtype", "width"), CASES, ids=[f"{d.__nam
 
 def normalised(backend, x, weight, bias, activation="identity", eps=EPS):
     n = len(x)
-    out, mean, variance = (backend.zeros(shape, x.dtype) for shape in (x.shape, n, n))
+    out, mean, variance = (backend.zeros(*of) for of in ((x.shape, x.dtype), (n, weight.dtype), (n, weight.dtype)))
     backend.kernels.layer_norm(*map(backend.array, (x, weight, bias)), out, mean, variance, eps, activation)
     return tuple(map(backend.host, (out, mean, variance)))
 
@@ -52,6 +67,40 @@ def check(backend, n, width, dtype, activation):
 def test_every_width_is_right_forward_and_back(backend, dtype, width):
     for n in (1, 2, 9, 70) if width < 600 else (1, 19):
         check(backend, n, width, dtype, "tanh")
+
+
+@ON_GPU
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [(dtype, width) for dtype in ROUNDING for width in widths(dtype)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_half_type_is_right_at_every_width_with_statistics_of_float32(backend, dtype, width):
+    for n in (1, 2, 9, 70) if width < 600 else (1, 19):
+        check(backend, n, width, dtype, "tanh")
+
+
+@ON_GPU
+@HALVES
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_right_in_a_half_type(backend, activation, dtype):
+    check(backend, 37, 24, dtype, activation)
+
+
+@ON_GPU
+@HALVES
+@pytest.mark.parametrize("width", [16, 17, 1000])
+def test_a_half_row_far_from_0_keeps_what_its_type_holds(backend, dtype, width):
+    """Its mean, its variance and the sums of the gradients do not fit into the half type."""
+    x = (200 + np.random.default_rng(0).normal(0, 3, (2000, width))).astype(dtype)
+    weight, bias = parameters(width, dtype)
+    _, mean, variance = normalised(backend, x, weight, bias)
+    assert mean.dtype == variance.dtype == np.float32
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=1), rtol=1e-4)
+    d = np.full(x.shape, 100, dtype)
+    _, _, bias_grad = derived(backend, d, x, weight, bias)
+    np.testing.assert_array_equal(bias_grad, np.float32(200_000))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -9,9 +9,8 @@ from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
 from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, WARP, ceil_div, columns, scratch
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, DEPTH, WARP, Columns, ceil_div, columns, scratch
 
-_DTYPES = ("float32", "float64")
 _SHAPE = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
 
 # Of each column and chunk of rows: count, mean, squares.
@@ -20,25 +19,32 @@ _MOMENTS = 3
 
 @cache
 def _batch_moments(dtype: str) -> Kernel:
-    return Kernel("batch_norm.cu", f"batch_moments<{CUDA_FLOATS[dtype]}>", (dtype, dtype), _SHAPE)
+    return Kernel("batch_norm.cu", f"batch_moments<{CUDA_FLOATS[dtype]}>", (dtype, COMPUTED[dtype]), _SHAPE)
 
 
 @cache
 def _batch_statistics(dtype: str) -> Kernel:
-    numbers = (np.int64, np.int32, np.dtype(dtype).type)
-    return Kernel("batch_norm.cu", f"batch_statistics<{CUDA_FLOATS[dtype]}>", (dtype,) * 6, numbers)
+    computed = COMPUTED[dtype]
+    numbers = (np.int64, np.int32, np.dtype(computed).type)
+    arrays = (computed, dtype, *(computed,) * 4)
+    return Kernel("batch_norm.cu", f"batch_statistics<{CUDA_FLOATS[dtype]}>", arrays, numbers)
 
 
 @cache
 def _with_activation(function: str, dtype: str, activation: str) -> Kernel:
-    arrays, numbers = {"batch_norm": (6, 1), "batch_norm_sums": (8, 1), "batch_norm_backward": (8, 2)}[function]
+    computed = COMPUTED[dtype]
+    arrays, numbers = {
+        "batch_norm": ((dtype, *(computed,) * 4, dtype), 1),
+        "batch_norm_sums": ((dtype, dtype, *(computed,) * 6), 1),
+        "batch_norm_backward": ((dtype, dtype, *(computed,) * 6), 2),
+    }[function]
     name = f"{function}<{CUDA_FLOATS[dtype]}, {activation}_activation>"
-    return Kernel("batch_norm.cu", name, (dtype,) * arrays, (*_SHAPE, *(np.dtype(dtype).type,) * numbers))
+    return Kernel("batch_norm.cu", name, arrays, (*_SHAPE, *(np.dtype(computed).type,) * numbers))
 
 
 def every_kernel() -> Iterator[Kernel]:
     """Each instantiation that can be asked for."""
-    for dtype in _DTYPES:
+    for dtype in CUDA_FLOATS:
         yield _batch_moments(dtype)
         yield _batch_statistics(dtype)
         for function in ("batch_norm", "batch_norm_sums", "batch_norm_backward"):
@@ -46,17 +52,22 @@ def every_kernel() -> Iterator[Kernel]:
                 yield _with_activation(function, dtype, activation)
 
 
+def _columns(x: Array, computed: Array, summed: bool) -> Columns:
+    """The launch shape for x, whose columns a thread packs as arrays of the type in which they are computed."""
+    return columns(*x.shape, computed.itemsize, summed, DEPTH * computed.itemsize // x.itemsize)
+
+
 def batch_statistics(
     x: Array, mean: Array, variance: Array, running_mean: Array, running_variance: Array, momentum: float
 ) -> None:
     """mean, variance: of each column of x, (n, width), n ≥ 2; the variance is that of these n rows, Σ (x - mean)² / n.
 
-    running ← running + momentum · (batch - running), there with Σ (x - mean)² / (n - 1).
+    running ← running + momentum · (batch - running), there with Σ (x - mean)² / (n - 1). x may be of a half type, the
+    others then of float32.
     """
-    n, width = x.shape
-    dtype = x.dtype.name
-    shape = columns(n, width, x.itemsize, summed=True)
-    partial = scratch(x, dtype, shape.partial_rows * width * _MOMENTS)
+    width, dtype = x.shape[1], x.dtype.name
+    shape = _columns(x, mean, summed=True)
+    partial = scratch(x, COMPUTED[dtype], shape.partial_rows * width * _MOMENTS)
     numbers = (width, shape.span, shape.rows, x.size)
     launch(_batch_moments(dtype), shape.grid, shape.block, (x, partial), (x.size, partial.size), numbers)
     launch(
@@ -72,9 +83,12 @@ def batch_statistics(
 def batch_norm(
     x: Array, mean: Array, variance: Array, weight: Array, bias: Array, out: Array, eps: float, activation: str
 ) -> None:
-    """out = act(weight · (x - mean) / √(variance + eps) + bias). x, out: (n, width); the others: (width,)."""
-    n, width = x.shape
-    shape = columns(n, width, x.itemsize, summed=False)
+    """out = act(weight · (x - mean) / √(variance + eps) + bias). x, out: (n, width); the others: (width,).
+
+    x and out may be of a half type, the others then of float32.
+    """
+    width = x.shape[1]
+    shape = _columns(x, mean, summed=False)
     launch(
         _with_activation("batch_norm", x.dtype.name, activation),
         shape.grid,
@@ -100,20 +114,21 @@ def batch_norm_backward(
 ) -> None:
     """d, ∂C/∂out, becomes ∂C/∂x; weight_grad = Σ_r dz x̂ and bias_grad = Σ_r dz, where dz = d · act'.
 
-    of_batch: mean and variance are those of x, and change with it; else they are constants.
+    of_batch: mean and variance are those of x, and change with it; else they are constants. d and x may be of a half
+    type, the others then of float32.
     """
     n, width = x.shape
     dtype = x.dtype.name
-    shape = columns(n, width, x.itemsize, summed=True)
+    shape = _columns(x, mean, summed=True)
     size = shape.partial_rows * width
-    partial = scratch(x, dtype, 2 * size)
+    partial = scratch(x, COMPUTED[dtype], 2 * size)
     of_columns, numbers = (mean, variance, weight, bias), (width, shape.span, shape.rows, x.size, eps)
     arrays = (d, x, *of_columns, partial[:size], partial[size:])
     sizes = (x.size, x.size, width, width, width, width, size, size)
     launch(_with_activation("batch_norm_sums", dtype, activation), shape.grid, shape.block, arrays, sizes, numbers)
     add_partial_sums(partial[:size], shape.partial_rows, weight_grad, add=False)
     add_partial_sums(partial[size:], shape.partial_rows, bias_grad, add=False)
-    shape = columns(n, width, x.itemsize, summed=False)
+    shape = _columns(x, mean, summed=False)
     launch(
         _with_activation("batch_norm_backward", dtype, activation),
         shape.grid,

@@ -9,15 +9,15 @@ from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
 from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, ceil_div, row_chunks, scratch
-
-_DTYPES = ("float32", "float64")
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, row_chunks, scratch
 
 # The longest row, in bytes, that so many lanes take; a block takes longer ones.
 LANES = ((256, 8), (2048, 32))
 
-# Two sums of each column fit into the 48 KB that a block has unasked; beyond, they stay in device memory.
-LONGEST_IN_SHARED = 24 * 1024
+# Two sums of each column for each row at work fit into the 48 KB that a block has unasked; beyond, where even those of
+# one row do not, they stay in device memory.
+_SHARED_BYTES = 48 * 1024
+LONGEST_IN_SHARED = _SHARED_BYTES // 2
 
 
 def lanes(row_bytes: int) -> int:
@@ -28,19 +28,22 @@ def lanes(row_bytes: int) -> int:
 @cache
 def _forward(dtype: str, activation: str, lanes: int) -> Kernel:
     name = f"layer_norm<{CUDA_FLOATS[dtype]}, {activation}_activation, {lanes}>"
-    return Kernel("layer_norm.cu", name, (dtype,) * 6, (np.int64, np.int32, np.dtype(dtype).type))
+    computed = COMPUTED[dtype]
+    arrays = (dtype, computed, computed, dtype, computed, computed)
+    return Kernel("layer_norm.cu", name, arrays, (np.int64, np.int32, np.dtype(computed).type))
 
 
 @cache
 def _backward(dtype: str, activation: str, lanes: int) -> Kernel:
     name = f"layer_norm_backward<{CUDA_FLOATS[dtype]}, {activation}_activation, {lanes}>"
-    numbers = (np.int64, np.int32, np.int32, np.bool_, np.dtype(dtype).type)
-    return Kernel("layer_norm.cu", name, (dtype,) * 8, numbers)
+    computed = COMPUTED[dtype]
+    numbers = (np.int64, np.int32, np.int32, np.bool_, np.dtype(computed).type)
+    return Kernel("layer_norm.cu", name, (dtype, dtype, *(computed,) * 6), numbers)
 
 
 def every_kernel() -> Iterator[Kernel]:
     """Each instantiation that can be asked for."""
-    for dtype in _DTYPES:
+    for dtype in CUDA_FLOATS:
         for count in (*(count for _, count in LANES), THREADS):
             for activation in ACTIVATIONS:
                 yield _forward(dtype, activation, count)
@@ -52,7 +55,8 @@ def layer_norm(
 ) -> None:
     """out = act(weight · (x - mean) / √(variance + eps) + bias), with mean and variance, (n,), of the rows of x.
 
-    x, out: (n, width). weight, bias: (width,). The variance of a row is Σ_j (x_j - mean)² / width.
+    x, out: (n, width). weight, bias: (width,). The variance of a row is Σ_j (x_j - mean)² / width. x and out may
+    be of a half type, the others then of float32.
     """
     n, width = x.shape
     count = lanes(width * x.itemsize)
@@ -78,23 +82,29 @@ def layer_norm_backward(
     eps: float,
     activation: str,
 ) -> None:
-    """d, ∂C/∂out, becomes ∂C/∂x; weight_grad = Σ_r dz x̂ and bias_grad = Σ_r dz, where dz = d · act'."""
+    """d, ∂C/∂out, becomes ∂C/∂x; weight_grad = Σ_r dz x̂ and bias_grad = Σ_r dz, where dz = d · act'.
+
+    d and x may be of a half type, the others then of float32.
+    """
     n, width = x.shape
-    dtype, row_bytes = x.dtype.name, width * x.itemsize
-    count = lanes(row_bytes)
+    dtype, count = x.dtype.name, lanes(width * x.itemsize)
+    sums_bytes = 2 * width * weight.itemsize
+    in_shared = sums_bytes <= _SHARED_BYTES
     groups = THREADS // count
+    if in_shared:
+        # As many rows at a time as have room for their sums, which are twice as long as rows of a half type.
+        groups = min(groups, 1 << (_SHARED_BYTES // sums_bytes).bit_length() - 1)
     blocks, rows = row_chunks(n, groups)
-    in_shared = row_bytes <= LONGEST_IN_SHARED
     size = blocks * width
-    partial = scratch(x, dtype, 2 * size)
+    partial = scratch(x, COMPUTED[dtype], 2 * size)
     launch(
         _backward(dtype, activation, count),
         (blocks,),
-        (THREADS,),
+        (groups * count,),
         (d, x, mean, variance, weight, bias, partial[:size], partial[size:]),
         (x.size, x.size, n, n, width, width, size, size),
         (n, width, rows, in_shared, eps),
-        shared_bytes=groups * 2 * row_bytes if in_shared else 0,
+        shared_bytes=groups * sums_bytes if in_shared else 0,
     )
     add_partial_sums(partial[:size], blocks, weight_grad, add=False)
     add_partial_sums(partial[size:], blocks, bias_grad, add=False)

@@ -72,8 +72,9 @@ class Columns(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def columns(n: int, width: int, itemsize: int, summed: bool) -> Columns:
-    """The shape for an (n, width) matrix. summed: its columns are added up, so that a chunk should have many rows."""
+def columns(n: int, width: int, itemsize: int, summed: bool, depth: int = DEPTH) -> Columns:
+    """The shape for an (n, width) matrix. summed: its columns are added up, so that a chunk should have many rows; else
+    it has `depth` of them."""
     pack = ACCESS_BYTES // itemsize
     span = math.lcm(max(width, 1), pack)
     if span <= THREADS * pack:
@@ -83,7 +84,7 @@ def columns(n: int, width: int, itemsize: int, summed: bool) -> Columns:
     column_tiles = ceil_div(packs, THREADS)
     threads = ceil_div(ceil_div(packs, column_tiles), WARP) * WARP
     rows = ceil_div(n * width, span)
-    chunk = max(_ROWS_SUMMED, ceil_div(rows * column_tiles, _BLOCKS)) if summed else DEPTH
+    chunk = max(_ROWS_SUMMED, ceil_div(rows * column_tiles, _BLOCKS)) if summed else depth
     chunk = max(chunk, ceil_div(rows, _MOST_CHUNKS))
     chunks = ceil_div(rows, chunk)
     return Columns(
