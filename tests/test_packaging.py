@@ -1,4 +1,7 @@
-"""What is installed: the wheel carries the CUDA sources, and the code finds them there and in a checkout."""
+"""What is installed: the wheel and the sdist carry all files, and the code finds the CUDA sources there and here.
+
+`python -m tests.installed` runs all tests on what is installed.
+"""
 
 import json
 import os
@@ -6,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import sysconfig
-import venv
 import zipfile
 from pathlib import Path
 
@@ -15,9 +17,7 @@ import pytest
 
 from gpu_nn import MLPClassifier, load, save
 from gpu_nn.data import digits
-
-ROOT = Path(__file__).parent.parent
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+from tests.installed import PIP, ROOT, built, install, new_environment, unpacked
 
 
 def test_importing_gpu_nn_loads_neither_cupy_nor_scikit_learn():
@@ -65,19 +65,21 @@ def test_the_version_is_the_one_of_the_project_file():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([*PIP, "wheel", "--no-deps", "-w", folder, ROOT], check=True)
-    return next(folder.glob("gpu_nn-*.whl"))
+def releases(tmp_path_factory):
+    """The sdist and the wheel."""
+    return built(tmp_path_factory.mktemp("releases"))
+
+
+@pytest.fixture(scope="module")
+def wheel(releases):
+    return releases[1]
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
     """The programs of a new environment that holds the wheel, and sees what else is installed here but not gpu_nn."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    venv.create(folder)
-    python = folder / "bin" / "python"
-    subprocess.run([*PIP, "--python", python, "install", "--no-deps", wheel], check=True)
+    install(new_environment(folder), "--no-deps", wheel)
     site = next(folder.glob("lib/python*/site-packages"))
     # A path in a .pth file is looked in, but the .pth files there, an editable gpu_nn's among them, are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -102,6 +104,28 @@ def test_a_wheel_carries_the_cuda_sources_and_finds_them(wheel, installed):
     folder = Path(installed("python", "-c", code))
     assert folder.name == "cuda_src"
     assert ROOT not in folder.parents
+
+
+def files_of(*folders):
+    """Every file below these of the checkout, but what Python, tools and editors leave."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(ROOT)) for path in paths if not {"__pycache__"} & set(path.parts)}
+
+
+@pytest.mark.slow
+def test_an_sdist_carries_every_file_and_makes_the_same_wheel(releases, tmp_path):
+    sdist, wheel = releases
+    folder = unpacked(sdist, tmp_path)
+    alone = {".ci/run", ".dockerignore", ".gitignore", "Dockerfile", "LICENSE", "README.md", "pyproject.toml"}
+    expected = alone | files_of("gpu_nn", "cuda_src", "tests", "benchmarks")
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert there == expected | {"PKG-INFO"}
+    assert all((folder / name).read_bytes() == (ROOT / name).read_bytes() for name in expected)
+    subprocess.run([*PIP, "wheel", "--no-deps", "-w", tmp_path / "again", sdist], check=True)
+    one, other = (zipfile.ZipFile(path) for path in (wheel, tmp_path / "again" / wheel.name))
+    assert one.namelist() == other.namelist()
+    assert files_of("gpu_nn") <= set(one.namelist())
+    assert all(one.read(name) == other.read(name) for name in one.namelist())
 
 
 @pytest.mark.slow

@@ -137,13 +137,13 @@ def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
 
 
 def ranks_of(launcher: int) -> list[int]:
-    """The processes of Python below the launcher."""
+    """The processes below the launcher that run the command, as `python -m gpu_nn`."""
     found, above = [], [launcher]
     while above:
         pid = above.pop()
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
             above += map(int, task.read_text().split())
-        if pid != launcher and "gpu_nn" in Path(f"/proc/{pid}/cmdline").read_text():
+        if pid != launcher and "gpu_nn" in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
             found.append(pid)
     return sorted(found)
 
