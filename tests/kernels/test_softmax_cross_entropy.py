@@ -321,6 +321,47 @@ def test_against_mpmath(backend, m, scale, dtype):
             assert truth.grad_error(dz[row], tiny) <= tolerance
 
 
+# The highest logit and the highest of the others, on both sides of where a CPU can do with plain exponentials, and of
+# where these overflow, fall below the normal numbers or lose all others beside the highest.
+EDGES = [
+    *[(59.9, 59.0), (60.1, 60.0), (83.0, 82.9), (86.0, 85.9), (88.6, 88.5), (200.0, 199.0)],
+    *[(59.0, -57.0), (59.0, -25.0), (40.0, -60.0), (10.0, -62.0), (-1.0, -80.0)],
+    *[(-50.0, -57.5), (-50.0, -95.0), (-20.0, -93.0), (-59.9, -60.0), (-60.1, -60.2), (-87.0, -88.0), (-110.0, -111.0)],
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m", [67, 1000])
+@pytest.mark.parametrize(("highest", "other"), EDGES)
+def test_rows_whose_exponentials_lie_at_the_edge_of_a_type(backend, highest, other, m, dtype):
+    """By themselves: among rows of all sizes a block would be computed with their differences."""
+    random = np.random.default_rng((m, int(1000 + highest)))
+    z = (other - random.random((2, m))).astype(dtype)
+    z[:, 5], z[:, 7] = other, highest
+    tolerance, tiny = tolerance_of(np.dtype(dtype)), smallest_normal(np.dtype(dtype))
+    for y in (np.array([7, 5]), targets(z, dtype)):
+        loss, dz = run(backend, z, y)
+        for row in range(2):
+            truth = exact.cost_and_grad(z[row], y[row] if y.ndim == 2 else np.arange(m) == y[row])
+            assert truth.cost_error(loss[row], tiny) <= tolerance
+            assert truth.grad_error(dz[row], tiny) <= tolerance
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("m", [67, 700])
+def test_rows_of_ordinary_logits_by_themselves(backend, m, dtype):
+    z = np.random.default_rng(m).normal(0, 3, (40, m))
+    z[1, 3] = z[1].max()  # a tie
+    z[2, 9:] = -np.inf
+    z[3] = 0
+    z = z.astype(dtype)
+    weight = np.random.default_rng(3).random(m) + 0.5
+    for y in (indices(z), targets(z, np.float32)):
+        check(backend, z, y)
+        check(backend, z, y, {"complement_weight": 0.0})
+        check(backend, z, y, {"class_weight": weight, "label_smoothing": 0.1, "complement_weight": 0.7})
+
+
 def test_the_strategy_table_leaves_no_length_out():
     for itemsize in LANE_CLASSES:
         for limits in (Limits(75, 40, 64 * 1024), A100, Limits(90, 132, 227 * 1024)):
