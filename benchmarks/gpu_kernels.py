@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -44,7 +45,7 @@ def loss_workloads(device: Device, size: int, emulated: bool) -> Iterator[Worklo
         n = max(1, size // (m * itemsize))
         moved = 2 * n * m * itemsize + n * 4 + (n * m * 4 if target == "dense" else n * 8)
         facts = {"kernel": "softmax_cross_entropy", "m": m, "n": n, "dtype": dtype, "target": target, "cost": cost}
-        yield Workload(facts, moved, lambda f=facts: _loss_run(device, f))  # type: ignore[misc]
+        yield Workload(facts, moved, partial(_loss_run, device, facts))
 
 
 def _loss_run(device: Device, facts: dict[str, Any]) -> Callable[[], object]:
@@ -90,8 +91,8 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
 
     for activation in ("relu", "gelu"):
         moved = 2 if ACTIVATIONS[activation].of_output else 3
-        yield workload(f"bias_activation {activation}", moved, lambda a=activation: forward(a))  # type: ignore[misc]
-        yield workload(f"bias_activation_backward {activation}", 3, lambda a=activation: backward(a))  # type: ignore[misc]
+        yield workload(f"bias_activation {activation}", moved, partial(forward, activation))
+        yield workload(f"bias_activation_backward {activation}", 3, partial(backward, activation))
 
     def gather() -> Callable[[], object]:
         source, out = matrix(), xp.empty((n, WIDTH), np.float32)
@@ -139,7 +140,7 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
         "layer_norm_backward": 3,
     }
     for name, arrays in arrays_moved.items():
-        yield workload(name, arrays, lambda k=name: normalisation(k))  # type: ignore[misc]
+        yield workload(name, arrays, partial(normalisation, name))
 
     def optimizer(name: str) -> Callable[[], object]:
         p, g, v, s = (_noise(device, elements) for _ in range(4))

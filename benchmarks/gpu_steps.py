@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -73,7 +74,7 @@ def _ways(device: Device, setting: Setting, emulated: bool) -> Iterator[tuple[st
     torch_there = find_spec("torch") is not None and not emulated
     for mode in ("eager", "compile, reduce-overhead"):
         reason = "" if torch_there else "PyTorch is not installed" if not emulated else "emulated"
-        yield f"torch {mode}", reason or (lambda mode=mode: _torch_step(setting, mode != "eager"))  # type: ignore[misc]
+        yield f"torch {mode}", reason or partial(_torch_step, setting, mode != "eager")
 
 
 def _data(setting: Setting) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ EVERYDAY_PEERS = tuple(
     f"{name}, everyday" for name in ("torch eager", "torch.compile", "jax jit", "scikit-learn", "thinc")
 )
 
-Run = Callable[[], object]
+Run = Callable[[], Any]
 
 
 def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
@@ -137,7 +137,7 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
         runs["scikit-learn, everyday"] = sklearn_run(z, y)
     if present("thinc"):
         runs["thinc, everyday"] = thinc_run(z, y)
-    costs = {name: float(run()) for name, run in runs.items() if name != FLOOR}  # type: ignore[arg-type]
+    costs = {name: float(run()) for name, run in runs.items() if name != FLOOR}
     for name, cost in costs.items():
         same = costs[EVERYDAY if "everyday" in name else OURS]
         if not np.isclose(cost, same, rtol=1e-3):

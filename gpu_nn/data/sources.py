@@ -142,9 +142,11 @@ def names_a_file(source: str | None, target: str | int) -> bool:
 
 def target_column(source: str, x: np.ndarray, target: str | int | None) -> int | None:
     """The column of `x` that the target names by number; None where it names a file or nothing."""
+    if target is None:
+        return None
     try:
-        column = int(target)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        column = int(target)
+    except ValueError:
         return None
     if x.ndim != 2 or not -x.shape[1] <= column < x.shape[1]:
         raise DataError(f"{source} has shape {x.shape}; there is no column {column}, the target")
