@@ -13,7 +13,8 @@ DTYPES = ("float32", "float64")
 # What `Network(dtype=…)` may be, and the type that layers then work in; and what people call one of them.
 PRECISIONS = {name: name for name in DTYPES}
 PRECISIONS |= {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "tf32": "float32"}
-MEANT = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "half": "mixed_float16"}
+MEANT = {name: "mixed_bfloat16" for name in ("bfloat16", "bf16")}
+MEANT |= {name: "mixed_float16" for name in ("float16", "fp16", "half")}
 
 # The loss scale of float16 at the start, what it grows to at most, and how: by this factor after so many steps on end
 # without an overflow, and back by it at each overflow (Micikevicius et al. 2018).

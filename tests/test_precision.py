@@ -73,7 +73,12 @@ class TestNames:
         for dtype in ("float16", np.float16):
             with pytest.raises(ValueError, match=r"dtype='float16' is not one of .* Did you mean 'mixed_float16'"):
                 Network([4, 2], device=device, dtype=dtype)
-        for dtype, said in (("tf23", "'tf23' .* Did you mean 'tf32'"), (None, "'None'"), (7, "7")):
+        for dtype, said in (
+            ("tf23", "'tf23' .* Did you mean 'tf32'"),
+            ("bf16", "'bf16' .* mean 'mixed_bfloat16'"),
+            (None, "'None'"),
+            (7, "7"),
+        ):
             with pytest.raises(ValueError, match=f"dtype={said}"):
                 Network([4, 2], device=device, dtype=dtype)
 
