@@ -26,7 +26,7 @@ _MOVED = {
     "bias_activation_backward": (2, 1, 1),
     "chunk_sums": (1, 1),
     "column_sum": (1, 1),
-    "gemm": (1, 1, 0, 1, 1),  # A, B, C, D and the bias: C is D, and is not read
+    "gemm": (1, 1, 0, 1, 1, 1),  # A, B, C, D, the bias and the mask: C is D, and is not read
     "softmax_cross_entropy": (1, 1, 1, 1),
 }
 

@@ -10,7 +10,7 @@ from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import Dense, Layer, Stage, Workplace
+from gpu_nn.layers import Dense, Layer, Stage, Workplace, join
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
 
 __all__ = ["DTYPES", "Network"]
@@ -169,6 +169,8 @@ class Network:
             )
             for i, layer in enumerate(self.layers)
         ]
+        if training:
+            join(stages)
         if len(self._stages) > 64:
             self._stages.clear()
         self._stages[n, training] = stages

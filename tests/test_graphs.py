@@ -23,12 +23,18 @@ X, Y = RANDOM.standard_normal((70, 12)).astype(np.float32), RANDOM.integers(0, 5
 LAYERS = [Standardize(), Dense(16, "relu"), Dropout(0.25), Dense(8, "gelu"), Dense(5)]
 
 
+def forget_cublaslt():
+    """What was found out about it is asked again."""
+    for kept in (cublaslt._plan, dense._found_to_keep_nan, dense._found_to_mask):
+        kept.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def device():
     with emulated_device(nvmath=True) as found:
-        dense._found_to_keep_nan.cache_clear()
+        forget_cublaslt()
         yield found
-        dense._found_to_keep_nan.cache_clear()
+        forget_cublaslt()
 
 
 @pytest.fixture
@@ -135,13 +141,11 @@ def test_a_step_is_this_list_of_launches(device):
     assert [work.name.partition("<")[0] for work in works] == [
         "gather",
         "gather",
-        "gemm, relu_bias",
+        "gemm, relu_aux_bias",
         "gemm, bias",
         "softmax_cross_entropy_of_lanes",
         "gemm, bgrada",
-        "gemm",
-        "bias_activation_backward",
-        "column_sum",
+        "gemm, drelu_bgrad",
         "gemm",
         "record_loss",
         "advance",
@@ -247,21 +251,57 @@ class TestWithoutNvmath:
         np.testing.assert_allclose(curves[0], curves[2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("refused", [{"RELU_BIAS"}, {"BIAS"}, {"BGRADA"}, {"RELU_BIAS", "BIAS", "BGRADA"}])
+REFUSED = [{name} for name in ("RELU_BIAS", "BIAS", "BGRADA", "RELU_AUX_BIAS", "DRELU", "DRELU_BGRAD")]
+
+
+@pytest.mark.parametrize("refused", [*REFUSED, set().union(*REFUSED)], ids=lambda names: "-".join(sorted(names)))
 def test_where_cublaslt_has_no_way_for_an_epilogue_our_kernels_do_it(device, monkeypatch, refused):
-    whole = trainer(device)
+    layers = [Dense(16, "relu"), Dense(8, "relu"), Dense(5)]
+    whole = trainer(device, layers=layers)
     whole.fit(X, Y, epochs=2)
     monkeypatch.setattr(nvmath_bindings, "refused", {nvmath_bindings.Epilogue[name] for name in refused})
-    cublaslt._plan.cache_clear()
-    dense._found_to_keep_nan.cache_clear()
-    less = trainer(device)
+    forget_cublaslt()
+    less = trainer(device, layers=layers)
     before = Graph.launches
     with watched() as works:
         less.fit(X, Y, epochs=2)
-    cublaslt._plan.cache_clear()
     assert Graph.launches > before
     assert not {f"gemm, {name.lower()}" for name in refused} & {work.name for work in works}
     np.testing.assert_allclose(*([record.loss for record in run.history] for run in (whole, less)), rtol=1e-5)
+
+
+def grads_where_relu_meets_0(device):
+    """Rows of zeros come to 0 exactly in each hidden unit, whose biases are 0."""
+    x, y = np.concatenate([X[:20], np.zeros((20, 12), np.float32)]), Y[:40]
+    net = Network([12, 16, 7, 5], device=device, seed=3)
+    net.loss_and_grad(x, y)
+    return {name: net.device.to_host(grad) for name, grad in net.grads.items()}
+
+
+@pytest.mark.parametrize("of_zero", [False, True])
+def test_the_derivative_of_relu_at_0_is_0_whatever_cublaslts_mask_says(device, monkeypatch, of_zero):
+    monkeypatch.setattr(nvmath_bindings, "mask_of_zero", of_zero)
+    with watched() as works:
+        found = grads_where_relu_meets_0(device)
+    # A mask with a bit for 0 is found out, and not used.
+    assert ("gemm, drelu_bgrad" in {work.name for work in works}) == (not of_zero)
+    exact = grads_where_relu_meets_0("cpu")
+    for name, truth in exact.items():
+        np.testing.assert_allclose(found[name], truth, rtol=1e-5, atol=1e-6)
+
+
+def test_only_a_dense_layer_with_relu_right_below_is_taken_over(device):
+    for layers, fused in (
+        ([Dense(8, "relu")], True),
+        ([Dense(8, "relu"), Dense(6, "tanh")], True),
+        ([Dense(8, "relu"), Dropout(0.2)], False),
+        ([Dense(8, "relu"), BatchNorm()], False),
+        ([Dense(8, "leaky_relu")], False),
+    ):
+        net = Network([*layers, Dense(5)], n_inputs=12, device=device)
+        with watched() as works:
+            net.loss_and_grad(X, Y)
+        assert any("drelu" in work.name for work in works) == fused
 
 
 def test_a_relu_that_hides_nan_is_not_used(device, monkeypatch):

@@ -134,6 +134,21 @@ def test_gradients_differ_from_those_of_float64_by_the_rounding_of_the_half_type
 
 
 @BOTH
+def test_a_bias_gradient_below_a_relu_is_summed_in_float32_beside_the_product(device, dtype):
+    """cublasLt would leave it in the half type."""
+    net = Network([Dense(16, "relu"), Dense(5)], n_inputs=12, device=device, dtype=dtype, seed=3)
+    with watched() as works:
+        net.loss_and_grad(X, Y)
+    names = [work.name.partition("<")[0] for work in works]
+    assert names[names.index("gemm, drelu") :][:3] == ["gemm, drelu", "chunk_sums", "column_sum"]
+    relu, above = net.stages(len(X), training=True)
+    delta, a = above.input_grad.get().astype(np.float64), relu.a.get()
+    assert (a == 0).any()
+    assert not delta[a == 0].any()
+    np.testing.assert_allclose(net.grads["0.bias"].get(), delta.sum(axis=0), rtol=1e-5, atol=1e-6 * np.abs(delta).max())
+
+
+@BOTH
 @EVERY_LAYER
 def test_graphs_train_to_the_bits_of_eager_launching(device, layers, dtype, monkeypatch):
     run = trainer(device, dtype, layers=layers)

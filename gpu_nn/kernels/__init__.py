@@ -16,7 +16,8 @@
     loss_scale              dynamic loss scaling for float16
     captured                a step as one launch: a CUDA graph on a GPU
 
-Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; only `captured` returns.
+Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; only `captured` and
+`relu_mask_bytes` return.
 Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an
 address: its row becomes NaN. A number that changes from step to step (learning rate, step count, random counter) is an
 array of one element on the device, so that a captured CUDA graph sees its new value.

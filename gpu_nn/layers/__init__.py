@@ -1,7 +1,7 @@
 """The layers of a network. A layer is its fields; a `Stage` is a layer bound to one network's parameters and memory."""
 
 from gpu_nn.layers._batch_norm import BatchNorm
-from gpu_nn.layers._dense import Dense
+from gpu_nn.layers._dense import Dense, join
 from gpu_nn.layers._dropout import Dropout
 from gpu_nn.layers._hidden import NORMALISATIONS, hidden_layers
 from gpu_nn.layers._input_noise import InputNoise
@@ -26,4 +26,5 @@ __all__ = [
     "Standardize",
     "Workplace",
     "hidden_layers",
+    "join",
 ]

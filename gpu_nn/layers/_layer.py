@@ -52,7 +52,8 @@ class Stage(Protocol):
         """The layer's output for x, (n, inputs), in memory that the next call writes again."""
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        """Fill the gradients of the parameters from d = ∂C/∂output, which is overwritten; return ∂C/∂x if needed.
+        """Fill the gradients of the parameters from d = ∂C/∂output, which is overwritten; return ∂C/∂x if needed, or
+        what `join` has made of it, which the stage below knows.
 
         Goes with the latest forward(x, training=True); x must be as it was.
         """

@@ -132,8 +132,9 @@ def test_the_memory_of_a_half_type_has_the_copies_of_the_parameters_and_half_the
         full, half = (dry_run._memory(net, Adam(1e-3), 32, 1000) for net in nets.values())
     assert half["parameters"] == 1.5 * full["parameters"] == 1.5 * half["gradients"]
     assert (half["data"], half["optimizer"]) == (full["data"], full["optimizer"])
-    assert half["batch"] == 32 * (20 * 2 + 8) + 32 * (20 * 4 + 2 * (48 + 4 + 48) + 4)
-    assert full["batch"] == 32 * (20 * 4 + 8) + 32 * 4 * (20 + 48 + 4 + 48 + 1)
+    # 16 bytes a row are the mask of the ReLU.
+    assert half["batch"] == 32 * (20 * 2 + 8) + 32 * (20 * 4 + 2 * (48 + 4 + 48) + 16 + 4)
+    assert full["batch"] == 32 * (20 * 4 + 8) + 32 * (4 * (20 + 48 + 4 + 48 + 1) + 16)
 
 
 def test_a_gpu_is_planned_for_with_the_same_numbers(command, data):

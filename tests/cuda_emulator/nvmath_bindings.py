@@ -7,7 +7,7 @@ Matrices are column-major with a leading dimension, and only their addresses com
 beta·C). Only attributes and types in use are known. What cublasLt leaves undefined or refuses is an EmulatorError: a
 layout that runs past its array, an address less aligned than the preference said, a workspace too small or missing, an
 algorithm of another problem. `refused` holds epilogues for which no algorithm is found, as on some real devices;
-`relu_of_nan` is what its ReLU makes of NaN, which the manual leaves open.
+`relu_of_nan` is what its ReLU makes of NaN, and `mask_of_zero` the bit of its mask for 0, which the manual leaves open.
 """
 
 import ctypes
@@ -37,6 +37,9 @@ class Epilogue(enum.IntEnum):
     RELU = 2
     BIAS = 4
     RELU_BIAS = 6
+    RELU_AUX_BIAS = 134
+    DRELU = 136
+    DRELU_BGRAD = 152
     BGRADA = 256
     BGRADB = 512
 
@@ -46,6 +49,8 @@ class MatmulDescAttribute(enum.IntEnum):
     TRANSB = 4
     EPILOGUE = 7
     BIAS_POINTER = 8
+    EPILOGUE_AUX_POINTER = 11
+    EPILOGUE_AUX_LD = 12
 
 
 class MatmulPreferenceAttribute(enum.IntEnum):
@@ -64,7 +69,12 @@ _DESCRIPTION = {
     MatmulDescAttribute.TRANSB: np.int32,
     MatmulDescAttribute.EPILOGUE: np.uint32,
     MatmulDescAttribute.BIAS_POINTER: np.int64,
+    MatmulDescAttribute.EPILOGUE_AUX_POINTER: np.int64,
+    MatmulDescAttribute.EPILOGUE_AUX_LD: np.int64,
 }
+_POINTERS = (MatmulDescAttribute.BIAS_POINTER, MatmulDescAttribute.EPILOGUE_AUX_POINTER)
+_WITH_MASK = (Epilogue.RELU_AUX_BIAS, Epilogue.DRELU, Epilogue.DRELU_BGRAD)
+_WITHOUT_BIAS = (Epilogue.DEFAULT, Epilogue.RELU, Epilogue.DRELU)
 _PREFERENCE = {
     name: np.uint64 if name is MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES else np.uint32
     for name in MatmulPreferenceAttribute
@@ -109,6 +119,7 @@ _objects: dict[int, Any] = {}
 _problems: list[tuple[Any, ...]] = []
 refused: set[int] = set()
 relu_of_nan = float("nan")
+mask_of_zero = False
 
 
 def _kept(made: Any) -> int:
@@ -163,7 +174,7 @@ def matmul_preference_set_attribute(pref: int, attr: int, buf: int, size_in_byte
 
 def _problem(desc: int, *layouts: int) -> tuple[Any, ...]:
     """What an algorithm is for: all but the addresses."""
-    values = {name: value for name, value in _objects[desc].values.items() if name != MatmulDescAttribute.BIAS_POINTER}
+    values = {name: value for name, value in _objects[desc].values.items() if name not in _POINTERS}
     return (_objects[desc].types, tuple(sorted(values.items())), *(_objects[layout] for layout in layouts))
 
 
@@ -173,6 +184,14 @@ def matmul_algo_get_heuristic(
     values = _objects[desc].values
     if values.get(MatmulDescAttribute.EPILOGUE, Epilogue.DEFAULT) in refused:
         raise cuBLASLtError(_NOT_SUPPORTED)
+    if values.get(MatmulDescAttribute.EPILOGUE) in _WITH_MASK:
+        layout, leading = _objects[d], values.get(MatmulDescAttribute.EPILOGUE_AUX_LD, 0)
+        if leading % 128 or leading < layout.rows or not values.get(MatmulDescAttribute.EPILOGUE_AUX_POINTER):
+            raise cuBLASLtError(7)
+        summed = _objects[a].rows if values.get(MatmulDescAttribute.TRANSA) else _objects[a].columns
+        # On real devices there is no way for it.
+        if summed == 1 and values[MatmulDescAttribute.EPILOGUE] != Epilogue.RELU_AUX_BIAS:
+            raise cuBLASLtError(_NOT_SUPPORTED)
     wishes = _objects[preference].values
     room = wishes.get(MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES, 0)
     alignment = tuple(
@@ -224,20 +243,24 @@ def matmul(
     matrices = [_matrix(address, _objects[of]) for address, of in ((a, adesc), (b, bdesc), (c, cdesc), (d, ddesc))]
     epilogue = Epilogue(values.get(MatmulDescAttribute.EPILOGUE, Epilogue.DEFAULT))
     transposed = [values.get(name, 0) for name in (MatmulDescAttribute.TRANSA, MatmulDescAttribute.TRANSB)]
-    bias = None
-    if epilogue not in (Epilogue.DEFAULT, Epilogue.RELU):
-        layout = _objects[ddesc]
+    bias = mask = None
+    layout = _objects[ddesc]
+    if epilogue in _WITH_MASK:
+        leading = values[MatmulDescAttribute.EPILOGUE_AUX_LD]
+        mask = _mask(values[MatmulDescAttribute.EPILOGUE_AUX_POINTER], leading, layout.columns)
+    if epilogue not in _WITHOUT_BIAS:
         length = layout.columns if epilogue == Epilogue.BGRADB else layout.rows
         bias = _vector(values[MatmulDescAttribute.BIAS_POINTER], layout.dtype, length)
 
-    def do(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, bias: np.ndarray | None) -> None:
+    def do(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, bias: Any, mask: Any) -> None:
         if compute == ComputeType.COMPUTE_32F_FAST_TF32:
             a, b = _tf32(a), _tf32(b)
         with np.errstate(all="ignore"):
-            _multiply(a.T if transposed[0] else a, b.T if transposed[1] else b, c, d, bias, factors, epilogue, scale)
+            a, b = a.T if transposed[0] else a, b.T if transposed[1] else b
+            _multiply(a, b, c, d, bias, mask, factors, epilogue, scale)
 
     name = "gemm" if epilogue == Epilogue.DEFAULT else f"gemm, {epilogue.name.lower()}"
-    submit(Work(name, (*matrices, bias), do))
+    submit(Work(name, (*matrices, bias, mask), do))
 
 
 def _matrix(address: int, layout: _Layout) -> np.ndarray:
@@ -246,6 +269,11 @@ def _matrix(address: int, layout: _Layout) -> np.ndarray:
     memory = memory_at(address, ((layout.columns - 1) * layout.leading + layout.rows) * item)
     shape, strides = (layout.rows, layout.columns), (item, layout.leading * item)
     return np.ndarray(shape, layout.dtype, memory, 0, strides)
+
+
+def _mask(address: int, leading: int, columns: int) -> np.ndarray:
+    """The bits there, (columns, leading / 8) bytes: those of a column of D, the lowest bit of a byte first."""
+    return memory_at(address, columns * leading // 8).view(np.uint8).reshape(columns, leading // 8)
 
 
 def _vector(address: int, dtype: np.dtype, length: int) -> np.ndarray:
@@ -264,6 +292,7 @@ def _multiply(
     c: np.ndarray,
     d: np.ndarray,
     bias: np.ndarray | None,
+    mask: np.ndarray | None,
     factors: list[Any],
     epilogue: Epilogue,
     scale: np.dtype,
@@ -277,12 +306,21 @@ def _multiply(
     result = product if alpha == 1 else alpha * product
     if beta:
         result = result + beta * c.astype(scale)
-    if epilogue in (Epilogue.BIAS, Epilogue.RELU_BIAS) and bias is not None:
+    if epilogue in (Epilogue.BIAS, Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS) and bias is not None:
         result = result + bias.astype(scale)[:, None]
-    if epilogue in (Epilogue.RELU, Epilogue.RELU_BIAS):
+    if mask is not None and epilogue == Epilogue.RELU_AUX_BIAS:
+        positive = result >= 0 if mask_of_zero else result > 0
+        bits = np.packbits(positive, axis=0, bitorder="little").T
+        mask[:, : bits.shape[1]] = bits  # what lies beyond is nobody's
+    elif mask is not None:
+        kept = np.unpackbits(mask, axis=1, count=len(result), bitorder="little").T
+        result = np.where(kept, result, scale.type(0))
+    if epilogue in (Epilogue.RELU, Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS):
         result = np.where(np.isnan(result), scale.type(relu_of_nan), np.maximum(result, 0))
     if bias is not None and epilogue == Epilogue.BGRADA:
         bias[...] = wide_a.sum(axis=1, dtype=scale).astype(bias.dtype)
+    if bias is not None and epilogue == Epilogue.DRELU_BGRAD:
+        bias[...] = result.sum(axis=1, dtype=scale).astype(bias.dtype)
     if bias is not None and epilogue == Epilogue.BGRADB:
         bias[...] = wide_b.sum(axis=0, dtype=scale).astype(bias.dtype)
     d[...] = result.astype(d.dtype)

@@ -114,6 +114,57 @@ def test_epilogues_are_those_of_the_manual(epilogue, output, bias):
     np.testing.assert_array_equal(problem.bias.get(), expected)
 
 
+def masked(m, n, k, epilogue, leading, bits=None):
+    """A problem with a mask, of these bytes or of ones."""
+    problem = Problem(m, n, k, epilogue=epilogue)
+    problem.mask = cupy.asarray(np.full(n * 64, 255, np.uint8) if bits is None else bits)
+    for name, value in (
+        (MatmulDescAttribute.EPILOGUE_AUX_POINTER, problem.mask.data.ptr),
+        (MatmulDescAttribute.EPILOGUE_AUX_LD, leading),
+    ):
+        attribute(problem.lt.matmul_desc_set_attribute, problem.desc, name, value, np.int64)
+    return problem
+
+
+def bits_of(mask, m, n, leading):
+    """As the manual has them: of row r and column c, bit r of the column's `leading` bits."""
+    return np.array([[mask[(c * leading + r) // 8] >> (r % 8) & 1 for c in range(n)] for r in range(m)], bool)
+
+
+@pytest.mark.parametrize(("m", "leading"), [(4, 128), (4, 256), (130, 256)])
+def test_a_forward_pass_leaves_a_mask_of_bits(m, leading):
+    problem = masked(m, 3, 5, Epilogue.RELU_AUX_BIAS, leading)
+    z = problem.matrix(0) @ problem.matrix(1) + problem.bias.get()[:m, None]
+    problem.run()
+    np.testing.assert_array_equal(problem.matrix(2), np.maximum(z, 0))
+    assert m < 130 or (z == 0).any()
+    mask = problem.mask.get()
+    np.testing.assert_array_equal(bits_of(mask, m, 3, leading), z > 0)
+    assert (mask[3 * leading // 8 :] == 255).all()
+
+
+@pytest.mark.parametrize("epilogue", [Epilogue.DRELU, Epilogue.DRELU_BGRAD])
+@pytest.mark.parametrize(("m", "leading"), [(4, 128), (130, 256)])
+def test_a_backward_pass_lets_through_what_the_mask_says(epilogue, m, leading):
+    bits = np.random.default_rng(m).integers(0, 256, 3 * leading // 8).astype(np.uint8)
+    problem = masked(m, 3, 5, epilogue, leading, bits)
+    before, expected = problem.bias.get(), problem.matrix(0) @ problem.matrix(1) * bits_of(bits, m, 3, leading)
+    problem.run()
+    np.testing.assert_array_equal(problem.matrix(2), expected)
+    sums = expected.sum(axis=1) if epilogue == Epilogue.DRELU_BGRAD else before[:m]
+    np.testing.assert_array_equal(problem.bias.get(), np.concatenate([sums, before[m:]]))
+    np.testing.assert_array_equal(problem.mask.get(), bits)
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "leading", "status"), [(4, 5, 64, 7), (130, 5, 128, 7), (4, 5, 0, 7), (4, 1, 128, 15)]
+)
+def test_masks_that_do_not_fit_have_no_algorithm(m, k, leading, status):
+    with pytest.raises(nvmath_bindings.cuBLASLtError) as error:
+        masked(m, 3, k, Epilogue.DRELU, leading).algorithm()
+    assert error.value.status == status
+
+
 def test_half_factors_are_summed_in_float32():
     problem = Problem(2, 2, 4096, dtype="float16")
     for array in problem.memory[:2]:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.kernels.cuda_kernels import cublaslt
+from gpu_nn.kernels.rectified import Rectified
 from tests.kernels.conftest import WITH_PRODUCTS
 
 pytestmark = WITH_PRODUCTS
@@ -67,6 +69,38 @@ def test_the_input_gradient_is_left_out_where_nobody_needs_it(backend, activatio
     backend.kernels.dense_backward(x_there, w_there.T, d, a, dw, db, None, activation)
     np.testing.assert_allclose(backend.host(dw), x.T @ backend.host(d), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(backend.host(db), backend.host(d).sum(axis=0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("units", [1, 7, 127, 128, 130, 300])
+@pytest.mark.parametrize("classes", [1, 5])
+def test_the_backward_pass_makes_delta_of_a_relu_below(backend, units, classes, biased, dtype):
+    n, inputs, kernels = 9, 6, backend.kernels
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    x, w, above = numbers(0, n, inputs), numbers(1, inputs, units), numbers(2, units, classes)
+    b, d = numbers(3, units) if biased else None, numbers(4, n, classes)
+    x[3] = 0  # without a bias z is 0 there exactly, and so is the derivative
+    a64 = exact(x, w, b, "relu")[1]
+    delta = (d @ above.T) * (a64 > 0)
+    x, w, above, d, b = (None if v is None else backend.array(v.astype(dtype)) for v in (x, w, above, d, b))
+    a, dx, dw, db, of_below = (
+        backend.array(np.full(shape, np.nan, dtype))
+        for shape in ((n, units), (n, units), (units, classes), classes, units)
+    )
+    columns = kernels.relu_mask_bytes(units)
+    assert columns == (-(-units // 128) * 16 if backend.name == "emulated" and cublaslt.available() else 0)
+    mask = backend.zeros((n, columns), np.uint8) if columns else None
+    below = Rectified(a, of_below if biased else None, mask)
+    kernels.dense(x, w, b, a, a, "relu", rectified=below)
+    np.testing.assert_allclose(backend.host(a), a64, rtol=tolerance, atol=tolerance)
+    assert below.masked == (bool(columns) and biased)
+    kernels.dense_backward(a, above.T, d, d, dw, db, dx, "identity", below=below)
+    scale = max(np.abs(delta).max(), 1)
+    np.testing.assert_allclose(backend.host(dx), delta, rtol=0, atol=tolerance * scale)
+    assert not backend.host(dx)[a64 == 0].any()
+    if biased:
+        np.testing.assert_allclose(backend.host(of_below), delta.sum(axis=0), rtol=0, atol=n * tolerance * scale)
 
 
 @pytest.mark.parametrize("shift", [0, 1, 2, 3, 4])

@@ -4,7 +4,7 @@ from gpu_nn.kernels.cuda_kernels.activation import bias_activation, bias_activat
 from gpu_nn.kernels.cuda_kernels.batch_norm import batch_norm, batch_norm_backward, batch_statistics
 from gpu_nn.kernels.cuda_kernels.captured import captured
 from gpu_nn.kernels.cuda_kernels.cast import cast
-from gpu_nn.kernels.cuda_kernels.dense import dense, dense_backward
+from gpu_nn.kernels.cuda_kernels.dense import dense, dense_backward, relu_mask_bytes
 from gpu_nn.kernels.cuda_kernels.dropout import dropout, dropout_backward
 from gpu_nn.kernels.cuda_kernels.gather import gather
 from gpu_nn.kernels.cuda_kernels.layer_norm import layer_norm, layer_norm_backward
@@ -46,6 +46,7 @@ __all__ = [
     "matmul_add",
     "noise",
     "record_loss",
+    "relu_mask_bytes",
     "scale_rows",
     "sgd",
     "softmax",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_nn.device import Array, cupy_module
-from gpu_nn.kernels.cuda_kernels.shapes import scratch
+from gpu_nn.kernels.cuda_kernels.shapes import ceil_div, scratch
 
 _CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 MISSING = (
@@ -26,6 +26,8 @@ _WORKSPACE_BYTES = 32 << 20
 # No algorithm asks for more.
 _MOST_ALIGNED = 256
 _NOT_SUPPORTED = 15
+# The rows of a mask of bits are multiples of so many.
+MASK_BITS = 128
 
 
 class Problem(NamedTuple):
@@ -42,7 +44,8 @@ class Problem(NamedTuple):
     epilogue: str  # a name of cublasLt's Epilogue
     tf32: bool
     alignments: tuple[int, int, int]  # of a, b and out
-    bias: int  # its address, which the description holds: threads that share one must not change it
+    bias: int  # the addresses, which the description holds: threads that share one must not change them
+    mask: int
 
 
 class _Plan(NamedTuple):
@@ -67,12 +70,15 @@ def gemm(
     add: bool = False,
     epilogue: str = "DEFAULT",
     bias: Array | None = None,
+    mask: Array | None = None,
     tf32: bool = False,
 ) -> bool:
     """out = a·b, or out += a·b where `add`; False, with nothing done, where cublasLt has no way to do it.
 
     a and b: C-contiguous, or transposed views. epilogue: "BIAS" and "RELU_BIAS" add bias, (m,), to each row, and the
-    latter then cuts off below 0; "BGRADA" leaves Σ_r b_rj in bias.
+    latter then cuts off below 0; "BGRADA" leaves Σ_r b_rj in bias. "RELU_AUX_BIAS" also leaves in mask, (n, bytes) with
+    rows of whole MASK_BITS, a bit for each number of out; "DRELU" puts 0 where it is not set, and "DRELU_BGRAD" then
+    leaves Σ_r out_rj in bias, of the type of out.
     """
     bindings = _bindings()
     if bindings is None or 0 in out.shape or 0 in a.shape:
@@ -82,9 +88,9 @@ def gemm(
     if handle is None or None in layouts:
         return False
     addresses = a.data.ptr, b.data.ptr, out.data.ptr
-    at_bias = 0 if bias is None else bias.data.ptr
+    held = (0 if array is None else array.data.ptr for array in (bias, mask))
     aligned = tuple(min(address & -address, _MOST_ALIGNED) for address in addresses)
-    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned, at_bias)  # type: ignore[arg-type]
+    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned, *held)  # type: ignore[arg-type]
     plan = _plan(bindings, handle, problem)
     if plan is None:
         return False
@@ -167,6 +173,9 @@ def _plan(bindings: Any, handle: int, problem: Problem) -> _Plan | None:
     if problem.bias:
         _set(lt, attribute.BIAS_POINTER, description, problem.bias)
     n, k, m = problem.n, problem.k, problem.m
+    if problem.mask:
+        _set(lt, attribute.EPILOGUE_AUX_POINTER, description, problem.mask)
+        _set(lt, attribute.EPILOGUE_AUX_LD, description, ceil_div(m, MASK_BITS) * MASK_BITS)
     cuda_type = _CUDA_TYPES[problem.dtype]
     layouts = (
         _layout(lt, cuda_type, (k, m) if problem.b_transposed else (m, k)),
@@ -217,6 +226,9 @@ def _layout(lt: Any, cuda_type: int, shape: tuple[int, int]) -> int:
 
 
 def _set(lt: Any, attribute: Any, description: int, value: int) -> None:
-    types = {"EPILOGUE": np.uint32, "BIAS_POINTER": np.int64}
+    types = {
+        "EPILOGUE": np.uint32,
+        **dict.fromkeys(("BIAS_POINTER", "EPILOGUE_AUX_POINTER", "EPILOGUE_AUX_LD"), np.int64),
+    }
     held = np.array([value], types.get(attribute.name, np.int32))
     lt.matmul_desc_set_attribute(description, attribute, held.ctypes.data, held.nbytes)

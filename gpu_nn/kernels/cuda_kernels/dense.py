@@ -8,22 +8,67 @@ import numpy as np
 from gpu_nn.device import Array, cupy_module
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.kernels.cuda_kernels.activation import bias_activation, bias_activation_backward
-from gpu_nn.kernels.cuda_kernels.linear import matmul
+from gpu_nn.kernels.cuda_kernels.linear import column_sum, matmul
+from gpu_nn.kernels.cuda_kernels.shapes import ceil_div
+from gpu_nn.kernels.rectified import Rectified
 
-# What a product of cublasLt takes along. Not its GELU, which is the one by tanh; nor the derivative of ReLU, for which
-# the forward pass would have to write a mask of bits.
+# What a product of cublasLt takes along. Not its GELU, which is the one by tanh.
 _EPILOGUES = {"identity": "BIAS", "relu": "RELU_BIAS"}
 
 
-def dense(x: Array, w: Array, b: Array | None, z: Array, a: Array, activation: str, tf32: bool = False) -> None:
+def dense(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    z: Array,
+    a: Array,
+    activation: str,
+    tf32: bool = False,
+    rectified: Rectified | None = None,
+) -> None:
     """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
+    rectified: of a ReLU, for `dense_backward` of the layer above.
     """
     fused = b is not None and activation in _EPILOGUES and a is z and (activation != "relu" or _relu_keeps_nan())
+    if rectified is not None:
+        mask = rectified.mask
+        rectified.masked = (
+            fused
+            and mask is not None
+            and cublaslt.gemm(x, w, z, epilogue="RELU_AUX_BIAS", bias=b, mask=mask, tf32=tf32)
+        )
+        if rectified.masked:
+            return
     if not fused or not cublaslt.gemm(x, w, z, epilogue=_EPILOGUES[activation], bias=b, tf32=tf32):
         matmul(x, w, z, tf32)
         bias_activation(z, b, a, activation)
+
+
+def relu_mask_bytes(units: int) -> int:
+    """Bytes of a row of `Rectified.mask`; 0 where no product writes one."""
+    module = cupy_module()
+    there = cublaslt.available() and _found_to_mask(module, module.cuda.get_device_id())
+    return ceil_div(units, cublaslt.MASK_BITS) * cublaslt.MASK_BITS // 8 if there else 0
+
+
+@cache
+def _found_to_mask(module: Any, device: int) -> bool:
+    """Whether cublasLt's mask is of z > 0, as our derivative is, its manual leaving 0 open; and NaN stays here too."""
+    units = 4
+    bias = module.array([-1, 0, 1, np.nan], np.float32)
+    zeros, ones = module.zeros((units, units), np.float32), module.full((units, units), 1, np.float32)
+    a, dx, mask = (
+        module.zeros((units, columns), kind)
+        for columns, kind in ((units, "f4"), (units, "f4"), (cublaslt.MASK_BITS // 8, "u1"))
+    )
+    return (
+        cublaslt.gemm(zeros, zeros, a, epilogue="RELU_AUX_BIAS", bias=bias, mask=mask)
+        and cublaslt.gemm(ones, ones, dx, epilogue="DRELU", mask=mask)
+        and bool((dx[:, :3] == module.array([0, 0, units], np.float32)).all())
+        and bool(module.isnan(a[:, 3]).all())
+    )
 
 
 def _relu_keeps_nan() -> bool:
@@ -49,14 +94,33 @@ def dense_backward(
     dx: Array | None,
     activation: str,
     tf32: bool = False,
+    below: Rectified | None = None,
 ) -> None:
     """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
 
-    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`. below: of the layer that gave x,
+    whose δ and bias gradient are made here too: dx is then its ∂C/∂z, not its ∂C/∂a.
     """
     # The kernel of an activation sums the columns on its way; where there is none, the product does.
     if activation != "identity" or db is None or not cublaslt.gemm(x.T, da, dw, epilogue="BGRADA", bias=db, tf32=tf32):
         bias_activation_backward(da, saved, db, activation)
         matmul(x.T, da, dw, tf32)
-    if dx is not None:
+    if dx is not None and not (below is not None and _rectified_product(da, w_transposed, dx, tf32, below)):
         matmul(da, w_transposed, dx, tf32)
+        if below is not None:
+            bias_activation_backward(dx, below.a, below.bias_grad, "relu")
+
+
+def _rectified_product(da: Array, w_transposed: Array, dx: Array, tf32: bool, below: Rectified) -> bool:
+    """dx = (da wᵀ) ∘ relu' and the bias gradient below; False, with nothing done, where no product does it."""
+    if not below.masked:
+        return False
+    bias = below.bias_grad
+    # A bias gradient that the product leaves is of the type of dx.
+    summed = bias is not None and bias.dtype == dx.dtype
+    epilogue, bias_of_product = ("DRELU_BGRAD", bias) if summed else ("DRELU", None)
+    if not cublaslt.gemm(da, w_transposed, dx, epilogue=epilogue, bias=bias_of_product, mask=below.mask, tf32=tf32):
+        return False
+    if bias is not None and not summed:
+        column_sum(dx, bias)
+    return True

@@ -3,6 +3,7 @@
 import numpy as np
 
 from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
+from gpu_nn.kernels.rectified import Rectified
 
 
 def dense(
@@ -13,10 +14,12 @@ def dense(
     a: np.ndarray,
     activation: str,
     tf32: bool = False,
+    rectified: Rectified | None = None,
 ) -> None:
     """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
+    rectified: of a ReLU, for `dense_backward` of the layer above.
     """
     np.dot(x, w, out=z)
     bias_activation(z, b, a, activation)
@@ -32,12 +35,21 @@ def dense_backward(
     dx: np.ndarray | None,
     activation: str,
     tf32: bool = False,
+    below: Rectified | None = None,
 ) -> None:
     """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
 
-    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`.
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`. below: of the layer that gave x,
+    whose δ and bias gradient are made here too: dx is then its ∂C/∂z, not its ∂C/∂a.
     """
     bias_activation_backward(da, saved, db, activation)
     np.dot(x.T, da, out=dw)
     if dx is not None:
         np.dot(da, w_transposed, out=dx)
+        if below is not None:
+            bias_activation_backward(dx, below.a, below.bias_grad, "relu")
+
+
+def relu_mask_bytes(units: int) -> int:
+    """Bytes of a row of `Rectified.mask`; 0 where no product writes one."""
+    return 0
