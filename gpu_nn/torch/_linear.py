@@ -99,22 +99,8 @@ def _outputs(
 
 
 @_loss_and_grads.register_fake
-def _(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    target: torch.Tensor,
-    class_weight: torch.Tensor | None,
-    row_scale: torch.Tensor | None,
-    complement_weight: float,
-    label_smoothing: float,
-    ignore_index: int,
-    chunk_rows: int,
-    summed: bool,
-    of_input: bool,
-    of_weight: bool,
-    of_bias: bool,
-) -> _Outputs:
+def _(input: torch.Tensor, weight: torch.Tensor, *others: Any) -> _Outputs:
+    *_, summed, of_input, of_weight, of_bias = others
     return _outputs(input, weight, summed, of_input, of_weight, of_bias)
 
 

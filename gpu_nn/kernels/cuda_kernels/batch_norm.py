@@ -8,7 +8,7 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
+from gpu_nn.kernels.cuda_kernels.normalisation import add_gradients, partial_gradients
 from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, DEPTH, WARP, Columns, ceil_div, columns, scratch
 
 _SHAPE = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
@@ -120,14 +120,12 @@ def batch_norm_backward(
     n, width = x.shape
     dtype = x.dtype.name
     shape = _columns(x, mean, summed=True)
-    size = shape.partial_rows * width
-    partial = scratch(x, COMPUTED[dtype], 2 * size)
+    partial = partial_gradients(x, shape.partial_rows)
     of_columns, numbers = (mean, variance, weight, bias), (width, shape.span, shape.rows, x.size, eps)
-    arrays = (d, x, *of_columns, partial[:size], partial[size:])
+    arrays, size = (d, x, *of_columns, *partial), shape.partial_rows * width
     sizes = (x.size, x.size, width, width, width, width, size, size)
     launch(_with_activation("batch_norm_sums", dtype, activation), shape.grid, shape.block, arrays, sizes, numbers)
-    add_partial_sums(partial[:size], shape.partial_rows, weight_grad, add=False)
-    add_partial_sums(partial[size:], shape.partial_rows, bias_grad, add=False)
+    add_gradients(partial, shape.partial_rows, weight_grad, bias_grad)
     shape = _columns(x, mean, summed=False)
     launch(
         _with_activation("batch_norm_backward", dtype, activation),

@@ -8,8 +8,8 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, row_chunks, scratch
+from gpu_nn.kernels.cuda_kernels.normalisation import add_gradients, partial_gradients
+from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, row_chunks
 
 # The longest row, in bytes, that so many lanes take; a block takes longer ones.
 LANES = ((256, 8), (2048, 32))
@@ -95,16 +95,14 @@ def layer_norm_backward(
         # As many rows at a time as have room for their sums, which are twice as long as rows of a half type.
         groups = min(groups, 1 << (_SHARED_BYTES // sums_bytes).bit_length() - 1)
     blocks, rows = row_chunks(n, groups)
-    size = blocks * width
-    partial = scratch(x, COMPUTED[dtype], 2 * size)
+    size, partial = blocks * width, partial_gradients(x, blocks)
     launch(
         _backward(dtype, activation, count),
         (blocks,),
         (groups * count,),
-        (d, x, mean, variance, weight, bias, partial[:size], partial[size:]),
+        (d, x, mean, variance, weight, bias, *partial),
         (x.size, x.size, n, n, width, width, size, size),
         (n, width, rows, in_shared, eps),
         shared_bytes=groups * sums_bytes if in_shared else 0,
     )
-    add_partial_sums(partial[:size], blocks, weight_grad, add=False)
-    add_partial_sums(partial[size:], blocks, bias_grad, add=False)
+    add_gradients(partial, blocks, weight_grad, bias_grad)

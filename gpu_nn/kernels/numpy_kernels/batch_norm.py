@@ -84,11 +84,7 @@ def batch_norm_backward(
     scale = 1 / np.sqrt(variance + x.dtype.type(eps))
     weight_total, bias_total = np.zeros(width), np.zeros(width)
     for block in summed_blocks(n, width):
-        dz, standard = d[block], _standard(x[block], mean, scale)
-        derive(dz, standard, weight, bias, activation)
-        standard *= dz
-        sum_columns(standard, weight_total)
-        sum_columns(dz, bias_total)
+        derive(d[block], _standard(x[block], mean, scale), weight, bias, activation, weight_total, bias_total)
     weight_grad[...], bias_grad[...] = weight_total, bias_total
     for block in summed_blocks(n, width):
         dz = d[block]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpu_nn.kernels.numpy_kernels.normalisation import activate, derive, quiet, sum_columns, summed_blocks
+from gpu_nn.kernels.numpy_kernels.normalisation import activate, derive, quiet, summed_blocks
 from gpu_nn.kernels.numpy_kernels.rows import scratch
 
 
@@ -61,11 +61,9 @@ def layer_norm_backward(
         standard = scratch.take("standard", dz.shape, x.dtype)
         np.subtract(x[block], mean[block][:, None], out=standard)
         standard *= scale
-        derive(dz, standard, weight, bias, activation)
-        work = scratch.take("work", dz.shape, x.dtype)
-        sum_columns(np.multiply(dz, standard, out=work), weight_total)
-        sum_columns(dz, bias_total)
+        derive(dz, standard, weight, bias, activation, weight_total, bias_total)
         dz *= weight
+        work = scratch.take("work", dz.shape, x.dtype)
         np.multiply(dz, standard, out=work)
         standard *= _row_mean(work)[:, None]
         dz -= _row_mean(dz)[:, None]

@@ -32,13 +32,22 @@ def activate(standard: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np
     ACTIVATIONS[activation].forward(standard, out)
 
 
-def derive(d: np.ndarray, standard: np.ndarray, weight: np.ndarray, bias: np.ndarray, activation: str) -> None:
-    """d ← dz = d · act'(weight · x̂ + bias)."""
-    if activation == "identity":
-        return
-    z = scratch.take("affine", standard.shape, standard.dtype)
+def derive(
+    d: np.ndarray,
+    standard: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    activation: str,
+    weight_total: np.ndarray,
+    bias_total: np.ndarray,
+) -> None:
+    """d ← dz = d · act'(weight · x̂ + bias); weight_total += Σ_r dz x̂, bias_total += Σ_r dz."""
     work = scratch.take("work", standard.shape, standard.dtype)
-    np.multiply(standard, weight, out=z)
-    z += bias
-    slope(z, activation, work)
-    d *= work
+    if activation != "identity":
+        z = scratch.take("affine", standard.shape, standard.dtype)
+        np.multiply(standard, weight, out=z)
+        z += bias
+        slope(z, activation, work)
+        d *= work
+    sum_columns(np.multiply(d, standard, out=work), weight_total)
+    sum_columns(d, bias_total)
