@@ -8,7 +8,10 @@ from benchmarks.results import read
 README = Path(__file__).parent.parent / "README.md"
 DETAILS = Path(__file__).parent / "README.md"
 # What stands in which file.
-TABLES = {README: ("accuracy", "step", "loss", "memory", "torch"), DETAILS: ("optimizer", "predict", "growth", "start")}
+TABLES = {
+    README: ("accuracy", "step", "loss", "memory", "torch"),
+    DETAILS: ("optimizer", "predict", "growth", "start", "scaling"),
+}
 
 
 def filled(path: Path) -> str:
