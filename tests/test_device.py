@@ -1,5 +1,8 @@
 import builtins
+import re
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -7,7 +10,10 @@ import pytest
 
 from gpu_nn import device
 from gpu_nn.device import CPU, Device, resolve_device
-from gpu_nn.errors import DeviceError
+from gpu_nn.distributed import nccl
+from gpu_nn.errors import DeviceError, OutOfDeviceMemory
+from gpu_nn.kernels.cuda_kernels import cublaslt
+from gpu_nn.kernels.cuda_kernels.launch import Kernel
 
 
 @pytest.fixture
@@ -24,6 +30,17 @@ def cupy_with(monkeypatch):
         return cupy
 
     return cupy_with
+
+
+def broken_cupy(monkeypatch, error):
+    original = builtins.__import__
+
+    def failing(name, *arguments, **options):
+        if name == "cupy":
+            raise error
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", failing)
 
 
 def test_cpu_is_numpy():
@@ -122,14 +139,7 @@ def test_a_number_beyond_the_gpus_is_an_error_that_says_how_many(cupy_with):
     ],
 )
 def test_a_cupy_that_is_absent_or_broken_is_told_apart(cupy_with, monkeypatch, error, reason):
-    original = builtins.__import__
-
-    def failing(name, *arguments, **options):
-        if name == "cupy":
-            raise error
-        return original(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", failing)
+    broken_cupy(monkeypatch, error)
     with pytest.raises(DeviceError, match=reason):
         resolve_device("cuda")
 
@@ -156,3 +166,54 @@ def test_arrays_on_the_cpu_begin_on_a_cache_line(shape, dtype):
         assert array.flags.c_contiguous
         assert array.flags.writeable
     assert not array.any()
+
+
+def message_of(kind, call):
+    with pytest.raises(kind) as error:
+        call()
+    return str(error.value)
+
+
+def failures(cupy_with, monkeypatch):
+    """What is really said, in the order of README's table."""
+
+    class NoMemory(MemoryError):
+        _size = 8 << 30
+
+    def fills_the_memory():
+        cuda = SimpleNamespace(Device=lambda index: nullcontext(), memory=SimpleNamespace(OutOfMemoryError=NoMemory))
+        with Device("cuda:0", SimpleNamespace(cuda=cuda)).active():
+            raise NoMemory("Out of memory allocating 8,589,934,592 bytes")
+
+    def compile_kernel():
+        def without_headers(**_):
+            raise RuntimeError("cannot open source file cuda_fp16.h")
+
+        Kernel("softmax.cu", "softmax<float>", ("float32",))._compile(SimpleNamespace(RawModule=without_headers))
+
+    for error in (ModuleNotFoundError("No module named 'cupy'"), ImportError("libcudart.so.12: cannot open")):
+        with monkeypatch.context() as patch:
+            broken_cupy(patch, error)
+            yield device.why_no_cuda()
+    cupy_with(0)
+    yield device.why_no_cuda()
+    cupy_with(0, driver=12040, built_for=13000)
+    yield device.why_no_cuda()
+    cupy_with(2)
+    yield message_of(DeviceError, lambda: resolve_device("cuda:2"))
+    yield message_of(DeviceError, compile_kernel)
+    yield message_of(OutOfDeviceMemory, fills_the_memory)
+    yield cublaslt.MISSING
+    yield message_of(DeviceError, nccl._distributed)
+
+
+def test_readme_quotes_what_is_said_where_the_gpu_does_not_come(cupy_with, monkeypatch):
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    passage = text.partition("## When the GPU does not come\n")[2].partition("<!-- /failures -->")[0]
+    before, _, table = passage.partition("<!-- failures -->\n")
+    assert f"`{device.EXTRAS}`" in " ".join(before.split())
+    quotes = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    said = [" ".join(message.split()) for message in failures(cupy_with, monkeypatch)]
+    assert len(quotes) == len(said) == 9
+    for quote, message in zip(quotes, said, strict=True):
+        assert re.fullmatch(".+".join(map(re.escape, quote.split("…"))), message), (quote, message)

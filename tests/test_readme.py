@@ -1,4 +1,4 @@
-"""README says what is so: its Python runs and prints what stands there, its tables are those of the JSON files."""
+"""The READMEs say what is so: their Python prints what stands there, their tables are those of the JSON files."""
 
 import contextlib
 import io
@@ -9,15 +9,36 @@ import pytest
 
 from benchmarks.readme import TABLES, filled
 
-TEXT = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
+
+# A block and what it prints, as a pair; any other block has no such output.
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
-def test_the_example_prints_what_readme_says():
-    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.DOTALL).groups()
+def blocks() -> list:
+    """Every block of Python but PyTorch's, which run where it is installed: tests/torch/test_readme.py."""
+    found = []
+    for file in FILES:
+        for match in BLOCK.finditer((ROOT / file).read_text()):
+            if "import torch" not in match[1]:
+                section = re.findall(r"^## (.*)$", match.string[: match.start()], re.MULTILINE)[-1]
+                found.append(pytest.param(*match.groups(), id=f"{file}: {section}"))
+    return found
+
+
+@pytest.mark.parametrize(("code", "output"), blocks())
+def test_an_example_prints_what_stands_below_it(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert printed.getvalue() == output
+
+
+def test_the_examples_are_found():
+    assert len(blocks()) >= 2
+    assert len(FILES) >= 3 or not (ROOT / "cuda_src").exists()
 
 
 @pytest.mark.parametrize("path", TABLES, ids=["README", "benchmarks"])
@@ -33,3 +54,16 @@ def test_every_function_of_the_formula_table_exists():
     assert len(names) >= 9
     owners = {"F": F, "gpu_nn": gpu_nn, "net": gpu_nn.Network}
     assert all(hasattr(owners[owner], name) for owner, name in names)
+
+
+def test_what_is_said_of_scikit_learn_is_so():
+    """All its parameters but one, with their defaults."""
+    from inspect import signature
+
+    from sklearn.neural_network import MLPClassifier as Theirs
+
+    from gpu_nn import MLPClassifier
+
+    theirs, ours = (signature(kind).parameters for kind in (Theirs, MLPClassifier))
+    assert set(theirs) - set(ours) == {"max_fun"}
+    assert all(theirs[name].default == ours[name].default for name in set(theirs) & set(ours))
