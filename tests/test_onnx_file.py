@@ -15,6 +15,7 @@ from gpu_nn.data import digits
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import LAYERS, BatchNorm, InputNoise, LayerNorm
 from tests.cuda_emulator.device import emulated_device
+from tests.kernels.formulas import FORMULAS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -86,17 +87,6 @@ def test_inputs_at_the_extremes_give_the_same_probabilities(path, activation, dt
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_activation_has_the_digits_of_exact_arithmetic(path, activation, dtype):
-    exact = {
-        "identity": lambda z: z,
-        "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
-        "tanh": mpmath.tanh,
-        "relu": lambda z: max(z, mpmath.mpf(0)),
-        "leaky_relu": lambda z: z if z > 0 else z * mpmath.mpf(0.01),
-        "elu": lambda z: z if z > 0 else mpmath.expm1(z),
-        "gelu": lambda z: z * mpmath.ncdf(z),
-        "silu": lambda z: z / (1 + mpmath.exp(-z)),
-        "softplus": lambda z: z if z > 80 else mpmath.log1p(mpmath.exp(z)),
-    }[activation]
     z = np.concatenate([[0, 1e4, -1e4, 1e30, -1e30], np.linspace(-30, 30, 241)]).astype(dtype)
     graph = onnx_file.Graph(np.dtype(dtype))
     output = ACTIVATIONS[activation].onnx(graph, "z")
@@ -115,7 +105,7 @@ def test_an_activation_has_the_digits_of_exact_arithmetic(path, activation, dtyp
     onnx.save(model, path)
     (found,) = session(path).run(None, {"z": z})
     with mpmath.workdps(40):
-        expected = np.array([float(exact(mpmath.mpf(float(value)))) for value in z])
+        expected = np.array([float(FORMULAS[activation](mpmath.mpf(float(value)))) for value in z])
     tolerance = 3e-7 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
