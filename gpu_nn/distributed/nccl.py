@@ -1,4 +1,4 @@
-"""Ranks with a GPU each, which add up their arrays by NCCL through CuPy.
+"""Ranks with a GPU each, which add up their arrays by NCCL through CuPy. Needs the extra `nccl12` or `nccl13`.
 
 They meet by MPI where MPI started them, else where the environment says, as torchrun and others set it: RANK,
 WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
@@ -14,6 +14,7 @@ from gpu_nn.device import Array, Device, cupy_module
 from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import Ranks
 
+_LAST_PORT = 65_535
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -44,6 +45,8 @@ class NcclRanks(Ranks):
         host, port = None, None
         if not by_mpi:
             host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
+            if not 1 <= port <= _LAST_PORT:
+                raise ValueError(f"MASTER_PORT={port}; expected a port from 1 to {_LAST_PORT}")
             if self.rank == 0:
                 _check_free(host, port)
         try:
@@ -80,7 +83,8 @@ def _distributed() -> Any:
         available = False
     if not available:
         raise DeviceError(
-            "ranks on GPUs talk by NCCL, which CuPy does not find: pip install nvidia-nccl-cu12, or -cu13"
+            "ranks on GPUs talk by NCCL, which CuPy does not find: pip install 'gpu_nn[nccl12]' beside cuda12x, "
+            "'gpu_nn[nccl13]' beside cuda13x"
         )
     from cupyx import distributed
 

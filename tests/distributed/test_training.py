@@ -196,6 +196,35 @@ def test_an_interrupt_of_one_rank_between_epochs_ends_all(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((40, 4), "rank 1 has network n_inputs = 4, rank 0 has 3"),
+        ((45, 3), "rank 1 has training rows = 36, rank 0 has 32"),
+    ],
+)
+def test_data_of_another_shape_are_told_apart_by_the_first_that_differs(tmp_path, shape, message):
+    for name, (rows, columns) in (("first", (40, 3)), ("second", shape)):
+        x = np.random.default_rng(0).random((rows, columns))
+        np.savez(tmp_path / f"{name}.npz", x=x, y=np.arange(rows) % 2)
+    python = [sys.executable, *command("--data")]
+    parts = [["-n", "1", *python, str(tmp_path / name)] for name in ("first.npz", "second.npz")]
+    done = subprocess.run(
+        [str(MPIEXEC), *parts[0], ":", *parts[1]],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, message)
+
+
+def test_fewer_rows_than_ranks_are_refused(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.eye(3), y=[0, 1, 0])
+    done = subprocess.run(
+        mpi(3, *command("--data", tmp_path / "data.npz")),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, "x has 2 rows, but 3 ranks; expected at least a row for each")
+
+
+@pytest.mark.parametrize(
     ("first", "second", "message"),
     [
         (["--batch-size", 32], ["--batch-size", 64], "rank 1 has trainer batch_size = 64, rank 0 has 32"),
