@@ -109,9 +109,9 @@ def read_streams(
 ) -> StreamSet:
     """The data set in an npy or Parquet file, whose rows are read as they are needed. sizes: as for `stream`.
 
-    The test part is the last `test_last` rows or, when that is None, blocks of rows drawn by the seed, about
-    `test_fraction` of all; then the validation part is drawn alike from the rest. One pass over all rows checks them,
-    and finds the classes, and the shift and scale of the training part.
+    The test part is the last `test_last` rows or, when that is None, a `test_fraction` of each block of rows, drawn by
+    the seed; then the validation part is drawn alike from the rest. One pass over all rows checks them, and finds the
+    classes, and the shift and scale of the training part.
 
     Raises DataError for data that cannot be used.
     """

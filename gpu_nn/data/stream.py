@@ -16,6 +16,9 @@ from gpu_nn.errors import DataError
 # What is read at once, and what is shuffled together, in bytes of float32 inputs.
 _BLOCK_BYTES, _WINDOW_BYTES = 1 << 20, 64 << 20
 
+# Blocks that a set has at least, given as many rows: they come in another order, and a part is drawn of each.
+_BLOCKS = 256
+
 # So many rows, spread evenly over the data, make their checksum.
 _SAMPLED_ROWS = 1024
 
@@ -76,41 +79,46 @@ class Stream:
                     yield window
 
     def split(self, name: str, fraction: float, last: int | None = None, seed: int = 0) -> tuple["Stream", "Stream"]:
-        """Two parts: blocks drawn by the seed, about a `fraction` of the rows, are the second, or the `last` rows.
+        """Two parts, of which the second has a `fraction` of the rows of each block, drawn by the seed, or the `last`
+        rows of all.
+
+        What is drawn of a block lies side by side there, so that both parts are read in long stretches; and as it is of
+        each block, both are like the whole, be it sorted or not.
 
         name: of the second, for errors. Raises DataError where a part would have no rows.
         """
+        begins, rows = self.pieces[:, 0], self.pieces[:, 1] - self.pieces[:, 0]
         if last is None:
-            return self._drawn(name, fraction, seed)
-        if not 0 < last < len(self):
+            first, stop = self._drawn(name, fraction, np.random.default_rng(seed))
+        elif 0 < last < len(self):
+            first, stop = np.clip(len(self) - last - (np.cumsum(rows) - rows), 0, rows), rows
+        else:
             raise DataError(
                 f"{self.source.name} has {len(self)} rows; its {name} part cannot be the last {last}: choose fewer"
             )
-        rows = self.pieces[:, 1] - self.pieces[:, 0]
-        kept = np.clip(len(self) - last - (np.cumsum(rows) - rows), 0, rows)
-        cut = self.pieces[:, 0] + kept
-        return (
-            self._of(np.stack([self.pieces[:, 0], cut], 1)[kept > 0], self.group[kept > 0]),
-            self._of(np.stack([cut, self.pieces[:, 1]], 1)[kept < rows], self.group[kept < rows]),
-        )
+        # Rows first … stop-1 of each piece are the second part; what passes the piece's end goes on at its beginning.
+        over, stop = np.maximum(stop - rows, 0), np.minimum(stop, rows)
+        edges = begins[:, None] + np.stack([np.zeros_like(rows), over, first, stop, rows], 1)
+        return self._of(edges[:, [1, 2, 3, 4]]), self._of(edges[:, [0, 1, 2, 3]])
 
-    def _drawn(self, name: str, fraction: float, seed: int) -> tuple["Stream", "Stream"]:
-        rows = self.pieces[:, 1] - self.pieces[:, 0]
-        order = np.random.default_rng(seed).permutation(len(rows))
-        # As many as bring it nearest to the fraction, but one at least.
-        count = max(int(np.argmin(np.abs(np.cumsum(rows[order]) - fraction * len(self)))) + 1, 1)
-        second = np.zeros(len(rows), bool)
-        second[order[:count]] = True
-        if second.all():
-            cure = "choose smaller blocks, or the last rows"
-            raise DataError(
-                f"{self.source.name} has {len(rows)} blocks of {self.block_rows} rows; its {name} part cannot be "
-                f"{fraction:g} of them: {cure}"
-            )
-        return self._of(self.pieces[~second], self.group[~second]), self._of(self.pieces[second], self.group[second])
+    def _drawn(self, name: str, fraction: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Of each piece the first row that is drawn, and the one after the last, counted on beyond the piece's end."""
+        rows, n = self.pieces[:, 1] - self.pieces[:, 0], len(self)
+        if n < 2:
+            raise DataError(f"{self.source.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
+        share = min(max(round(fraction * n), 1), n - 1) / n
+        # The fractions of rows that pieces are due add up, in an order that is drawn, to rows of one or the other.
+        order = random.permutation(len(rows))
+        drawn = np.empty_like(rows)
+        drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
+        first = np.where(drawn, random.integers(rows), 0)
+        return first, first + drawn
 
-    def _of(self, pieces: np.ndarray, group: np.ndarray) -> "Stream":
-        return replace(self, pieces=pieces, group=group)
+    def _of(self, ranges: np.ndarray) -> "Stream":
+        """Of each piece the ranges of rows, (k, 2·ranges), that are not empty."""
+        pieces = ranges.reshape(-1, 2)
+        some = pieces[:, 0] < pieces[:, 1]
+        return replace(self, pieces=pieces[some], group=np.repeat(self.group, ranges.shape[1] // 2)[some])
 
     def described(self) -> dict[str, Any]:
         """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
@@ -121,7 +129,8 @@ class Stream:
         ends = np.cumsum(pieces[:, 1] - pieces[:, 0])
         chosen = np.unique(np.linspace(0, ends[-1] - 1, min(ends[-1], _SAMPLED_ROWS)).astype(np.int64))
         piece = np.searchsorted(ends, chosen, "right")
-        checksum = 0
+        # Parts of equal rows are told apart, too.
+        checksum = zlib.crc32(np.ascontiguousarray(self.pieces, "<i8").data)
         for row in (pieces[piece, 1] - (ends[piece] - chosen)).tolist():
             x, y = self.source.load(row, row + 1)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
@@ -144,7 +153,7 @@ def stream(
 
     x: the file's name, or an array (n, …). y: the file of the labels or the column that they are, as for `read`; or an
     array (n,) of labels, (n, classes) of targets. block_rows: rows that are read at once; window_rows: rows that are
-    shuffled together; by default what takes 1 MiB, or a 64th of the rows, and 64 MiB in float32. classes: see `Stream`.
+    shuffled together; by default what takes 1 MiB, or a 256th of all, and 64 MiB in float32. classes: see `Stream`.
 
     Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
     """
@@ -155,8 +164,7 @@ def stream(
         if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
             raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
     row = 4 * source.shape[1]
-    # Small sets have blocks enough, too, to be parted by them.
-    block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // 64)))
+    block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // _BLOCKS)))
     window = int(window_rows or max(block, _WINDOW_BYTES // row))
     ends = source.groups(block)
     starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]

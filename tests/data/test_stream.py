@@ -91,7 +91,7 @@ class TestSplit:
         first, second = some.split("test", 0.2, seed=4)
         both = [rows_of(part)[0] for part in (first, second)]
         np.testing.assert_array_equal(np.sort(np.concatenate(both)), np.arange(ROWS))
-        assert abs(len(second) - 0.2 * ROWS) <= 20
+        assert len(second) == round(0.2 * ROWS)
         np.testing.assert_array_equal(rows_of(some.split("test", 0.2, seed=4)[1])[0], both[1])
         assert rows_of(some.split("test", 0.2, seed=5)[1])[0].tolist() != both[1].tolist()
 
@@ -108,9 +108,50 @@ class TestSplit:
         found = np.concatenate([rows_of(part)[0] for part in (rest, held_out)])
         np.testing.assert_array_equal(np.sort(found), rows_of(training)[0])
 
+    @pytest.mark.parametrize("block", [1, 3, 15, 2000])
+    @pytest.mark.parametrize("fraction", [1e-9, 0.001, 0.2, 0.5, 0.97, 1 - 1e-9])
+    def test_as_many_rows_are_drawn_as_the_fraction_says_but_one_at_least_on_either_side(self, block, fraction):
+        first, second = stream(X, Y, block_rows=block).split("test", fraction)
+        assert len(second) == min(max(round(fraction * ROWS), 1), ROWS - 1)
+        assert sorted([*rows_of(first)[0], *rows_of(second)[0]]) == list(range(ROWS))
+
+    def test_of_rows_in_the_order_of_their_classes_each_class_has_its_share_in_both_parts(self):
+        n = 20_000
+        y = np.sort(np.random.default_rng(0).choice(10, n, p=np.arange(1, 11) / 55))
+        some = stream(np.zeros((n, 1)), y)
+        assert some.block_rows < n // 250
+        for seed in range(5):
+            for part in some.split("test", 0.1, seed=seed):
+                counts = np.bincount(rows_of(part)[1], minlength=10)
+                # It is short of, or has too much of, what is drawn of the blocks in which it begins and ends.
+                atol = 2 * 0.1 * some.block_rows / len(part)
+                np.testing.assert_allclose(counts / len(part), np.bincount(y) / n, atol=atol)
+
+    def test_of_rows_whose_classes_take_turns_with_the_blocks_no_class_is_missing_in_either_part(self):
+        """Rows at even distances would be of one class."""
+        n = 2000
+        for part in stream(np.zeros((n, 1)), np.arange(n) % 5, block_rows=1).split("test", 0.2):
+            counts = np.bincount(rows_of(part)[1], minlength=5)
+            np.testing.assert_allclose(counts / len(part), 0.2, atol=0.06)
+
+    def test_what_is_drawn_of_a_block_lies_side_by_side_but_for_its_ends(self):
+        some = stream(X, Y, block_rows=100)
+        for part in some.split("test", 0.3):
+            block = part.pieces[:, 0] // 100
+            assert (block == (part.pieces[:, 1] - 1) // 100).all()
+            assert (np.bincount(block) <= 2).all()
+
+    def test_each_row_is_drawn_as_often_as_any_other(self):
+        some, draws = stream(X[:30], Y[:30], block_rows=7), 2000
+        counts = np.zeros(30, int)
+        for seed in range(draws):
+            counts += np.bincount(rows_of(some.split("test", 0.2, seed=seed)[1])[0], minlength=30)
+        # Six standard deviations.
+        assert np.abs(counts - 0.2 * draws).max() < 6 * np.sqrt(draws * 0.2 * 0.8)
+
     def test_no_part_is_empty(self):
-        with pytest.raises(DataError, match=r"1 blocks of 2000 rows; its test part cannot be 0\.2 of them"):
-            stream(X, Y, block_rows=2000).split("test", 0.2)
+        with pytest.raises(DataError, match=r"x has 1 row; its test part cannot be 0\.2 of it: add rows"):
+            stream(X[:1], Y[:1]).split("test", 0.2)
         for last in (0, ROWS):
             with pytest.raises(DataError, match="cannot be the last"):
                 stream(X, Y).split("test", 0.2, last)
@@ -250,6 +291,10 @@ def test_a_description_tells_other_data(tmp_path):
     others = [described(X + 1), described(y=(Y + 1) % 7), described(X[:-1], Y[:-1])]
     others += [described(block_rows=7), described(window_rows=99)]
     others += [part.described() for part in stream(X, Y, block_rows=20).split("test", 0.5)]
+    alike = stream(np.ones_like(X), np.ones_like(Y))
+    drawn = [alike.split("test", 0.5, seed=seed)[0].described() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
     assert all(other != one for other in others)
     path, target = written(tmp_path, "parquet")
     assert described(path, target)["checksum"] == described(path, target)["checksum"]
