@@ -19,7 +19,7 @@ __all__ = ["DTYPES", "Network"]
 _ALIGNMENT = 16
 
 # Rows at a time where nothing is learned; their activations are all the memory that prediction takes.
-_INFERENCE_ROWS = 2048
+INFERENCE_ROWS = 2048
 
 
 class Network:
@@ -220,8 +220,8 @@ class Network:
             if out is None:
                 out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
             self._copy_parameters()
-            for start in range(0, len(x), _INFERENCE_ROWS):
-                rows = slice(start, start + _INFERENCE_ROWS)
+            for start in range(0, len(x), INFERENCE_ROWS):
+                rows = slice(start, start + INFERENCE_ROWS)
                 a = x[rows]
                 try:
                     stages = self.stages(len(a), training=False)

@@ -19,6 +19,9 @@ TARGET = (
     "column with the labels, by name or number (default: target, label, class or y, else the last); for npy their file"
 )
 
+# What --stream says of itself.
+STREAMED = "read npy and Parquet rows as they are needed: auto, for sets over half of the free memory; always; never"
+
 # Units of `interval`: what is counted, and how many of it one of them is.
 _UNITS: dict[str, tuple[str, int]] = {
     "": ("epochs", 1),
@@ -98,6 +101,9 @@ def one_of(names: Iterable[str], meant: Mapping[str, str] | None = None) -> Kind
         return text
 
     return Kind(read, (str,), "a name")
+
+
+STREAM = one_of(("auto", "always", "never"))
 
 
 def _widths(text: str) -> list[int]:

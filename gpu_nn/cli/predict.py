@@ -3,15 +3,23 @@
 import argparse
 import csv
 import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 
 from gpu_nn.cli.arguments import SOURCES, file_name
-from gpu_nn.cli.results import print_json, to_stdout
-from gpu_nn.data import read_inputs
+from gpu_nn.cli.results import print_json, to_stdout_whole
+from gpu_nn.cli.rows import Rows, add_stream_argument, input_rows
 from gpu_nn.errors import DataError
 from gpu_nn.model_file import load, whole_file
+from gpu_nn.network import Network
+
+# Of a row group of a Parquet file, which is in memory when it is written: 16 MiB of probabilities.
+_GROUP_VALUES = 1 << 22
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,47 +30,117 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out_help = "write them there instead of to stdout; Parquet needs the extra parquet"
     kind = file_name(".csv", ".npy", ".parquet")
     parser.add_argument("--out", type=kind, metavar="FILE.csv|FILE.npy|FILE.parquet", help=out_help)
+    add_stream_argument(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
     json_help = "print them as JSON; with --out, say as JSON what was written"
     parser.add_argument("--json", action="store_true", help=json_help)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """rows: how many. classes: names of the classes. of_each: whether each row has the probabilities of all classes.
+    pieces: in the order of the rows, (n,) names of classes or (n, classes) probabilities of `dtype`, as they are made.
+    """
+
+    rows: int
+    classes: np.ndarray
+    of_each: bool
+    dtype: np.dtype
+    pieces: Iterator[np.ndarray]
+
+
 def run(options: argparse.Namespace) -> None:
     parquet = _parquet() if (options.out or "").endswith(".parquet") else None
     net = load(options.model, options.device)
-    x = read_inputs(options.data, options.target, net.n_inputs)
-    if x.shape[1] != net.n_inputs:
-        raise DataError(f"{options.data} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
-    scores = net.device.to_host(net.predict_proba(x) if options.proba else net.forward(x))
-    finite = np.isfinite(scores).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise DataError(f"row {row} of {options.data} has no prediction: too large numbers for {net.dtype}")
     classes = np.asarray(range(net.n_classes) if net.classes is None else net.classes)
-    values = scores if options.proba else classes[scores.argmax(axis=1)]
-    if options.out is not None:
-        with whole_file(options.out) as file:
-            _write(file, options.out, values, classes, parquet)
-        if options.json:
-            print_json({"file": options.out, "rows": len(values)})
-    elif options.json:
-        what = "probabilities" if options.proba else "predictions"
-        print_json({"classes": classes.tolist(), what: values.tolist()})
-    else:
-        to_stdout(_text(values, classes))
+    rows = input_rows(options, net)
+    dtype = net.dtype if options.proba else classes.dtype
+    answers = Answers(rows.n, classes, options.proba, dtype, _answers(options, net, classes, rows))
+    if options.out is None:
+        to_stdout_whole(_json(answers) if options.json else _csv(answers))
+        return
+    with whole_file(options.out) as file:
+        if parquet is not None:
+            _write_parquet(file, answers, parquet)
+        elif options.out.endswith(".npy"):
+            _write_npy(file, answers)
+        else:
+            for text in _csv(answers):
+                file.write(text.encode())
+    if options.json:
+        print_json({"file": options.out, "rows": rows.n})
 
 
-def _write(file: BinaryIO, name: str, values: np.ndarray, classes: np.ndarray, parquet: Any) -> None:
-    """In the format that the name ends with. values: classes (n,), or probabilities (n, classes)."""
-    if parquet is not None:
-        parquet.write_table(_columns(values, classes), file)
-    elif name.endswith(".npy"):
-        # By way of memory: NumPy tells a full disk from a file that is none by the name of an attribute.
-        content = io.BytesIO()
-        np.save(content, values, allow_pickle=False)
-        file.write(content.getbuffer())
-    else:
-        file.write(_text(values, classes).encode())
+def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, rows: Rows) -> Iterator[np.ndarray]:
+    first = 0
+    for x, _ in rows.pieces:
+        scores = net.device.to_host(net.predict_proba(x) if options.proba else net.forward(x))
+        finite = np.isfinite(scores).all(axis=1)
+        if not finite.all():
+            row = first + int(np.argmin(finite))
+            raise DataError(f"row {row} of {options.data} has no prediction: too large numbers for {net.dtype}")
+        first += len(x)
+        yield scores if options.proba else classes[scores.argmax(axis=1)]
+
+
+def _csv(answers: Answers) -> Iterator[str]:
+    """A class a line; or probabilities under a line with the classes."""
+    if answers.of_each:
+        head = io.StringIO()
+        csv.writer(head, lineterminator="\n").writerow(answers.classes.tolist())
+        yield head.getvalue()
+    for values in answers.pieces:
+        text = io.StringIO()
+        if answers.of_each:
+            # Nine digits tell any two float32 apart.
+            np.savetxt(text, values, fmt="%.9g", delimiter=",")
+        else:
+            text.writelines(f"{value}\n" for value in values.tolist())
+        yield text.getvalue()
+
+
+def _json(answers: Answers) -> Iterator[str]:
+    """One line with the classes, and the answers to all rows in a list."""
+    what = "probabilities" if answers.of_each else "predictions"
+    yield f'{{"classes": {json.dumps(answers.classes.tolist())}, "{what}": '
+    before = "["
+    for values in answers.pieces:
+        yield before + json.dumps(values.tolist())[1:-1]
+        before = ", "
+    yield "]}\n"
+
+
+def _write_npy(file: BinaryIO, answers: Answers) -> None:
+    """The bytes that `np.save` would write of them all."""
+    shape = (answers.rows, len(answers.classes)) if answers.of_each else (answers.rows,)
+    header = {"descr": npy.dtype_to_descr(answers.dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+    for values in answers.pieces:
+        file.write(np.ascontiguousarray(values).data)
+
+
+def _write_parquet(file: BinaryIO, answers: Answers, parquet: Any) -> None:
+    """A column `class`, or a column of probabilities for each class, by its name."""
+    none = np.empty((0, len(answers.classes)) if answers.of_each else 0, answers.dtype)
+    waiting = [none]
+    with parquet.ParquetWriter(file, _columns(answers, none).schema) as writer:
+        for values in answers.pieces:
+            waiting.append(values)
+            if sum(some.size for some in waiting) >= _GROUP_VALUES:
+                writer.write_table(_columns(answers, np.concatenate(waiting)))
+                waiting = [none]
+        writer.write_table(_columns(answers, np.concatenate(waiting)))
+
+
+def _columns(answers: Answers, values: np.ndarray) -> Any:
+    """The answers to some rows as a table."""
+    import pyarrow
+
+    if not answers.of_each:
+        named = values.dtype.kind == "U"
+        return pyarrow.table({"class": pyarrow.array(values.tolist(), pyarrow.string()) if named else values})
+    columns = [pyarrow.array(np.ascontiguousarray(column)) for column in values.T]
+    return pyarrow.table(columns, names=[str(name) for name in answers.classes.tolist()])
 
 
 def _parquet() -> Any:
@@ -72,25 +150,3 @@ def _parquet() -> Any:
     except ModuleNotFoundError:
         raise ValueError("--out FILE.parquet needs pyarrow: pip install 'gpu_nn[parquet]'") from None
     return parquet
-
-
-def _columns(values: np.ndarray, classes: np.ndarray) -> Any:
-    """A table with the column `class`, or with a column of probabilities for each class, by its name."""
-    import pyarrow
-
-    if values.ndim == 1:
-        return pyarrow.table({"class": pyarrow.array(values.tolist() if values.dtype.kind == "U" else values)})
-    columns = [pyarrow.array(np.ascontiguousarray(column)) for column in values.T]
-    return pyarrow.table(columns, names=[str(name) for name in classes.tolist()])
-
-
-def _text(values: np.ndarray, classes: np.ndarray) -> str:
-    """A class a line; or probabilities, (n, classes), as CSV under a line with the classes."""
-    text = io.StringIO()
-    if values.ndim == 2:
-        csv.writer(text, lineterminator="\n").writerow(classes.tolist())
-        # Nine digits tell any two float32 apart.
-        np.savetxt(text, values, fmt="%.9g", delimiter=",")
-    else:
-        text.writelines(f"{value}\n" for value in values.tolist())
-    return text.getvalue()

@@ -3,9 +3,13 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from typing import Any
 from unicodedata import combining, east_asian_width
+
+# Texts of so many bytes wait in memory.
+_IN_MEMORY = 1 << 22
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -19,6 +23,15 @@ def to_stdout(text: str) -> None:
     left = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
     while left:
         left = left[sys.stdout.buffer.write(left) :]
+
+
+def to_stdout_whole(texts: Iterable[str]) -> None:
+    """All of the texts, or an error and nothing: they wait on the disk, where they are many, until the last is made."""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="utf-8", newline="") as waiting:
+        waiting.writelines(texts)
+        waiting.seek(0)
+        while text := waiting.read(_IN_MEMORY):
+            to_stdout(text)
 
 
 def say(line: str) -> None:

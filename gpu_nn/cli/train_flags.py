@@ -4,7 +4,19 @@ import argparse
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.arguments import COLUMN, SOURCES, TARGET, file_name, interval, number, one_of, whole, widths
+from gpu_nn.cli.arguments import (
+    COLUMN,
+    SOURCES,
+    STREAM,
+    STREAMED,
+    TARGET,
+    file_name,
+    interval,
+    number,
+    one_of,
+    whole,
+    widths,
+)
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
@@ -27,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share = number(0, 1, above=True, below=True)
     add("--data", metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; default: the digits")
     add("--target", type=COLUMN, metavar="COLUMN|FILE", help=TARGET)
-    streamed = "read npy and Parquet rows while training: auto, for sets over half of the free memory; always; never"
-    add("--stream", nargs="?", const="always", type=one_of(("auto", "always", "never")), help=streamed)
+    add("--stream", nargs="?", const="always", type=STREAM, help=STREAMED)
     add("--test-fraction", type=share, help="share of the rows to test on")
     add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
     held_out = f"share of the training rows to validate on (default none; with --early-stopping {VALIDATION_FRACTION})"

@@ -7,6 +7,7 @@ from gpu_nn.data.labels import Labels
 from gpu_nn.data.npy import read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
+from gpu_nn.data.row_sources import open_rows
 from gpu_nn.data.scaling import scaling
 from gpu_nn.data.sets import DataSet, StreamSet, is_large, read, read_streams, split
 from gpu_nn.data.sources import labelled, read_inputs
@@ -23,6 +24,7 @@ __all__ = [
     "digits",
     "is_large",
     "labelled",
+    "open_rows",
     "read",
     "read_csv",
     "read_idx",

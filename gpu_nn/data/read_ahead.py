@@ -131,7 +131,8 @@ def indices(stream: "Stream", y: np.ndarray, first: int, n_classes: int) -> np.n
     """The y of rows from number `first` on as indices of classes or as targets; raises DataError for others."""
     name, classes = stream.source.name, stream.classes
     if classes is not None:
-        if y.dtype.kind not in "iufb" or classes.dtype.kind not in "iufb":
+        numbers = y.dtype.kind in "iufb" and classes.dtype.kind in "iufb"
+        if not (numbers and (classes[1:] > classes[:-1]).all()):
             return encoded(f"{name} from row {first} on", labels_of_array(name, y), classes)
         places = np.searchsorted(classes, y).clip(max=len(classes) - 1)
         wrong = classes[places] != y

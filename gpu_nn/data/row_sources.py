@@ -27,8 +27,8 @@ _AROUND = 1 << 16
 
 
 class RowSource(Protocol):
-    """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label.
-    target: the name of its column in a table."""
+    """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label,
+    (0,) for none. target: the name of its column in a table."""
 
     name: str
     shape: tuple[int, int]
@@ -58,24 +58,33 @@ class RowSource(Protocol):
         """These rows are not read again for a while: they need not stay in memory."""
 
 
-def open_rows(source: str | Path, target: str | int | None = None) -> RowSource:
+def open_rows(source: str | Path, target: str | int | None = None, n_inputs: int | None = None) -> RowSource:
     """The rows of an npy file (whose labels, `target`, are another or a column of it) or of a Parquet file.
+
+    n_inputs: for prediction, as for `read_inputs`: labels may be there or not, and are not read.
 
     Raises DataError for other files and for what cannot be read.
     """
     name = str(source)
     found = kind(name)
     if found == "Parquet":
-        return ParquetRows(Path(name), target)
+        return ParquetRows(Path(name), Target(target, n_inputs))
     if found != "npy":
         raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
     x = read_npy(Path(name), mapped=True)
     column = target_column(name, x, target)
+    if n_inputs is not None:
+        return ArrayRows(name, x, _unlabelled(len(x)), None if x.shape[1:] == (n_inputs,) else column)
     if column is not None:
         return ArrayRows(name, x, x[:, column], column)
     path = Path(str(target))
     beside = path.is_file() and kind(str(path)) == "npy"
     return ArrayRows(name, x, read_npy(path, mapped=True) if beside else array_target(name, target))
+
+
+def _unlabelled(rows: int) -> np.ndarray:
+    """The y of rows without labels."""
+    return np.empty((rows, 0))
 
 
 class ArrayRows:
@@ -160,12 +169,12 @@ class _Mapping:
 class ParquetRows:
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
-    def __init__(self, path: Path, target: str | int | None):
+    def __init__(self, path: Path, target: Target):
         self._path, self._target = path, target
-        self._table = ParquetTable(path, Target(target))
+        self._table = ParquetTable(path, target)
         self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
         self.shape = self._table.n_rows, len(self._table.names)
-        self.targets: tuple[int, ...] = ()
+        self.targets: tuple[int, ...] = () if target.n_inputs is None else (0,)
         self._ends = np.cumsum([0, *self._table.group_rows])
         self._x = np.empty((0, self.shape[1]), self.dtype)
         self._y, self._group = np.empty(0, np.int64), -1
@@ -187,9 +196,8 @@ class ParquetRows:
                 del self._x
                 self._x = np.empty((rows, self.shape[1]), self.dtype)
             labels = self._table.read_group(group, self._x[:rows])
-            if labels is None:
-                raise DataError(f"{self.name} has no target")
-            self._y, self._group = labels.classes[labels.codes], group
+            self._y = _unlabelled(rows) if labels is None else labels.classes[labels.codes]
+            self._group = group
         first = int(self._ends[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]
 

@@ -137,10 +137,13 @@ def read_streams(
     return StreamSet(*parts, found[0], whole.source.target, *scaling.result())
 
 
-def is_large(source: str | None, target: str | int | None = None) -> bool:
-    """Whether the source can be streamed and would take more than half of the free memory, in float32 and as it is."""
+def is_large(source: str | None, target: str | int | None = None, n_inputs: int | None = None) -> bool:
+    """Whether the source can be streamed and would take more than half of the free memory, in float32 and as it is.
+
+    n_inputs: for prediction, where labels may be missing, as for `read_inputs`.
+    """
     if source is None or kind(source) not in ("npy", "Parquet"):
         return False
-    available, rows = available_bytes(), open_rows(source, target)
+    available, rows = available_bytes(), open_rows(source, target, n_inputs)
     wanted = rows.shape[0] * (rows.shape[1] * (4 + rows.dtype.itemsize) + 8)
     return available is not None and wanted > _SHARE * available

@@ -45,6 +45,24 @@ class Stream:
     window_rows: int
     classes: np.ndarray | None = None
 
+    @classmethod
+    def of(
+        cls, source: RowSource, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
+    ) -> "Stream":
+        """All rows of a source. block_rows, window_rows, classes: as for `stream`."""
+        for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+                raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
+        row = 4 * source.shape[1]
+        block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // _BLOCKS)))
+        window = int(window_rows or max(block, _WINDOW_BYTES // row))
+        ends = source.groups(block)
+        starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
+        group = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
+        begins = np.concatenate(starts)
+        pieces = np.stack([begins, np.append(begins[1:], ends[-1])], 1)
+        return cls(source, pieces, group, block, window, None if classes is None else np.asarray(classes))
+
     def __len__(self) -> int:
         return int((self.pieces[:, 1] - self.pieces[:, 0]).sum())
 
@@ -160,15 +178,4 @@ def stream(
     source: RowSource = (
         open_rows(x, y) if isinstance(x, str | Path) else ArrayRows("x", np.asanyarray(x), np.asanyarray(y))
     )
-    for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
-        if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
-            raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
-    row = 4 * source.shape[1]
-    block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // _BLOCKS)))
-    window = int(window_rows or max(block, _WINDOW_BYTES // row))
-    ends = source.groups(block)
-    starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
-    group = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
-    begins = np.concatenate(starts)
-    pieces = np.stack([begins, np.append(begins[1:], ends[-1])], 1)
-    return Stream(source, pieces, group, block, window, None if classes is None else np.asarray(classes))
+    return Stream.of(source, block_rows=block_rows, window_rows=window_rows, classes=classes)

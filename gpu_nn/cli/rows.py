@@ -1,0 +1,79 @@
+"""The rows that a model evaluates or predicts, piece by piece: of data in memory, or read as they come."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.cli.arguments import STREAM, STREAMED
+from gpu_nn.data import Stream, is_large, labelled, open_rows, read_inputs
+from gpu_nn.data.labels import encoded
+from gpu_nn.errors import DataError
+from gpu_nn.network import INFERENCE_ROWS, Network
+
+# Inputs and outputs of a piece in float32.
+_PIECE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n: how many there are. pieces: (x, y) of them in order, y None where no labels were asked for; a piece is good
+    until the next one is asked for. Its rows are as many whether the data are in memory or not, so results are equal.
+    """
+
+    n: int
+    pieces: Iterator[tuple[np.ndarray, Any]]
+
+
+def add_stream_argument(parser: argparse.ArgumentParser) -> None:
+    help = f"{STREAMED} (default auto)"
+    parser.add_argument("--stream", nargs="?", const="always", default="auto", type=STREAM, help=help)
+
+
+def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[Any]) -> Rows:
+    """Those of --data, with y as indices into `classes`. Raises DataError for data that do not fit the network."""
+    if _streamed(options):
+        whole = Stream.of(open_rows(options.data, options.target), window_rows=_piece(net), classes=classes)
+        if whole.targets:
+            raise DataError(f"{options.data}: y has rows of {whole.targets}; expected one label for each row")
+        _check_width(options, whole.shape[1], net)
+        return Rows(len(whole), whole.windows(net.dtype, net.n_classes))
+    x, labels = labelled(options.data, options.target)
+    _check_width(options, x.shape[1], net)
+    return Rows(len(x), _cut(x, encoded(options.data, labels, classes), net))
+
+
+def input_rows(options: argparse.Namespace, net: Network) -> Rows:
+    """Those of --data, whether there are labels or not. Raises DataError for data that do not fit the network."""
+    if _streamed(options, net.n_inputs):
+        whole = Stream.of(open_rows(options.data, options.target, net.n_inputs), window_rows=_piece(net))
+        _check_width(options, whole.shape[1], net)
+        return Rows(len(whole), ((x, None) for x, _ in whole.windows(net.dtype)))
+    x = read_inputs(options.data, options.target, net.n_inputs)
+    _check_width(options, x.shape[1], net)
+    return Rows(len(x), _cut(x, None, net))
+
+
+def _streamed(options: argparse.Namespace, n_inputs: int | None = None) -> bool:
+    if options.stream == "auto":
+        return is_large(options.data, options.target, n_inputs)
+    return bool(options.stream == "always")
+
+
+def _check_width(options: argparse.Namespace, columns: int, net: Network) -> None:
+    if columns != net.n_inputs:
+        raise DataError(f"{options.data} has {columns} columns; the model was trained on {net.n_inputs}")
+
+
+def _cut(x: np.ndarray, y: np.ndarray | None, net: Network) -> Iterator[tuple[np.ndarray, Any]]:
+    rows = _piece(net)
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows], None if y is None else y[start : start + rows]
+
+
+def _piece(net: Network) -> int:
+    """Rows of a piece; where there are many they are whole turns of the network, which gives each row the same bits."""
+    rows = max(_PIECE_BYTES // (4 * (net.n_inputs + net.n_classes)), 1)
+    return max(rows // INFERENCE_ROWS * INFERENCE_ROWS, min(rows, INFERENCE_ROWS))
