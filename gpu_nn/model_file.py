@@ -6,6 +6,8 @@ Header (safetensors metadata, strings):
         "n_inputs"   columns of the inputs      "dtype": "float32" or "float64"
         "layers"     [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …]: name and fields of each
         "classes"    names or numbers, one for each output, or null
+        "feature_names", "target_name"   of the columns of the table that the network learned from: one name for each
+                     input, no two alike, and the labels'; not there where the data had no names
 Arrays: "0.weight", "0.bias", …: number of the layer, and name of its parameter or state, in the network's dtype or the
 one that the state has. Equal models are equal bytes. Reading a file executes nothing.
 """
@@ -73,11 +75,12 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     """Write the network, whole or not at all.
 
     Raises DataError when it cannot be written, ValueError for a network that could not be read again: with parameters
-    that are not finite, or `classes` that do not fit.
+    that are not finite, or `classes` or names that do not fit.
     """
     arrays, classes = on_host(net)
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
+    header |= column_names(net)
     text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
     with whole_file(path) as file:
         write_safetensors(file, arrays, {"format": FORMAT, "version": str(VERSION), "network": text})
@@ -94,6 +97,17 @@ def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float
         _check_finite(name, array)
     _check_classes(classes, net.n_classes)
     return arrays, classes
+
+
+def column_names(net: Network) -> dict[str, Any]:
+    """What a file of the network says of the table that it learned from: nothing where there was none.
+
+    Raises ValueError for names that do not fit.
+    """
+    names = None if net.feature_names is None else list(map(str, net.feature_names))
+    _check_names(names, net.target_name, net.n_inputs)
+    found = {"feature_names": names, "target_name": net.target_name}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -181,6 +195,16 @@ def _check_classes(classes: Any, count: int) -> None:
         raise ValueError(f"classes has {len(classes)} names, {len(set(classes))} different; expected {count}")
 
 
+def _check_names(names: Any, target: Any, count: int) -> None:
+    if names is not None:
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"feature_names is of {type(names).__name__}; expected a list of names")
+        if len(names) != count or len(set(names)) != count:
+            raise ValueError(f"feature_names has {len(names)} names, {len(set(names))} different; expected {count}")
+    if not (target is None or isinstance(target, str)):
+        raise ValueError(f"target_name={target!r}; expected a name")
+
+
 def _built(
     path: str | os.PathLike[str],
     metadata: dict[str, str],
@@ -212,6 +236,8 @@ def _built(
             expected |= {f"{i}.{name}": (kind or dtype, shape) for name, (shape, kind) in arrays.items()}
             width = layer.n_outputs(width)
         _check_classes(classes, width)
+        feature_names, target_name = header.get("feature_names"), header.get("target_name")
+        _check_names(feature_names, target_name, n_inputs)
     except KeyError as error:
         raise DataError(f"{path} has a header that makes no network: {error} is missing") from None
     except (TypeError, ValueError, RecursionError) as error:
@@ -224,7 +250,7 @@ def _built(
         has = parameter_dtype(precision)
         raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {has}")
     net = Network(layers, n_inputs=n_inputs, dtype=precision or dtype, device=device)
-    net.classes = classes
+    net.classes, net.feature_names, net.target_name = classes, feature_names, target_name
     return net
 
 

@@ -38,7 +38,8 @@ class Network:
     learned by gradients.
     loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
     factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
-    classes: names of the classes, when the data had names; free for the caller to set.
+    classes: names of the classes, when the data had names; feature_names, target_name: of the columns that the inputs
+    and the labels were, each input's another, when they came from a table; free for the caller to set.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Network:
         self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
         self.classes: Sequence[Any] | None = None
+        self.feature_names: Sequence[str] | None = None
+        self.target_name: str | None = None
         self._allocate(np.random.default_rng(seed))
         self._at: dict[bool, Workplace] = {}
         self._front: dict[bool, Workplace] = {}

@@ -3,7 +3,8 @@
 Input "x": (batch, n_inputs), as it came to the network, of the network's dtype; any number of rows.
 Outputs: "label", (batch,): the most probable class by its name where the network has names, else its index; of strings,
 int64, or double. "probabilities", (batch, classes), of the network's dtype.
-Metadata: producer "gpu_nn" with its version; "classes": the names as JSON, where the network has them.
+Metadata: producer "gpu_nn" with its version; "classes", "feature_names", "target_name": the names as JSON, where the
+network has them.
 
 The graph has operators of opset 13 only, and only those that onnxruntime has for double too. Dropout and noise leave no
 trace.
@@ -21,7 +22,7 @@ import numpy as np
 from gpu_nn import __version__
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
-from gpu_nn.model_file import on_host, whole_file
+from gpu_nn.model_file import column_names, on_host, whole_file
 from gpu_nn.network import Network
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
@@ -180,8 +181,9 @@ def _model(net: Network) -> Any:
         producer_name="gpu_nn",
         producer_version=__version__,
     )
-    if classes is not None:
-        helper.set_model_props(model, {"classes": json.dumps(classes)})
+    said = {**({} if classes is None else {"classes": classes}), **column_names(net)}
+    if said:
+        helper.set_model_props(model, {key: json.dumps(value) for key, value in said.items()})
     return model
 
 

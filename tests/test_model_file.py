@@ -299,3 +299,33 @@ def test_the_device_is_asked_for_before_the_file(path, monkeypatch):
     with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:1") as error:
         load(path, "gpu")
     assert not isinstance(error.value, DataError)
+
+
+def test_names_of_columns_are_kept_and_files_without_any_have_none(tmp_path):
+    net = Network([2, 3], device="cpu")
+    save(net, tmp_path / "without")
+    net.feature_names, net.target_name = np.array(["été", "a\nb"]), "y"
+    save(net, tmp_path / "with")
+    found = load(tmp_path / "with", device="cpu")
+    assert (found.feature_names, found.target_name) == (["été", "a\nb"], "y")
+    found.feature_names = found.target_name = None
+    save(found, tmp_path / "again")
+    # What knows no names is written as it was before there were any.
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "without").read_bytes()
+    assert b"_name" not in (tmp_path / "without").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "message"),
+    [
+        (["a"], None, "feature_names has 1 names, 1 different; expected 2"),
+        (["a", "a"], None, "feature_names has 2 names, 1 different; expected 2"),
+        (["a", "b"], 3, "target_name=3; expected a name"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, names, target, message):
+    net = Network([2, 3], device="cpu")
+    net.feature_names, net.target_name = names, target
+    with pytest.raises(ValueError, match=message):
+        save(net, tmp_path / "m")
+    assert not list(tmp_path.iterdir())

@@ -124,6 +124,13 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ({"classes": "abc"}, "expected a list of names or a list of numbers"),
         ({"classes": {"a": 0, "b": 1, "c": 2}}, "expected a list of names or a list of numbers"),
         ({"classes": 3}, "expected a list of names or a list of numbers"),
+        ({"feature_names": "abcde"}, "feature_names is of str; expected a list of names"),
+        ({"feature_names": {"a": 0}}, "feature_names is of dict; expected a list of names"),
+        ({"feature_names": ["a", "b", "c", "d", 5]}, "feature_names is of list; expected a list of names"),
+        ({"feature_names": ["a", "b", "c", "d"]}, "feature_names has 4 names, 4 different; expected 5"),
+        ({"feature_names": list("abcda")}, "feature_names has 5 names, 4 different; expected 5"),
+        ({"target_name": 3}, "target_name=3; expected a name"),
+        ({"target_name": ["y"]}, "target_name=['y']; expected a name"),
     ],
     ids=lambda value: str(value)[:60],
 )

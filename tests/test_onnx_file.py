@@ -215,6 +215,14 @@ def test_the_file_says_what_made_it_and_what_goes_in_and_out(path):
     ]
 
 
+def test_names_of_columns_are_metadata(path):
+    net = small()
+    net.feature_names, net.target_name = ["a", "é", "c", "d", "e"], "shape"
+    export_onnx(net, path)
+    found = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+    assert found == {"feature_names": net.feature_names, "target_name": "shape"}
+
+
 def test_dropout_leaves_no_trace_and_arrays_keep_their_names(path):
     export_onnx(trained(epochs=0), path)
     graph = onnx.load(path).graph

@@ -28,7 +28,7 @@ _COMMANDS = {
     "predict": "the class of each row, one a line, or the probabilities of all classes as CSV",
     "export": "a model for other programs: an ONNX file, or its arrays as npz",
     "plot": "pictures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
-    "info": "versions, devices, and what device 'auto' chooses here",
+    "info": "versions, devices, and what device 'auto' chooses here; or what a model is of",
 }
 
 

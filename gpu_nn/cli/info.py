@@ -2,23 +2,34 @@
 
 import argparse
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gpu_nn import __version__
 from gpu_nn.cli.results import print_json
 from gpu_nn.device import resolve_device, why_no_cuda
+from gpu_nn.errors import one_line
 from gpu_nn.kernels import why_no_half_products
+from gpu_nn.model_file import load
 from gpu_nn.precision import DTYPES, PRECISIONS
+
+# So many names are shown to people; JSON has them all.
+_SHOWN = 20
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    model = "a model.safetensors, to say what it is of instead"
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=model)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.model is not None:
+        _print_model(of_model(options.model), options.json)
+        return
     facts = collect()
     if options.json:
         print_json(facts)
@@ -42,6 +53,38 @@ def collect() -> dict[str, Any]:
         "auto": str(auto),
         "dtypes": [name for name in PRECISIONS if name in DTYPES or not why_no_half_products(auto)],
     }
+
+
+def of_model(path: str) -> dict[str, Any]:
+    """What `gpu-nn info MODEL` prints. Raises DataError for a file that is no model."""
+    net = load(path, "cpu")
+    return {
+        "model": path,
+        "inputs": net.n_inputs,
+        "feature_names": net.feature_names,
+        "target_name": net.target_name,
+        "classes": list(range(net.n_classes)) if net.classes is None else net.classes,
+        "layers": [str(layer) for layer in net.layers],
+        "parameters": net.n_parameters,
+        "dtype": net.dtype.name,
+    }
+
+
+def _print_model(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    names = facts["feature_names"]
+    print(f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}")
+    print(f"{facts['inputs']:,} inputs: {'without names' if names is None else _shown(names)}")
+    target = facts["target_name"]
+    print(f"{len(facts['classes']):,} classes{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}")
+    for layer in facts["layers"]:
+        print(layer)
+
+
+def _shown(names: Sequence[Any]) -> str:
+    return one_line(", ".join(map(str, names[:_SHOWN])) + (" …" if len(names) > _SHOWN else ""))
 
 
 def _installed(package: str) -> str | None:

@@ -13,7 +13,8 @@ from gpu_nn.training import Trainer
 @dataclass(frozen=True)
 class Parts:
     """training, validation, test: (x, y) in memory, or a Stream; validation is None where none is asked for. classes:
-    what index i of y stands for. target: the labels' column of a table. shift, scale: (inputs,), of the training part.
+    what index i of y stands for. target, names: of the labels' column of a table, and of the inputs' where they have
+    any. shift, scale: (inputs,), of the training part.
     """
 
     training: tuple[np.ndarray, np.ndarray] | Stream
@@ -21,6 +22,7 @@ class Parts:
     test: tuple[np.ndarray, np.ndarray] | Stream
     classes: np.ndarray
     target: str | None
+    names: list[str] | None
     shift: np.ndarray
     scale: np.ndarray
 
@@ -62,14 +64,14 @@ def read_parts(settings: argparse.Namespace) -> Parts:
             raise ValueError("--stream goes with --data; the digits are in memory")
         found = read_streams(source, **options, target=settings.target, validation_fraction=fraction)
         parts = found.training, found.validation, found.test
-        return Parts(*parts, found.classes, found.target, found.shift, found.scale)
+        return Parts(*parts, found.classes, found.target, found.names, found.shift, found.scale)
     data = read(source, **options, target=settings.target)
     x, y, validation = data.x, data.y, None
     if fraction is not None:
         name = "the training part of " + ("digits" if source is None else source)
         x, y, *held_out = split(name, x, y, fraction, None, seed)
         validation = held_out[0], held_out[1]
-    return Parts((x, y), validation, (data.x_test, data.y_test), data.classes, data.target, *scaling(x))
+    return Parts((x, y), validation, (data.x_test, data.y_test), data.classes, data.target, data.names, *scaling(x))
 
 
 def _rows(part: tuple[np.ndarray, np.ndarray] | Stream | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from gpu_nn import pictures
 from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
 from gpu_nn.cli.results import print_json, say, to_stdout
+from gpu_nn.cli.rows import features_of
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.data import labelled, read
@@ -102,7 +103,7 @@ def _of_answers(
         x, labels = data.x_test, Labels(data.classes, data.y_test)
     else:
         name = options.data
-        x, labels = labelled(options.data, options.target)
+        x, labels = labelled(options.data, options.target, features_of(net))
     if x.shape[1] != net.n_inputs:
         raise DataError(f"{name} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
     y = encoded(name, labels, classes)

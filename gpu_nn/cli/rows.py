@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gpu_nn.cli.arguments import STREAM, STREAMED
-from gpu_nn.data import Stream, is_large, labelled, open_rows, read_inputs
+from gpu_nn.cli.results import say
+from gpu_nn.data import Features, Stream, is_large, labelled, open_rows, read_inputs
 from gpu_nn.data.labels import encoded
 from gpu_nn.errors import DataError
 from gpu_nn.network import INFERENCE_ROWS, Network
@@ -32,33 +34,44 @@ def add_stream_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", nargs="?", const="always", default="auto", type=STREAM, help=help)
 
 
+def features_of(net: Network) -> Features | None:
+    """The columns that the network was trained on, None where they had no names. What is said of them is said once."""
+    if net.feature_names is None:
+        return None
+    return Features(tuple(net.feature_names), net.target_name, cache(say))
+
+
 def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[Any]) -> Rows:
     """Those of --data, with y as indices into `classes`. Raises DataError for data that do not fit the network."""
-    if _streamed(options):
-        whole = Stream.of(open_rows(options.data, options.target), window_rows=_piece(net), classes=classes)
+    features = features_of(net)
+    if _streamed(options, None, features):
+        source = open_rows(options.data, options.target, None, features)
+        whole = Stream.of(source, window_rows=_piece(net), classes=classes)
         if whole.targets:
             raise DataError(f"{options.data}: y has rows of {whole.targets}; expected one label for each row")
         _check_width(options, whole.shape[1], net)
         return Rows(len(whole), whole.windows(net.dtype, net.n_classes))
-    x, labels = labelled(options.data, options.target)
+    x, labels = labelled(options.data, options.target, features)
     _check_width(options, x.shape[1], net)
     return Rows(len(x), _cut(x, encoded(options.data, labels, classes), net))
 
 
 def input_rows(options: argparse.Namespace, net: Network) -> Rows:
     """Those of --data, whether there are labels or not. Raises DataError for data that do not fit the network."""
-    if _streamed(options, net.n_inputs):
-        whole = Stream.of(open_rows(options.data, options.target, net.n_inputs), window_rows=_piece(net))
+    features = features_of(net)
+    if _streamed(options, net.n_inputs, features):
+        source = open_rows(options.data, options.target, net.n_inputs, features)
+        whole = Stream.of(source, window_rows=_piece(net))
         _check_width(options, whole.shape[1], net)
         return Rows(len(whole), ((x, None) for x, _ in whole.windows(net.dtype)))
-    x = read_inputs(options.data, options.target, net.n_inputs)
+    x = read_inputs(options.data, options.target, net.n_inputs, features)
     _check_width(options, x.shape[1], net)
     return Rows(len(x), _cut(x, None, net))
 
 
-def _streamed(options: argparse.Namespace, n_inputs: int | None = None) -> bool:
+def _streamed(options: argparse.Namespace, n_inputs: int | None, features: Features | None) -> bool:
     if options.stream == "auto":
-        return is_large(options.data, options.target, n_inputs)
+        return is_large(options.data, options.target, n_inputs, features)
     return bool(options.stream == "always")
 
 

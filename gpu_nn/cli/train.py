@@ -184,6 +184,8 @@ def _network(settings: argparse.Namespace, data: Parts) -> Network:
         seed=settings.seed,
     )
     net.classes = data.classes.tolist()
+    if data.names is not None:
+        net.feature_names, net.target_name = data.names, data.target
     for name, values in (("0.shift", data.shift), ("0.scale", data.scale)):
         net.state[name][...] = net.device.asarray(values, net.dtype)
     return net

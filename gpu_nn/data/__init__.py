@@ -12,10 +12,11 @@ from gpu_nn.data.scaling import scaling
 from gpu_nn.data.sets import DataSet, StreamSet, is_large, read, read_streams, split
 from gpu_nn.data.sources import labelled, read_inputs
 from gpu_nn.data.stream import Stream, stream
-from gpu_nn.data.table import Table, Target
+from gpu_nn.data.table import Features, Table, Target
 
 __all__ = [
     "DataSet",
+    "Features",
     "Labels",
     "Stream",
     "StreamSet",

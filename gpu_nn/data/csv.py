@@ -1,13 +1,14 @@
 """CSV files: comma, semicolon or tab between cells, UTF-8, quotes as spreadsheets set them, a first line with names or
 none.
 
-The first line holds names when none of its cells is a number, or when one of them is the target's name. Without names
-the columns are called column 0, column 1, …
+The first line holds names when none of its cells is a number, or when one of them is the target's name, or where names
+that a model knows tell it. Without names the columns are called column 0, column 1, …
 """
 
 import csv
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -56,14 +57,21 @@ class _Reading:
             raise DataError(f"{path} is empty; expected lines of numbers")
         self.width = len(row)
         cells = [cell.strip() for cell in row]
-        has_names = cells.count(str(target.column)) == 1 or not any(map(_is_number, cells))
+        features = target.features
+        has_names = (
+            cells.count(str(target.column)) == 1
+            or not any(map(_is_number, cells))
+            or (features is not None and _tells(set(features.names), cells))
+        )
+        self.features = features if has_names else None
         self.names = cells if has_names else [f"column {i}" for i in range(self.width)]
         self.first = None if has_names else row
-        self.place = target.place(path, self.names)
+        self.place = replace(target, features=self.features).place(path, self.names)
         self.for_prediction = target.n_inputs is not None
         self.inputs = [name for i, name in enumerate(self.names) if i != self.place]
         if not self.inputs:
             raise DataError(f"{path} has 1 column; expected inputs and a target: are the cells separated by commas?")
+        self.places = None if self.features is None else self.features.places(path, self.inputs)
 
     def table(self) -> Table:
         values, lines = array("d"), array("q")
@@ -95,7 +103,11 @@ class _Reading:
         labels = None
         if target is not None and not self.for_prediction:
             labels = labels_of_text(where, list(seen), np.frombuffer(codes, np.int64))
-        return Table(x, self.inputs, labels, target, lambda i, j: f"line {lines[i]}, column {self.inputs[j]!r}")
+        names = self.inputs
+        if self.places is not None and self.places != sorted(self.places):
+            x, names = x[:, self.places], [names[i] for i in self.places]
+        cell = lambda i, j: f"line {lines[i]}, column {names[j]!r}"  # noqa: E731
+        return Table(x, names, labels, target, cell, self.first is None)
 
     def _data(self) -> Iterator[list[str]]:
         if self.first is not None:
@@ -127,6 +139,11 @@ class _Reading:
 
     def _at(self, column: str) -> str:
         return f"{self.path}: line {self.reader.line_num}, column {column!r}"
+
+
+def _tells(names: set[str], cells: Sequence[str]) -> bool:
+    """Whether the cells hold all the names, or one that is no number."""
+    return names <= set(cells) or any(cell in names and not _is_number(cell) for cell in cells)
 
 
 def _is_number(cell: str) -> Any:

@@ -34,7 +34,7 @@ class ParquetTable:
         self._place = target.place(path, columns)
         self.target = None if self._place is None else columns[self._place]
         self._of_its_name = columns[: self._place].count(self.target)
-        self.names = [name for i, name in enumerate(columns) if i != self._place]
+        self.names = self._in_file = [name for i, name in enumerate(columns) if i != self._place]
         types = [field.type for field in schema]
         self._for_prediction = target.n_inputs is not None
         if self._place is not None:
@@ -47,7 +47,12 @@ class ParquetTable:
             raise DataError(f"{path} says {self.n_rows} rows, but its row groups do not add up to that; it is damaged")
         if self.n_rows == 0:
             raise DataError(f"{path} has no rows")
-        self.dtype = _together([self._dtype(*pair) for pair in zip(self.names, types, strict=True)])
+        self.dtype = _together([self._dtype(*pair) for pair in zip(self._in_file, types, strict=True)])
+        # Where the inputs go, in the order in which they stand in the file.
+        self._into = list(range(len(self.names)))
+        if target.features is not None:
+            places = target.features.places(path, self._in_file)
+            self.names, self._into = [self._in_file[i] for i in places], np.argsort(places).tolist()
 
     def read(self) -> Table:
         """All of it."""
@@ -74,10 +79,10 @@ class ParquetTable:
             del group
             label = None if self._place is None else columns.pop(self._place)
             for j, column in enumerate(columns):
-                self._check_nulls(self.names[j], column, i)
+                self._check_nulls(self._in_file[j], column, i)
                 if self._arrow.types.is_decimal(column.type):
                     column = column.cast(self._arrow.float64())
-                out[:, j] = column.to_numpy()
+                out[:, self._into[j]] = column.to_numpy()
             return None if label is None or self._for_prediction else self._labels(label, i)
 
     def _labels(self, column: Any, group: int) -> Labels:

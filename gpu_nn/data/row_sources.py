@@ -16,7 +16,7 @@ from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.npy import read_npy
 from gpu_nn.data.parquet import ParquetTable
 from gpu_nn.data.sources import array_target, kind, target_column
-from gpu_nn.data.table import Target
+from gpu_nn.data.table import Features, Target, distinct
 from gpu_nn.errors import DataError
 
 # A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
@@ -28,12 +28,14 @@ _AROUND = 1 << 16
 
 class RowSource(Protocol):
     """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label,
-    (0,) for none. target: the name of its column in a table."""
+    (0,) for none. names: of the inputs, None where they have none that tell them apart. target: the name of its column
+    in a table."""
 
     name: str
     shape: tuple[int, int]
     dtype: np.dtype
     targets: tuple[int, ...]
+    names: list[str] | None
     target: str | None
 
     def cell(self, row: int, column: int) -> str:
@@ -58,17 +60,23 @@ class RowSource(Protocol):
         """These rows are not read again for a while: they need not stay in memory."""
 
 
-def open_rows(source: str | Path, target: str | int | None = None, n_inputs: int | None = None) -> RowSource:
+def open_rows(
+    source: str | Path,
+    target: str | int | None = None,
+    n_inputs: int | None = None,
+    features: Features | None = None,
+) -> RowSource:
     """The rows of an npy file (whose labels, `target`, are another or a column of it) or of a Parquet file.
 
-    n_inputs: for prediction, as for `read_inputs`: labels may be there or not, and are not read.
+    n_inputs: for prediction, as for `read_inputs`: labels may be there or not, and are not read. features: of a model,
+    which a table must have, in any order.
 
     Raises DataError for other files and for what cannot be read.
     """
     name = str(source)
     found = kind(name)
     if found == "Parquet":
-        return ParquetRows(Path(name), Target(target, n_inputs))
+        return ParquetRows(Path(name), Target(target, n_inputs, features))
     if found != "npy":
         raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
     x = read_npy(Path(name), mapped=True)
@@ -101,6 +109,7 @@ class ArrayRows:
         if self.shape[1] == 0:
             raise DataError(f"{name} has 1 column; expected inputs and a target")
         self.dtype, self.targets = x.dtype, y.shape[1:]
+        self.names: list[str] | None = None
         self.target: str | None = None
         self._maps = [_Mapping(array) for array in (self.x, self.y) if _Mapping.is_of(array)]
 
@@ -173,6 +182,7 @@ class ParquetRows:
         self._path, self._target = path, target
         self._table = ParquetTable(path, target)
         self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
+        self.names = distinct(self._table.names)
         self.shape = self._table.n_rows, len(self._table.names)
         self.targets: tuple[int, ...] = () if target.n_inputs is None else (0,)
         self._ends = np.cumsum([0, *self._table.group_rows])

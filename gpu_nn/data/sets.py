@@ -11,6 +11,7 @@ from gpu_nn.data.row_sources import open_rows
 from gpu_nn.data.scaling import Scaling
 from gpu_nn.data.sources import kind, labelled_parts
 from gpu_nn.data.stream import Stream, stream
+from gpu_nn.data.table import Features
 from gpu_nn.errors import DataError
 
 # A data set that would take a larger share of the free memory is streamed.
@@ -21,7 +22,8 @@ _SHARE = 0.5
 class DataSet:
     """x: (n, inputs), y: (n,) class indices, and the same for the test part; classes: what index i stands for.
 
-    target: the name of the column that y was, where the source is a table.
+    target: the name of the column that y was, where the source is a table. names: of the inputs, None where the source
+    has none that tell them apart.
     """
 
     x: np.ndarray
@@ -30,6 +32,7 @@ class DataSet:
     y_test: np.ndarray
     classes: np.ndarray
     target: str | None = None
+    names: list[str] | None = None
 
 
 def read(
@@ -54,7 +57,7 @@ def read(
     if len(classes) < 2:
         raise DataError(f"{name} has 1 class, {classes[0]}; a classifier needs at least 2")
     if len(parts) == 1:
-        return DataSet(*split(name, x, y, test_fraction, test_last, seed), classes, column)
+        return DataSet(*split(name, x, y, test_fraction, test_last, seed), classes, column, parts[0].names)
     if test_last is not None:
         raise ValueError(f"test_last={test_last}, but {name} has a test part of its own: leave test_last out")
     x_test = parts[1].x
@@ -85,14 +88,15 @@ def split(
 
 @dataclass
 class StreamSet:
-    """training, validation, test: parts of one source; validation is None where none was asked for. classes, target: as
-    in `DataSet`. shift, scale: of a Standardize layer, from the training part."""
+    """training, validation, test: parts of one source; validation is None where none was asked for. classes, target,
+    names: as in `DataSet`. shift, scale: of a Standardize layer, from the training part."""
 
     training: Stream
     validation: Stream | None
     test: Stream
     classes: np.ndarray
     target: str | None
+    names: list[str] | None
     shift: np.ndarray
     scale: np.ndarray
 
@@ -134,16 +138,21 @@ def read_streams(
     if validation is not None:
         validation = replace(validation, classes=found[0])
     parts = replace(training, classes=found[0]), validation, replace(test, classes=found[0])
-    return StreamSet(*parts, found[0], whole.source.target, *scaling.result())
+    return StreamSet(*parts, found[0], whole.source.target, whole.source.names, *scaling.result())
 
 
-def is_large(source: str | None, target: str | int | None = None, n_inputs: int | None = None) -> bool:
+def is_large(
+    source: str | None,
+    target: str | int | None = None,
+    n_inputs: int | None = None,
+    features: Features | None = None,
+) -> bool:
     """Whether the source can be streamed and would take more than half of the free memory, in float32 and as it is.
 
-    n_inputs: for prediction, where labels may be missing, as for `read_inputs`.
+    n_inputs, features: as for `open_rows`.
     """
     if source is None or kind(source) not in ("npy", "Parquet"):
         return False
-    available, rows = available_bytes(), open_rows(source, target, n_inputs)
+    available, rows = available_bytes(), open_rows(source, target, n_inputs, features)
     wanted = rows.shape[0] * (rows.shape[1] * (4 + rows.dtype.itemsize) + 8)
     return available is not None and wanted > _SHARE * available

@@ -21,7 +21,7 @@ from gpu_nn.data.labels import Labels, labels_of_array
 from gpu_nn.data.npy import MAGIC, read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
-from gpu_nn.data.table import Table, Target
+from gpu_nn.data.table import Features, Table, Target, distinct
 from gpu_nn.errors import DataError
 
 # Inputs and their scale stay below this, so that float32, which ends at 3e38, has room for what is computed from them.
@@ -41,11 +41,13 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Part:
-    """x: (n, inputs), finite. labels: of the n rows. target: the name of their column in a table."""
+    """x: (n, inputs), finite. labels: of the n rows. target: the name of their column in a table. names: of the inputs,
+    None where the source has none that tell them apart."""
 
     x: np.ndarray
     labels: Labels
     target: str | None = None
+    names: list[str] | None = None
 
 
 def kind(source: str) -> str:
@@ -74,8 +76,10 @@ def kind(source: str) -> str:
     raise DataError(f"{source} is none of npz, npy, CSV, Parquet and IDX: {shown}")
 
 
-def labelled_parts(source: str | None, target: str | int | None = None) -> list[Part]:
+def labelled_parts(source: str | None, target: str | int | None = None, features: Features | None = None) -> list[Part]:
     """The labelled parts of the source: all of it, or training and test. None: the digits of scikit-learn.
+
+    features: of a model, which a table must have, in any order.
 
     Raises DataError for what cannot be read, does not fit together, or holds NaN or infinite inputs.
     """
@@ -93,25 +97,30 @@ def labelled_parts(source: str | None, target: str | int | None = None) -> list[
     if found == "npz":
         return _npz_parts(source)
     if found in ("CSV", "Parquet"):
-        table = _table(found, source, Target(target))
+        table = _table(found, source, Target(target, None, features))
         if table.labels is None:
             raise DataError(f"{source} has no target")
-        return [Part(checked_inputs(source, "", table.x, table.cell), table.labels, table.target)]
+        columns = distinct(table.names) if table.named else None
+        return [Part(checked_inputs(source, "", table.x, table.cell), table.labels, table.target, columns)]
     return [_array_part(source, _array(found, source), target)]
 
 
-def labelled(source: str | None, target: str | int | None = None) -> tuple[np.ndarray, Labels]:
-    """x and labels: of the test part where the source has one, else of all."""
-    part = labelled_parts(source, target)[-1]
+def labelled(
+    source: str | None, target: str | int | None = None, features: Features | None = None
+) -> tuple[np.ndarray, Labels]:
+    """x and labels: of the test part where the source has one, else of all. features: as for `labelled_parts`."""
+    part = labelled_parts(source, target, features)[-1]
     return part.x, part.labels
 
 
-def read_inputs(source: str, target: str | int | None = None, n_inputs: int | None = None) -> np.ndarray:
+def read_inputs(
+    source: str, target: str | int | None = None, n_inputs: int | None = None, features: Features | None = None
+) -> np.ndarray:
     """The inputs, (n, inputs), for prediction: labels may be there or not.
 
     Of an npz file that is x; of a folder all its images; of a table, and of a two-dimensional array with a column as
     target, all columns but the target's, if it has one. n_inputs: how many inputs there should be, by which a table
-    with a target is told from one without.
+    with a target is told from one without. features: as for `labelled_parts`; the target may be there or not.
     """
     found = kind(source)
     if found == "folder":
@@ -124,7 +133,7 @@ def read_inputs(source: str, target: str | int | None = None, n_inputs: int | No
         if "x" not in arrays:
             raise DataError(f"{source} has no array x; it holds {', '.join(arrays) or 'none of x, y, x_test, y_test'}")
         return checked_inputs(source, "x", arrays["x"])
-    wanted = Target(target, -1 if n_inputs is None else n_inputs)
+    wanted = Target(target, -1 if n_inputs is None else n_inputs, features)
     if found in ("CSV", "Parquet"):
         table = _table(found, source, wanted)
         return checked_inputs(source, "", table.x, table.cell)

@@ -48,6 +48,7 @@ def without_device(state: dict[str, Any]) -> dict[str, Any]:
             "n_inputs": net.n_inputs,
             "dtype": net.precision.name,
             "classes": net.classes,
+            "feature_names": net.feature_names,
             "arrays": _on_host(net.device, arrays),
         }
         state["_stored_course"] = {
@@ -75,7 +76,7 @@ def with_device(state: dict[str, Any]) -> dict[str, Any]:
     device = _there(state["device"])
     dtype = _possible(stored["dtype"], device)
     net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
-    net.classes = stored["classes"]
+    net.classes, net.feature_names = stored["classes"], stored.get("feature_names")
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
     solver, options = course["solver"], course["options"]

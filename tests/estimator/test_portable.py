@@ -5,9 +5,10 @@ import pickle
 import pickletools
 
 import numpy as np
+import pandas
 import pytest
 
-from gpu_nn import MLPClassifier
+from gpu_nn import MLPClassifier, load, save
 from gpu_nn.device import why_no_cuda
 from gpu_nn.errors import DeviceError
 from tests.cuda_emulator import cupy_proxy as cupy
@@ -40,6 +41,16 @@ def test_a_copy_goes_on_as_the_original_would(through, parameters):
     np.testing.assert_array_equal(opened.predict_proba(x), fitted.predict_proba(x))
     assert opened.loss_curve_ == fitted.loss_curve_
     assert opened.history_.column("steps") == fitted.history_.column("steps")
+
+
+@pytest.mark.parametrize(("columns", "known"), [(["a", "b", "c"], True), ([0, 1, 2], False)])
+def test_the_network_and_its_file_know_the_columns_of_a_frame_that_have_names(tmp_path, columns, known):
+    x, y = blobs()
+    fitted = model(device="cpu").fit(pandas.DataFrame(x[:, :3], columns=columns), y)
+    for classifier in (fitted, pickle.loads(pickle.dumps(fitted))):
+        assert classifier.net_.feature_names == (columns if known else None)
+        save(classifier.net_, tmp_path / "model")
+        assert load(tmp_path / "model", device="cpu").feature_names == (columns if known else None)
 
 
 def test_the_training_data_are_not_in_the_pickle():
