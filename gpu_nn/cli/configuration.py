@@ -24,7 +24,6 @@ NAME = "config.toml"
 
 DEFAULTS: dict[str, Any] = {
     "stream": "auto",
-    "test_fraction": 0.2,
     "hidden": [256],
     "activation": "relu",
     "dropout": 0.0,
@@ -81,9 +80,10 @@ def given(options: argparse.Namespace, add_arguments: AddArguments) -> dict[str,
     names = {_name(key) for key in _Parser(add_arguments).flags if key not in _OF_THE_CALL}
     flags = {name: value for name, value in vars(options).items() if name in names and value is not None}
     _make_absolute(flags, Path(), told.get("data"))
-    if "test_fraction" in flags:
+    for one, other in (("test_fraction", "test_last"), ("test_last", "test_fraction")):
         # Of the two ways to say what the test part is, the flag counts.
-        told.pop("test_last", None)
+        if one in flags:
+            told.pop(other, None)
     told |= flags
     if "device" in told:
         told["device"] = resolve_device(told["device"]).name

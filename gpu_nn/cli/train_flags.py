@@ -18,6 +18,7 @@ from gpu_nn.cli.arguments import (
     widths,
 )
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
+from gpu_nn.data.sets import TEST_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.optimizers import OPTIMIZERS
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; default: the digits")
     add("--target", type=COLUMN, metavar="COLUMN|FILE", help=TARGET)
     add("--stream", nargs="?", const="always", type=STREAM, help=STREAMED)
-    add("--test-fraction", type=share, help="share of the rows to test on")
+    add("--test-fraction", type=share, help=f"share of the rows to test on (default {TEST_FRACTION})")
     add("--test-last", type=whole(1), metavar="N", help="test on the last N rows instead")
     held_out = f"share of the training rows to validate on (default none; with --early-stopping {VALIDATION_FRACTION})"
     add("--validation-fraction", type=share, help=held_out)

@@ -14,6 +14,9 @@ from gpu_nn.data.stream import Stream, stream
 from gpu_nn.data.table import Features
 from gpu_nn.errors import DataError
 
+# The share of the rows that are the test part where nothing else is said.
+TEST_FRACTION = 0.2
+
 # A data set that would take a larger share of the free memory is streamed.
 _SHARE = 0.5
 
@@ -37,7 +40,7 @@ class DataSet:
 
 def read(
     source: str | None,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     test_last: int | None = None,
     seed: int = 0,
     *,
@@ -46,10 +49,12 @@ def read(
     """The data set in a file or an IDX folder; scikit-learn's digits for None. source, target: as in `sources`.
 
     A test part that the source names (x_test, y_test; t10k beside train) is taken. Else the last `test_last` rows are
-    the test part, or, when that is None, a random `test_fraction` with the classes in equal shares.
+    the test part, or a random `test_fraction` (0.2 where both are None) with the classes in equal shares.
 
-    Raises DataError for data that cannot be used, ValueError for test_last where the source has its own test part.
+    Raises DataError for data that cannot be used, ValueError for test_fraction or test_last where the source has its
+    own test part, and for both of them.
     """
+    _check_one(test_fraction, test_last)
     name = "digits" if source is None else source
     parts = labelled_parts(source, target)
     x, labels, column = parts[0].x, parts[0].labels, parts[0].target
@@ -57,13 +62,20 @@ def read(
     if len(classes) < 2:
         raise DataError(f"{name} has 1 class, {classes[0]}; a classifier needs at least 2")
     if len(parts) == 1:
-        return DataSet(*split(name, x, y, test_fraction, test_last, seed), classes, column, parts[0].names)
-    if test_last is not None:
-        raise ValueError(f"test_last={test_last}, but {name} has a test part of its own: leave test_last out")
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        return DataSet(*split(name, x, y, fraction, test_last, seed), classes, column, parts[0].names)
+    for argument, value in (("test_fraction", test_fraction), ("test_last", test_last)):
+        if value is not None:
+            raise ValueError(f"{argument}={value}, but {name} has a test part of its own: leave {argument} out")
     x_test = parts[1].x
     if x_test.shape[1] != x.shape[1]:
         raise DataError(f"{name}: test rows have {x_test.shape[1]} columns, training rows {x.shape[1]}")
     return DataSet(x, y, x_test, encoded(name, parts[1].labels, classes), classes, column)
+
+
+def _check_one(test_fraction: float | None, test_last: int | None) -> None:
+    if test_fraction is not None and test_last is not None:
+        raise ValueError(f"test_fraction={test_fraction} and test_last={test_last}; leave one of them out")
 
 
 def split(
@@ -103,7 +115,7 @@ class StreamSet:
 
 def read_streams(
     source: str,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     test_last: int | None = None,
     seed: int = 0,
     *,
@@ -113,16 +125,17 @@ def read_streams(
 ) -> StreamSet:
     """The data set in an npy or Parquet file, whose rows are read as they are needed. sizes: as for `stream`.
 
-    The test part is the last `test_last` rows or, when that is None, a `test_fraction` of each block of rows, drawn by
-    the seed; then the validation part is drawn alike from the rest. One pass over all rows checks them, and finds the
-    classes, and the shift and scale of the training part.
+    The test part is the last `test_last` rows, or a `test_fraction` (0.2 where both are None) of each block of rows,
+    drawn by the seed; then the validation part is drawn alike from the rest. One pass over all rows checks them, and
+    finds the classes, and the shift and scale of the training part.
 
-    Raises DataError for data that cannot be used.
+    Raises DataError for data that cannot be used, ValueError for both test_fraction and test_last.
     """
+    _check_one(test_fraction, test_last)
     whole = stream(source, target, **sizes)
     if whole.targets:
         raise DataError(f"{source}: y has rows of {whole.targets}; expected one label for each row")
-    training, test = whole.split("test", test_fraction, test_last, seed)
+    training, test = whole.split("test", TEST_FRACTION if test_fraction is None else test_fraction, test_last, seed)
     validation = None
     if validation_fraction is not None:
         training, validation = training.split("validation", validation_fraction, None, seed)

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.data.files import idx_bytes
+
 CPU = ("--device", "cpu")
 FAST = ("--epochs", "3", "--hidden", "4", *CPU, "--json")
 
@@ -77,7 +79,28 @@ def test_a_target_without_data_is_wrong_usage(refused):
     assert "the digits have labels of their own" in refused(2, "train", "--target", "y", *FAST)
 
 
-def test_test_last_where_the_data_bring_a_test_part_is_wrong_usage(refused, arrays, tmp_path):
-    np.savez(tmp_path / "a.npz", **arrays, x_test=arrays["x"], y_test=arrays["y"])
-    line = refused(2, "train", "--data", tmp_path / "a.npz", "--test-last", "5", *FAST)
-    assert "a.npz has a test part of its own: leave test_last out" in line
+@pytest.mark.parametrize("kind", ["npz", "IDX folder"])
+@pytest.mark.parametrize("flag", [("--test-last", "5"), ("--test-fraction", "0.2")])
+def test_a_flag_of_the_test_part_that_the_data_bring_is_wrong_usage(refused, command, arrays, tmp_path, kind, flag):
+    name = flag[0][2:].replace("-", "_")
+    if kind == "npz":
+        path = tmp_path / "a.npz"
+        np.savez(path, **arrays, x_test=arrays["x"], y_test=arrays["y"])
+    else:
+        path = tmp_path
+        for part in ("train", "t10k"):
+            (path / f"{part}-images-idx2-ubyte").write_bytes(idx_bytes(np.eye(4, 5, dtype=np.uint8)))
+            (path / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(4, dtype=np.uint8) % 2))
+    line = refused(2, "train", "--data", path, *flag, *FAST)
+    assert f"{name}={flag[1]}, but {path} has a test part of its own: leave {name} out" in line
+    (tmp_path / "a.toml").write_text(f"{flag[0][2:]} = {flag[1]}\n")
+    assert f"leave {name} out" in refused(2, "train", "--data", path, "--config", tmp_path / "a.toml", *FAST)
+    # A run of such data is kept without one, and goes on.
+    assert command("train", "--data", path, *FAST, "--out", tmp_path / "run").code == 0
+    assert "\ntest-" not in (tmp_path / "run" / "config.toml").read_text()
+    assert command("train", "--resume", tmp_path / "run").code == 0
+
+
+def test_two_ways_to_say_what_the_test_part_is_are_wrong_usage(refused, data):
+    line = refused(2, "train", "--data", data, "--test-last", "5", "--test-fraction", "0.2", *FAST)
+    assert "test_fraction=0.2 and test_last=5; leave one of them out" in line
