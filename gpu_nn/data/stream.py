@@ -89,6 +89,8 @@ class Stream:
 
         x is of `dtype`; y as the source has it, or, given n_classes, indices or targets, checked.
         """
+        if not len(self):
+            return
         rows = min(self.window_rows, len(self))
         out = np.empty((rows, self.shape[1]), dtype)
         with ReadAhead(self, self.order(None), out, None, n_classes) as ahead:
@@ -105,22 +107,20 @@ class Stream:
 
         name: of the second, for errors. Raises DataError where a part would have no rows.
         """
-        begins, rows = self.pieces[:, 0], self.pieces[:, 1] - self.pieces[:, 0]
+        n = len(self)
         if last is None:
-            first, stop = self._drawn(name, fraction, np.random.default_rng(seed))
-        elif 0 < last < len(self):
-            first, stop = np.clip(len(self) - last - (np.cumsum(rows) - rows), 0, rows), rows
-        else:
-            raise DataError(
-                f"{self.source.name} has {len(self)} rows; its {name} part cannot be the last {last}: choose fewer"
-            )
-        # Rows first … stop-1 of each piece are the second part; what passes the piece's end goes on at its beginning.
-        over, stop = np.maximum(stop - rows, 0), np.minimum(stop, rows)
-        edges = begins[:, None] + np.stack([np.zeros_like(rows), over, first, stop, rows], 1)
-        return self._of(edges[:, [1, 2, 3, 4]]), self._of(edges[:, [0, 1, 2, 3]])
+            return self._drawn(name, fraction, np.random.default_rng(seed))
+        if not 0 < last < n:
+            raise DataError(f"{self.source.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
+        return self.between(0, n - last), self.between(n - last, n)
 
-    def _drawn(self, name: str, fraction: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Of each piece the first row that is drawn, and the one after the last, counted on beyond the piece's end."""
+    def between(self, begin: int, end: int) -> "Stream":
+        """The rows begin … end-1 of this stream."""
+        rows = self.pieces[:, 1] - self.pieces[:, 0]
+        before = np.cumsum(rows) - rows
+        return self._of(self.pieces[:, :1] + np.clip(np.stack([begin - before, end - before], 1), 0, rows[:, None]))
+
+    def _drawn(self, name: str, fraction: float, random: np.random.Generator) -> tuple["Stream", "Stream"]:
         rows, n = self.pieces[:, 1] - self.pieces[:, 0], len(self)
         if n < 2:
             raise DataError(f"{self.source.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
@@ -129,8 +129,11 @@ class Stream:
         order = random.permutation(len(rows))
         drawn = np.empty_like(rows)
         drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
+        # They begin at any row; what passes the piece's end goes on at its beginning.
         first = np.where(drawn, random.integers(rows), 0)
-        return first, first + drawn
+        over, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
+        edges = self.pieces[:, :1] + np.stack([np.zeros_like(rows), over, first, stop, rows], 1)
+        return self._of(edges[:, [1, 2, 3, 4]]), self._of(edges[:, [0, 1, 2, 3]])
 
     def _of(self, ranges: np.ndarray) -> "Stream":
         """Of each piece the ranges of rows, (k, 2·ranges), that are not empty."""

@@ -16,7 +16,8 @@ Ray and Dask start processes of their own: set RANK, WORLD_SIZE, LOCAL_RANK, MAS
 `connect`, as torchrun would, with the address of the worker that is rank 0.
 
 Every rank is given the same data and the same arguments and takes its part of each batch, so batch size, loss and
-metrics mean what they mean in one process. Data that are memory-mapped are read by each rank where it needs them.
+metrics mean what they mean in one process. Of a stream every rank reads all rows that are trained on, as its part of a
+batch may lie anywhere in a window, but of those that are only evaluated its own share.
 """
 
 import sys

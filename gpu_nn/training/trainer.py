@@ -380,24 +380,32 @@ class Trainer:
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
-        n, ranks = len(x), self.ranks
-        own = slice(n * ranks.rank // ranks.size, n * (ranks.rank + 1) // ranks.size)
-        x, y = x[own], y[own]
+        own = self._share(len(x))
+        sums = self._evaluated(x[own], y[own])
+        self.ranks.sum(sums)
+        loss, right = (sums / len(x)).tolist()
+        return loss, right
+
+    def evaluate_stream(self, stream: Stream) -> tuple[float, float]:
+        """What `evaluate` gives, over the rows of a stream as they come. Each rank reads its share of them."""
+        net, sums, own = self.net, np.zeros(2), self._share(len(stream))
+        with self.ranks.agreed():
+            for x, y in stream.between(own.start, own.stop).windows(net.dtype, net.n_classes):
+                device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
+                sums += self._evaluated(net.prepare(x), device_y)
+        self.ranks.sum(sums)
+        loss, right = (sums / len(stream)).tolist()
+        return loss, right
+
+    def _share(self, n: int) -> slice:
+        """Of n rows those of this rank."""
+        return slice(n * self.ranks.rank // self.ranks.size, n * (self.ranks.rank + 1) // self.ranks.size)
+
+    def _evaluated(self, x: Array, y: Array) -> np.ndarray:
+        """The sum of the rows' costs, and how many of them are right."""
         net, xp = self.net, self.net.device.xp
         logits = net.forward_prepared(x)
         losses = xp.empty(len(x), net.dtype)
         net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
         label = y if y.ndim == 1 else y.argmax(axis=1)
-        sums = np.array([float(losses.sum(dtype=np.float64)), float((logits.argmax(axis=1) == label).sum())])
-        ranks.sum(sums)
-        loss, right = (sums / n).tolist()
-        return loss, right
-
-    def evaluate_stream(self, stream: Stream) -> tuple[float, float]:
-        """What `evaluate` gives, over the rows of a stream as they come."""
-        net, cost, right = self.net, 0.0, 0.0
-        for x, y in stream.windows(net.dtype, net.n_classes):
-            device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
-            loss, accuracy = self.evaluate(net.prepare(x), device_y)
-            cost, right = cost + loss * len(x), right + accuracy * len(x)
-        return cost / len(stream), right / len(stream)
+        return np.array([float(losses.sum(dtype=np.float64)), float((logits.argmax(axis=1) == label).sum())])

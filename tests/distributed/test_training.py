@@ -70,6 +70,83 @@ def test_small_batches_and_a_short_last_one_train_to_rounding(tmp_path, size):
     np.testing.assert_allclose(single["losses"], alone["losses"], rtol=1e-4)
 
 
+STREAMED = """
+import sys
+import numpy as np
+import gpu_nn
+from gpu_nn.data import stream
+from gpu_nn.distributed import connect, together
+from gpu_nn.training.ranks import ALONE
+
+out = sys.argv[1]
+ranks, device = (ALONE, "cpu") if out.endswith("alone.npz") else connect()
+with together(ranks):
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
+    training, held_out = stream(x, y, block_rows=10, window_rows=70).split("validation", 0.25, seed=1)
+    validation = stream(x[:151], y[:151], block_rows=10, window_rows=40)
+    loaded, load = [], validation.source.load
+
+    def spy(start, stop):
+        loaded.append(stop - start)
+        return load(start, stop)
+
+    validation.source.load = spy
+    net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype="float64")
+    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, parts=2, ranks=ranks)
+    history = trainer.fit(training, epochs=4, validation=validation)
+    last = trainer.evaluate_stream(held_out.between(0, 1))  # no row for the second rank
+    losses = [(record.loss, record.validation_loss, record.validation_accuracy) for record in history.epochs]
+    rows = ranks.gathered(sum(loaded) - len(validation))  # all are looked at once, for their checksum
+    if ranks.rank == 0:
+        np.savez(out, parameters=net.flat_parameters, losses=losses, last=last, rows=rows)
+"""
+
+
+def test_ranks_learn_of_a_stream_the_bits_that_one_process_learns_and_share_its_validation(tmp_path):
+    found = {}
+    for size in (0, 2):
+        out = tmp_path / ("alone.npz" if size == 0 else "2.npz")
+        start = [sys.executable, "-c", STREAMED, str(out)] if size == 0 else mpi(size, "-c", STREAMED, out)
+        subprocess.run(start, check=True, cwd=tmp_path, env=environment(), timeout=300)
+        found[size] = dict(np.load(out))
+    assert found[2]["parameters"].tobytes() == found[0]["parameters"].tobytes()
+    for name in ("losses", "last"):
+        np.testing.assert_allclose(found[2][name], found[0][name], rtol=1e-13)
+    assert found[0]["rows"].tolist() == [4 * 151]
+    assert found[2]["rows"].tolist() == [4 * 75, 4 * 76]
+
+
+STREAM_WITH_A_BAD_ROW = """
+import numpy as np
+import gpu_nn
+from gpu_nn.data import stream
+from gpu_nn.distributed import connect, together
+
+ranks, device = connect()
+with together(ranks):
+    x, y = np.zeros((40, 3)), np.arange(40) % 2
+    net = gpu_nn.Network([3, 2], device=device)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks)
+    bad = np.where(np.arange(40)[:, None] == 35, np.nan, x)
+    try:
+        trainer.fit(stream(x, y), epochs=1, validation=stream(bad, y))
+    except gpu_nn.DataError as error:
+        print(f"on {ranks.rank}: {error}", flush=True)
+"""
+
+
+def test_a_row_that_one_rank_refuses_is_refused_by_all(tmp_path):
+    done = subprocess.run(
+        mpi(2, "-c", STREAM_WITH_A_BAD_ROW),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = sorted(done.stdout.splitlines())
+    assert first.startswith("on 0: rank 1: x: x[35, 0] is nan")
+    assert second.startswith("on 1: x: x[35, 0] is nan")
+
+
 def command(*flags: object) -> list[str]:
     return ["-m", "gpu_nn", "train", "--distributed", *map(str, flags)]
 
