@@ -6,12 +6,15 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 import gpu_nn
 from benchmarks import fuzz_files, fuzz_models
 from benchmarks.fuzz_mutations import mutated
 from gpu_nn.cli import configuration
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
+from gpu_nn.data.npy import NpyRows
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
@@ -93,6 +96,12 @@ def _newest(path: Path) -> object:
     raise DamagedCheckpoint(damages[0])
 
 
+def _rows(path: Path) -> np.ndarray | None:
+    """All rows of an npy file, by the reader of some."""
+    rows = NpyRows(path)
+    return rows[0 : len(rows)] if rows.ndim else None
+
+
 def _of_a_table(reader: Callable[..., object]) -> tuple[Callable[[Path], object], ...]:
     absent = Target("no such column")
     ways = (partial(reader, target=Target()), partial(reader, target=Target(0)), partial(reader, target=absent))
@@ -105,7 +114,7 @@ FORMATS = {
         fuzz_files.npy,
         fuzz_files.lying_npy,
         ("a.npy",),
-        (read_npy, partial(read_npy, mapped=True), partial(_read, target=-1), _read_inputs),
+        (read_npy, _rows, partial(_read, target=-1), _read_inputs),
     ),
     "CSV": Format(fuzz_files.csv, fuzz_files.lying_csv, ("a.csv",), _of_a_table(read_csv)),
     "Parquet": Format(fuzz_files.parquet, fuzz_files.lying_parquet, ("a.parquet",), _of_a_table(read_parquet)),

@@ -1,13 +1,15 @@
 """npy files: one array. Pickled objects are refused, never read."""
 
 import math
+import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO
+from weakref import finalize
 
 import numpy as np
 from numpy.lib import format as npy
@@ -27,18 +29,95 @@ _MOST_OF_NOTHING = 1 << 20
 UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, TokenError, OverflowError)
 
 
-def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """The array in the file. mapped: as a read-only view of the file, of which only what is used is read."""
+def read_npy(path: Path) -> np.ndarray:
+    """The array in the file."""
+    with _errors(path), path.open("rb") as file:
+        shape, dtype, _ = _checked_header(path, file)
+        file.seek(0)
+        check_fits(path, math.prod(shape) * dtype.itemsize)
+        return array(file)
+
+
+class NpyRows:
+    """The array in a file, (n, …), of which `rows[start:stop]` reads what is asked for.
+
+    By plain reads: a file that is cut short meanwhile is an error, where one that is mapped would end the process.
+    """
+
+    def __init__(self, path: Path):
+        """Raises DataError as `read_npy` does."""
+        self.path = path
+        with _errors(path):
+            self._file = path.open("rb", buffering=0)
+            finalize(self, self._file.close)
+            self.shape, self.dtype, self._by_column = _checked_header(path, self._file)
+        self.ndim = len(self.shape)
+        self._begin = self._file.tell()
+        self._buffer = np.empty(0, np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def opened(self) -> "NpyRows":
+        """The same for another thread."""
+        again = NpyRows(self.path)
+        if (again.shape, again.dtype) != (self.shape, self.dtype):
+            raise DataError(f"{self.path} was changed while it was read")
+        return again
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows start … stop-1, (rows, …), good until the next ones are asked for."""
+        n, width, size = rows.stop - rows.start, math.prod(self.shape[1:]), self.dtype.itemsize
+        if len(self._buffer) < n * width * size:
+            self._buffer = np.empty(n * width * size, np.uint8)
+        content = self._buffer[: n * width * size]
+        if not self._by_column:
+            self._read(self._begin + rows.start * width * size, content)
+            return content.view(self.dtype).reshape(n, *self.shape[1:])
+        for column, part in enumerate(content.reshape(width, n * size)):
+            self._read(self._begin + (column * len(self) + rows.start) * size, part)
+        return content.view(self.dtype).reshape(n, *self.shape[1:], order="F")
+
+    def _read(self, begin: int, out: np.ndarray) -> None:
+        left = out.data
+        try:
+            self._file.seek(begin)
+            while left:
+                count = self._file.readinto(left)
+                if not count:
+                    raise DataError(f"{self.path} was cut short while it was read")
+                left = left[count:]
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
+
+    def expect(self, start: int, stop: int) -> None:
+        """These rows will be read soon."""
+        self._advise(start, stop, "POSIX_FADV_WILLNEED")
+
+    def let_go(self, start: int, stop: int) -> None:
+        """These rows need not stay in the system's memory."""
+        self._advise(start, stop, "POSIX_FADV_DONTNEED")
+
+    def _advise(self, start: int, stop: int, advice: str) -> None:
+        if hasattr(os, "posix_fadvise") and not self._by_column:
+            row = math.prod(self.shape[1:]) * self.dtype.itemsize
+            with suppress(OSError):
+                begin, length = self._begin + start * row, (stop - start) * row
+                os.posix_fadvise(self._file.fileno(), begin, length, getattr(os, advice))
+
+
+def _checked_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
+    shape, dtype, by_column = header(path, file)
+    body = path.stat().st_size - file.tell()
+    check_whole(path, shape, dtype, body, body)
+    return shape, dtype, by_column
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """What reading the file raises as DataError."""
     try:
-        with path.open("rb") as file:
-            shape, dtype, fortran = header(path, file)
-            body = path.stat().st_size - file.tell()
-            check_whole(path, shape, dtype, body, body)
-            if mapped and body:
-                return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
-            file.seek(0)
-            check_fits(path, math.prod(shape) * dtype.itemsize)
-            return array(file)
+        yield
     except DataError:
         raise
     except FileNotFoundError:

@@ -1,19 +1,17 @@
-"""Where the rows of a stream come from: arrays, most often mapped from files, and the row groups of Parquet files.
+"""Where the rows of a stream come from: arrays in memory or in npy files, and the row groups of Parquet files.
 
 A source gives any range of rows that lies within one of its `groups`, and lets go of what it gave. It serves one reader
 at a time; `opened` makes one for another thread.
 """
 
-import mmap
-import os
-from contextlib import suppress
+import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from gpu_nn.data.memory import available_bytes
-from gpu_nn.data.npy import read_npy
+from gpu_nn.data.npy import NpyRows
 from gpu_nn.data.parquet import ParquetTable
 from gpu_nn.data.sources import array_target, kind, target_column
 from gpu_nn.data.table import Features, Target, distinct
@@ -21,9 +19,6 @@ from gpu_nn.errors import DataError
 
 # A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
 _CACHED = 0.5
-
-# Linux maps so many bytes about a page that is asked for, as far as they are cached.
-_AROUND = 1 << 16
 
 
 class RowSource(Protocol):
@@ -79,39 +74,46 @@ def open_rows(
         return ParquetRows(Path(name), Target(target, n_inputs, features))
     if found != "npy":
         raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
-    x = read_npy(Path(name), mapped=True)
+    x = NpyRows(Path(name))
     column = target_column(name, x, target)
     if n_inputs is not None:
-        return ArrayRows(name, x, _unlabelled(len(x)), None if x.shape[1:] == (n_inputs,) else column)
+        return ArrayRows(name, x, _unlabelled(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
     if column is not None:
-        return ArrayRows(name, x, x[:, column], column)
+        return ArrayRows(name, x, None, column)
     path = Path(str(target))
     beside = path.is_file() and kind(str(path)) == "npy"
-    return ArrayRows(name, x, read_npy(path, mapped=True) if beside else array_target(name, target))
+    return ArrayRows(name, x, NpyRows(path) if beside else array_target(name, target))
 
 
-def _unlabelled(rows: int) -> np.ndarray:
+def _unlabelled(rows: tuple[int, ...]) -> np.ndarray:
     """The y of rows without labels."""
-    return np.empty((rows, 0))
+    return np.empty((*rows, 0))
 
 
 class ArrayRows:
-    """The rows of an array x, (n, …) of numbers, with y, (n,) or (n, classes). column: of x, which is y, no input."""
+    """The rows of an array x, (n, …) of numbers, with y, (n,) or (n, classes), in memory or in npy files.
 
-    def __init__(self, name: str, x: np.ndarray, y: np.ndarray, column: int | None = None):
-        if x.ndim < 2 or not x.size or x.dtype.kind not in "fiub":
+    y: None where the `column` of x is it, and no input.
+    """
+
+    def __init__(self, name: str, x: np.ndarray | NpyRows, y: np.ndarray | NpyRows | None, column: int | None = None):
+        if x.ndim < 2 or not math.prod(x.shape) or x.dtype.kind not in "fiub":
             expected = "rows of numbers, at least one"
             raise DataError(f"{name} has shape {x.shape} of {x.dtype}; expected {expected}")
-        if len(y) != len(x) or y.ndim > 2:
+        if y is not None and (y.shape[:1] != x.shape[:1] or y.ndim > 2):
             raise DataError(f"{name}: y has shape {y.shape}; expected ({len(x)},), one label for each row of x")
-        self.name, self.x, self.y, self.column = name, x.reshape(len(x), -1), y, column
-        self.shape = len(x), self.x.shape[1] - (column is not None)
+        self.name, self.x, self.y, self.column = name, x, y, column
+        self.shape = len(x), math.prod(x.shape[1:]) - (column is not None)
         if self.shape[1] == 0:
             raise DataError(f"{name} has 1 column; expected inputs and a target")
-        self.dtype, self.targets = x.dtype, y.shape[1:]
+        self.dtype, self.targets = x.dtype, () if y is None else y.shape[1:]
         self.names: list[str] | None = None
         self.target: str | None = None
-        self._maps = [_Mapping(array) for array in (self.x, self.y) if _Mapping.is_of(array)]
+        self._files = [array for array in (x, y) if isinstance(array, NpyRows)]
+        # Of the page cache only what would not stay there anyway is given back: the next epoch finds the rest.
+        size = sum(math.prod(file.shape) * file.dtype.itemsize for file in self._files)
+        available = available_bytes()
+        self._stays = available is None or size <= _CACHED * available
 
     def cell(self, row: int, column: int) -> str:
         return f"x[{row}, {column}]"
@@ -120,59 +122,23 @@ class ArrayRows:
         return np.append(np.arange(0, len(self.x), block), len(self.x))
 
     def opened(self) -> "ArrayRows":
-        return self
+        if not self._files:
+            return self
+        x = self.x.opened() if isinstance(self.x, NpyRows) else self.x
+        return ArrayRows(self.name, x, self.y.opened() if isinstance(self.y, NpyRows) else self.y, self.column)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        x = self.x[start:stop]
-        return x if self.column is None else np.delete(x, self.column, axis=1), self.y[start:stop]
+        x = self.x[start:stop].reshape(stop - start, -1)
+        y = x[:, self.column] if self.y is None else self.y[start:stop]
+        return x if self.column is None else np.delete(x, self.column, axis=1), y
 
     def expect(self, start: int, stop: int) -> None:
-        for mapped in self._maps:
-            mapped.expect(start, stop)
+        for file in self._files:
+            file.expect(start, stop)
 
     def let_go(self, start: int, stop: int) -> None:
-        for mapped in self._maps:
-            mapped.let_go(start, stop)
-
-
-class _Mapping:
-    """The pages under the rows of a read-only mapped array."""
-
-    def __init__(self, array: Any):
-        self._map, self._row = array._mmap, array.strides[0]
-        begin = np.frombuffer(self._map, np.uint8).ctypes.data
-        self._first = array.ctypes.data - begin
-        # Of the page cache only what would not stay there anyway is given back: the next epoch finds the rest.
-        available = available_bytes()
-        self._file = None
-        if available is not None and len(self._map) > _CACHED * available and hasattr(os, "posix_fadvise"):
-            self._file = array.filename
-
-    @staticmethod
-    def is_of(array: np.ndarray) -> bool:
-        """Whether its rows lie one after the other in pages that hold nothing but what the file has."""
-        mapped = isinstance(array, np.memmap) and array.mode == "r" and array.size and hasattr(mmap, "MADV_DONTNEED")
-        return bool(mapped) and array.strides[0] > 0 and array.strides[0] >= array[0].nbytes
-
-    def _pages(self, start: int, stop: int) -> tuple[int, int]:
-        first = (self._first + start * self._row) // mmap.PAGESIZE * mmap.PAGESIZE
-        return first, min(self._first + stop * self._row, len(self._map)) - first
-
-    def expect(self, start: int, stop: int) -> None:
-        self._map.madvise(mmap.MADV_WILLNEED, *self._pages(start, stop))
-
-    def let_go(self, start: int, stop: int) -> None:
-        first, length = self._pages(start, stop)
-        begin, end = max(first - _AROUND, 0), min(first + length + _AROUND, len(self._map))
-        self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-        if self._file is not None:
-            # What the map adds before the array's first byte is less than the page it begins in.
-            with suppress(OSError):
-                file = os.open(self._file, os.O_RDONLY)
-                try:
-                    os.posix_fadvise(file, first, length, os.POSIX_FADV_DONTNEED)
-                finally:
-                    os.close(file)
+        for file in () if self._stays else self._files:
+            file.let_go(start, stop)
 
 
 class ParquetRows:
@@ -206,7 +172,7 @@ class ParquetRows:
                 del self._x
                 self._x = np.empty((rows, self.shape[1]), self.dtype)
             labels = self._table.read_group(group, self._x[:rows])
-            self._y = _unlabelled(rows) if labels is None else labels.classes[labels.codes]
+            self._y = _unlabelled((rows,)) if labels is None else labels.classes[labels.codes]
             self._group = group
         first = int(self._ends[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]

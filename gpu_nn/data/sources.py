@@ -18,7 +18,7 @@ from gpu_nn.data.csv import read_csv
 from gpu_nn.data.digits import digits
 from gpu_nn.data.idx import read_idx, read_idx_folder, read_idx_images
 from gpu_nn.data.labels import Labels, labels_of_array
-from gpu_nn.data.npy import MAGIC, read_npy
+from gpu_nn.data.npy import MAGIC, NpyRows, read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
 from gpu_nn.data.table import Features, Table, Target, distinct
@@ -149,7 +149,7 @@ def names_a_file(source: str | None, target: str | int) -> bool:
     return os.path.isfile(str(target)) and (source is None or kind(source) not in ("CSV", "Parquet"))
 
 
-def target_column(source: str, x: np.ndarray, target: str | int | None) -> int | None:
+def target_column(source: str, x: np.ndarray | NpyRows, target: str | int | None) -> int | None:
     """The column of `x` that the target names by number; None where it names a file or nothing."""
     if target is None:
         return None

@@ -170,7 +170,10 @@ class Stream:
 def stream(
     x: Any, y: Any = None, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
 ) -> Stream:
-    """A stream of an npy or Parquet file's rows, or of arrays, such as those of `np.load(file, mmap_mode="r")`.
+    """A stream of an npy or Parquet file's rows, or of arrays.
+
+    Of a file the name does better than the array that `np.load(file, mmap_mode="r")` makes of it, whose pages stay with
+    this process as long as the system has room, and which ends it when the file is cut short meanwhile.
 
     x: the file's name, or an array (n, …). y: the file of the labels or the column that they are, as for `read`; or an
     array (n,) of labels, (n, classes) of targets. block_rows: rows that are read at once; window_rows: rows that are

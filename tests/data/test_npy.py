@@ -1,9 +1,11 @@
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from gpu_nn.data import read, read_inputs, read_npy
+from gpu_nn.data.npy import NpyRows
 from gpu_nn.errors import DataError
 from tests.data.files import Payload, idx_bytes, mutations, npy_bytes
 
@@ -26,13 +28,50 @@ def npy(tmp_path):
     return npy
 
 
-@pytest.mark.parametrize("mapped", [False, True])
+def rows_of(path):
+    """All rows of the file, by the reader of some."""
+    rows = NpyRows(path)
+    return rows[0 : len(rows)] if rows.ndim else None
+
+
 @pytest.mark.parametrize("x", [X, np.asfortranarray(X), X[:0], X.astype(">f4"), np.array(3.0)], ids=str)
-def test_an_array_comes_back(tmp_path, x, mapped):
+def test_an_array_comes_back(tmp_path, x):
     np.save(tmp_path / "x.npy", x)
-    found = read_npy(tmp_path / "x.npy", mapped=mapped)
+    found = read_npy(tmp_path / "x.npy")
     np.testing.assert_array_equal(found, x)
     assert found.dtype == x.dtype
+
+
+IMAGES = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    "x", [X, X[:0], X[:, 0], X.astype(">f4"), IMAGES, np.array(["a", "bcd"])], ids=lambda x: f"{x.shape} {x.dtype}"
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_some_rows_of_an_array_are_read(tmp_path, x, order):
+    np.save(tmp_path / "x.npy", np.asarray(x, order=order))
+    rows = NpyRows(tmp_path / "x.npy")
+    assert (rows.shape, rows.dtype, rows.ndim, len(rows)) == (x.shape, x.dtype, x.ndim, len(x))
+    for start in range(len(x) + 1):
+        for stop in range(start, len(x) + 1):
+            for some in (rows, rows.opened()):
+                some.expect(start, stop)
+                np.testing.assert_array_equal(some[start:stop], x[start:stop])
+                some.let_go(start, stop)
+
+
+def test_a_file_that_is_cut_short_or_changed_while_it_is_read_is_an_error(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    rows = NpyRows(path)
+    os.truncate(path, path.stat().st_size - 1)
+    np.testing.assert_array_equal(rows[0:19], X[:19])
+    with pytest.raises(DataError, match=r"x\.npy was cut short while it was read"):
+        rows[19:20]
+    np.save(path, X[:5])
+    with pytest.raises(DataError, match=r"x\.npy was changed while it was read"):
+        rows.opened()
 
 
 @pytest.mark.parametrize("labels", [Y, np.array(["cat", "dog"])[Y]], ids=["numbers", "names"])
@@ -96,34 +135,34 @@ def test_inputs_are_held_to_the_same_rules(npy):
 def test_pickled_objects_are_refused_and_never_unpickled(npy, tmp_path):
     objects = np.array([Payload(tmp_path / "sign")])
     np.save(tmp_path / "x.npy", objects)
-    for mapped in (False, True):
+    for reader in (read_npy, rows_of):
         with pytest.raises(DataError, match=r"x\.npy holds pickled objects, which are refused"):
-            read_npy(tmp_path / "x.npy", mapped=mapped)
+            reader(tmp_path / "x.npy")
     assert not (tmp_path / "sign").exists()
 
 
-@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("reader", [read_npy, rows_of])
 @pytest.mark.parametrize("shape", [(21, 3), (2**40, 3), (2**62, 2**62), (-4, 3), (-4, -3), (19, 3)], ids=str)
-def test_a_header_that_lies_is_refused_and_costs_no_memory(npy, tmp_path, shape, mapped):
+def test_a_header_that_lies_is_refused_and_costs_no_memory(npy, tmp_path, shape, reader):
     npy(npy_bytes(shape, "<f8", X.tobytes()))
     than = "less" if shape == (19, 3) else "more"
     tracemalloc.start()
     with pytest.raises(DataError, match=f"{than} than its bytes; the file is damaged"):
-        read_npy(tmp_path / "x.npy", mapped=mapped)
+        reader(tmp_path / "x.npy")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("reader", [read_npy, rows_of])
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((0, 2**61), "<f8"), ((2**40, 0, 2**40), "|u1"), ((2**64, 0), "<f8"), ((10**9,), "|S0"), ((10**9,), "<U0")],
 )
-def test_a_header_that_says_much_of_nothing_is_refused(npy, tmp_path, shape, dtype, mapped):
+def test_a_header_that_says_much_of_nothing_is_refused(npy, tmp_path, shape, dtype, reader):
     npy(npy_bytes(shape, dtype, b""))
     with pytest.raises(DataError, match="more than its bytes; the file is damaged"):
-        read_npy(tmp_path / "x.npy", mapped=mapped)
+        reader(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (255, 255)], ids=str)
@@ -160,8 +199,8 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(npy, tmp_path):
     good = (tmp_path / "x.npy", np.save(tmp_path / "x.npy", X))[0].read_bytes()
     for content in mutations(good[:200], 300):
         npy(content + good[200:])
-        for mapped in (False, True):
+        for reader in (read_npy, rows_of):
             try:
-                read_npy(tmp_path / "x.npy", mapped=mapped)
+                reader(tmp_path / "x.npy")
             except DataError:
                 continue

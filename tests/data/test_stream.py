@@ -1,5 +1,6 @@
 """Streams of rows: what is read, in what order, by which thread, and what is refused."""
 
+import os
 import threading
 
 import numpy as np
@@ -298,3 +299,16 @@ def test_a_description_tells_other_data(tmp_path):
     assert all(other != one for other in others)
     path, target = written(tmp_path, "parquet")
     assert described(path, target)["checksum"] == described(path, target)["checksum"]
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(tmp_path):
+    source, target = written(tmp_path, "npy beside")
+    some = stream(source, target, block_rows=50, window_rows=100)
+    windows = some.windows()
+    next(windows)
+    os.truncate(source, 4096)
+    with pytest.raises(DataError, match=r"x\.npy was cut short while it was read"):
+        list(windows)
+    with pytest.raises(DataError, match="more than its bytes"):
+        list(some.windows())
+    assert not reading_threads()
