@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from gpu_nn import __version__
+from gpu_nn.files import whole_file
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
-from gpu_nn.model_file import column_names, on_host, whole_file
+from gpu_nn.model_file import column_names, on_host
 from gpu_nn.network import Network
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.

@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from gpu_nn import DataError, DeviceError, Network, device, load, save
-from gpu_nn import model_file as module
 from gpu_nn.layers import Dense, Dropout, Standardize
 from tests.cuda_emulator.device import emulated_device
 from tests.data.files import live_pickle, mutations
@@ -101,14 +100,6 @@ def test_equal_models_are_equal_bytes_in_every_process(tmp_path):
     assert contents == {(tmp_path / "again").read_bytes()}
 
 
-def test_arrays_in_the_file_are_aligned_to_eight_bytes(path):
-    for name in ("a", "ab", "abc"):
-        net = network(dtype="float64")
-        net.classes = [name, "y", "z"]
-        save(net, path)
-        assert struct.unpack("<Q", path.read_bytes()[:8])[0] % 8 == 0
-
-
 def test_fields_of_layers_may_be_numbers_of_numpy(path):
     save(Network([Dense(np.int64(4)), Dropout(np.float32(0.5)), Dense(3)], n_inputs=5, device="cpu"), path)
     assert load(path, "cpu").layers == (Dense(4), Dropout(0.5), Dense(3))
@@ -154,71 +145,6 @@ def test_parameters_that_are_not_finite_are_not_saved(path):
     with pytest.raises(ValueError, match=r"array 1\.weight has NaN or infinite values"):
         save(net, path)
     assert os.listdir(path.parent) == []
-
-
-# Writing is whole or not at all
-
-
-def test_a_full_disk_leaves_the_old_file_whole_and_no_other(path, monkeypatch):
-    save(network(), path)
-    before = path.read_bytes()
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(DataError, match=r"cannot write .*model\.safetensors: No space left on device"):
-        save(network(dtype="float64"), path)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["model.safetensors"]
-
-
-def test_a_write_that_stops_half_way_leaves_the_old_file_whole_and_no_other(path):
-    resource = pytest.importorskip("resource")
-    save(network(), path)
-    before = path.read_bytes()
-    big = Network([300, 300, 2], device="cpu")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(DataError, match=r"cannot write .*model\.safetensors: File too large"):
-            save(big, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["model.safetensors"]
-
-
-def test_an_interruption_leaves_the_old_file_whole_and_no_other(path, monkeypatch):
-    save(network(), path)
-    before = path.read_bytes()
-
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module.os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        save(network(dtype="float64"), path)
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["model.safetensors"]
-
-
-def test_a_place_that_cannot_be_written_is_named(path):
-    path.mkdir()
-    with pytest.raises(DataError, match=r"cannot write .*model\.safetensors: Is a directory"):
-        save(network(), path)
-    (path.parent / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot write .*: Not a directory"):
-        save(network(), path.parent / "file" / "model.safetensors")
-    with pytest.raises(DataError, match=r"cannot write .*: No such file or directory"):
-        save(network(), path.parent / "gone" / "model.safetensors")
-    assert sorted(os.listdir(path.parent)) == ["file", "model.safetensors"]
-
-
-def test_a_saved_file_has_the_permissions_of_any_other(path):
-    (path.parent / "other").touch()
-    save(network(), path)
-    assert path.stat().st_mode == (path.parent / "other").stat().st_mode
 
 
 # Files that are no models

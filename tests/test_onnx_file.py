@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_other(path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+    monkeypatch.setattr("gpu_nn.files.os.fsync", full)
     with pytest.raises(DataError, match=r"cannot write .*model\.onnx: No space left on device"):
         export_onnx(trained(epochs=0), path)
     assert path.read_bytes() == before

@@ -17,7 +17,7 @@ from gpu_nn.data import is_large
 from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, not_one_of
-from gpu_nn.model_file import whole_file
+from gpu_nn.files import whole_file
 from gpu_nn.training import Every
 
 NAME = "config.toml"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gpu_nn.cli.arguments import file_name
-from gpu_nn.model_file import load, on_host, whole_file
+from gpu_nn.files import whole_file
+from gpu_nn.model_file import load, on_host
 from gpu_nn.network import Network
 from gpu_nn.onnx_file import export_onnx, label_values
 

@@ -16,7 +16,8 @@ from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.data import labelled, read
 from gpu_nn.data.labels import Labels, encoded
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import load, whole_file
+from gpu_nn.files import whole_file
+from gpu_nn.model_file import load
 
 FORMATS = ("png", "svg", "pdf")
 

@@ -15,7 +15,8 @@ from gpu_nn.cli.arguments import SOURCES, file_name
 from gpu_nn.cli.results import print_json, to_stdout_whole
 from gpu_nn.cli.rows import Rows, add_stream_argument, input_rows
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import load, whole_file
+from gpu_nn.files import whole_file
+from gpu_nn.model_file import load
 from gpu_nn.network import Network
 
 # Of a row group of a Parquet file, which is in memory when it is written: 16 MiB of probabilities.

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import save, to_disk, whole_file
+from gpu_nn.files import to_disk, whole_file
+from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
 from gpu_nn.training.checkpoint import names_to_disk, newest, written_in

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import whole_file, write_safetensors
+from gpu_nn.files import whole_file, write_safetensors
 
 FORMAT = "gpu_nn.checkpoint"
 VERSION = 1

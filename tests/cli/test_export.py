@@ -60,7 +60,7 @@ class TestRefusals:
         def full(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+        monkeypatch.setattr("gpu_nn.files.os.fsync", full)
         done = command("export", model, "--to", to)
         assert (done.code, done.out) == (3, "")
         assert done.err == f"gpu-nn export: cannot write {to}: No space left on device\n"

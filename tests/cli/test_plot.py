@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_leaves_the_older_picture(command, model, tmp_path, 
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+    monkeypatch.setattr("gpu_nn.files.os.fsync", full)
     done = command("plot", model.parent, "--out", tmp_path, *CPU)
     assert (done.code, done.out) == (3, "")
     last = f"gpu-nn plot: cannot write {tmp_path / 'learning-curves.png'}: No space left on device"

@@ -134,7 +134,7 @@ def test_a_write_that_stops_half_way_leaves_the_old_file(command, model, data, t
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpu_nn.model_file.os.fsync", full)
+    monkeypatch.setattr("gpu_nn.files.os.fsync", full)
     done = command("predict", model, "--data", data, "--proba", *CPU, "--out", tmp_path / "a.csv")
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert (tmp_path / "a.csv").read_bytes() == before

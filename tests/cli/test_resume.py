@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gpu_nn import load, model_file
+from gpu_nn import files, load
 from gpu_nn.cli import parts, train
 from gpu_nn.training import Callback, Every, History
 from gpu_nn.training.checkpoint import written_in
@@ -266,7 +266,7 @@ def test_a_second_sigint_ends_at_once(command, data, tmp_path, with_callback):
 def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_resume(
     command, data, whole, tmp_path, monkeypatch
 ):
-    real, writes = model_file.to_disk, []
+    real, writes = files.to_disk, []
 
     def full(file):
         writes.append(file)
@@ -274,7 +274,7 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
-    monkeypatch.setattr(model_file, "to_disk", full)
+    monkeypatch.setattr(files, "to_disk", full)
     options = ("--checkpoint-every", "4steps", "--out", tmp_path / "run")
     done = command("train", "--data", data, *SETTINGS, *options)
     assert (done.code, done.out) == (3, "")

@@ -8,7 +8,7 @@ import termios
 import numpy as np
 import pytest
 
-from gpu_nn import load, model_file
+from gpu_nn import files, load
 from gpu_nn.training import History
 from tests.data.files import Payload, live_pickle, write_idx_pair
 
@@ -269,7 +269,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_older_run(command, data, tmp_
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
-    monkeypatch.setattr(model_file.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     done = command("train", "--data", data, *FAST, "--hidden", 7, "--out", tmp_path)
     assert (done.code, done.out) == (3, "")
     assert "No space left on device" in done.err.splitlines()[-1]

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from gpu_nn import DataError, model_file
+from gpu_nn import DataError, files
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, newest, read, write, written_in
 
@@ -174,7 +174,7 @@ class TestWriting:
         def full(_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(model_file.os, "fsync", full)
+        monkeypatch.setattr(files.os, "fsync", full)
         with pytest.raises(DataError, match=f"cannot write {path}: No space left on device"):
             write(path, {}, {})
         assert path.read_bytes() == before
@@ -195,9 +195,9 @@ class TestWriting:
 
     def test_file_and_folder_are_on_the_disk_in_this_order(self, path, monkeypatch):
         done = []
-        real = {name: getattr(model_file.os, name) for name in ("fsync", "replace", "open")}
-        monkeypatch.setattr(model_file.os, "fsync", lambda handle: done.append("fsync") or real["fsync"](handle))
-        monkeypatch.setattr(model_file.os, "replace", lambda *names: done.append("rename") or real["replace"](*names))
+        real = {name: getattr(files.os, name) for name in ("fsync", "replace", "open")}
+        monkeypatch.setattr(files.os, "fsync", lambda handle: done.append("fsync") or real["fsync"](handle))
+        monkeypatch.setattr(files.os, "replace", lambda *names: done.append("rename") or real["replace"](*names))
         write(path, TRAINING, ARRAYS)
         assert done == ["fsync", "rename", "fsync"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_nn.errors import DataError
-from gpu_nn.model_file import whole_file
+from gpu_nn.files import whole_file
 from gpu_nn.training.callbacks.callback import Callback
 from gpu_nn.training.history import EpochRecord
 
