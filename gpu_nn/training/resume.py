@@ -4,7 +4,6 @@ import json
 import os
 import time
 import warnings
-import zlib
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.device import Array, Device
+from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 from gpu_nn.schedules import Schedule
 from gpu_nn.training.checkpoint import Checkpoint, newest, read
@@ -20,9 +19,6 @@ from gpu_nn.training.history import EpochRecord, History
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
-
-# So many rows, spread evenly over a data set, make its checksum: a thousand reads of a set of any size.
-_SAMPLED_ROWS = 1024
 
 
 @dataclass
@@ -182,19 +178,6 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
             "label_smoothing": float(cost.label_smoothing),
         },
     }
-
-
-def described(x: Array, y: Array, weight: Array | None, device: Device) -> dict[str, Any]:
-    """A data set, so that another one is told from it: rows, columns, and a checksum of rows spread over it."""
-    n = len(x)
-    rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
-    checksum = 0
-    for array in (x, y, weight):
-        if array is not None:
-            sample = device.to_host(array[device.asarray(rows)])
-            # A label is the same in each type of integers.
-            checksum = zlib.crc32(np.ascontiguousarray(sample, np.float64).data, checksum)
-    return {"rows": n, "columns": x.shape[1], "targets": list(y.shape[1:]), "checksum": checksum}
 
 
 def _network_arrays(trainer: "Trainer") -> dict[str, Array]:

@@ -1,16 +1,15 @@
 """The training loop: shuffled batches, one optimizer step each, validation after each epoch."""
 
-import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpu_nn.cost import Cost, check_values, targets, weights
+from gpu_nn.cost import Cost
 from gpu_nn.data.stream import Stream
 from gpu_nn.device import Array
 from gpu_nn.errors import TrainingDiverged
@@ -23,6 +22,7 @@ from gpu_nn.training.callbacks.calls import Calls
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.ranks import ALONE, Ranks
+from gpu_nn.training.resident import Resident
 from gpu_nn.training.windows import Windows
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many.
@@ -146,84 +146,42 @@ class Trainer:
         """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads."""
         self._interrupt = True
 
-    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any] | Stream | None) -> None:
+    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
         """The data on the device, as they came, and what a checkpoint says of them."""
-        device = self.net.device
-        self.data: dict[str, Any] = {"validation": None}
-        self._windows: Windows | None = None
-        self._weight: Array | None = None
-        if isinstance(x, Stream):
-            if y is not None or sample_weight is not None:
-                raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
-            self._windows = Windows(x, self.net, self.batch_size)
-            self.data["training"] = x.described()
+        net, device = self.net, self.net.device
+        self._set: Resident | Windows
+        if not isinstance(x, Stream):
+            self._set = Resident(net, x, y, sample_weight)
+        elif y is None and sample_weight is None:
+            self._set = Windows(x, net, self.batch_size)
         else:
-            self._x, self._y = self._entered("x", "y", x, y)
-            self._weight = self._entered_weight(sample_weight, len(self._x))
-            self.data["training"] = resuming.described(self._x, self._y, self._weight, device)
-        self._held_out: tuple[Array, Array] | Stream | None = None
-        if isinstance(validation, Stream):
-            self._held_out = validation
-            self.data["validation"] = validation.described()
-        elif validation is not None:
-            self._held_out = self._entered("validation x", "validation y", *validation)
-            self.data["validation"] = resuming.described(*self._held_out, None, device)
+            raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
+        if validation is not None and not isinstance(validation, Stream):
+            x_held_out, y_held_out = validation
+            validation = Resident(net, x_held_out, y_held_out, name="validation ")
+        self._held_out: Resident | Stream | None = validation
+        described = None if self._held_out is None else self._held_out.described()
+        self.data = {"training": self._set.described(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
-        self.losses = device.xp.empty(self.unread_at_most, self.net.dtype)
+        self.losses = device.xp.empty(self.unread_at_most, net.dtype)
         # Where the next batch begins in the epoch's order, and where its loss goes.
-        rows = n if self._windows is None else self._windows.rows
-        self.order, self.counters = device.empty((rows,), np.int64), device.zeros((2,), np.int64)
+        self.order, self.counters = device.empty((self._set.rows,), np.int64), device.zeros((2,), np.int64)
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
         takes slices of it."""
-        net, xp = self.net, self.net.device.xp
-        if self._windows is None:
-            self._x = net.prepare(self._x)
-        else:
-            self._x, self._y = self._windows.x, self._windows.y
-        if isinstance(self._held_out, tuple):
-            self._held_out = net.prepare(self._held_out[0]), self._held_out[1]
+        net, xp, data = self.net, self.net.device.xp, self._set
+        data.prepare()
+        if isinstance(self._held_out, Resident):
+            self._held_out.prepare()
         self._step_of: dict[int, Callable[[], None]] = {}
         self._bindings = net.bindings
-        batch = -(-min(self.batch_size, len(self._x)) // self.parts)
-        self._x_batch = net.device.empty((batch, self._x.shape[1]), net.precision.compute)
-        self._y_batch = xp.empty((batch, *self._y.shape[1:]), self._y.dtype)
-        self._weight_batch = None if self._weight is None else xp.empty(batch, net.dtype)
-
-    def _entered(self, x_name: str, y_name: str, x: Any, y: Any) -> tuple[Array, Array]:
-        """A data set on the device, checked once."""
-        net = self.net
-        shape = np.shape(x)
-        if len(shape) != 2 or shape[1] != net.n_inputs:
-            raise ValueError(f"{x_name} has shape {shape}; expected (n, {net.n_inputs}), one column for each input")
-        if shape[0] == 0:
-            raise ValueError(f"{x_name} has no rows; training needs at least 1")
-        raw = net.device.asarray(x, net.dtype, x_name)
-        finite = net.device.xp.isfinite(raw)
-        if not bool(finite.all()):
-            row, column = (int(places[0]) for places in net.device.xp.logical_not(finite).nonzero())
-            raise ValueError(
-                f"{x_name}[{row}, {column}] is NaN or infinite; expected finite numbers: impute or drop it"
-            )
-        y = targets(y, shape[0], net.n_classes, None, net.device.xp, net.dtype, name=y_name)
-        check_values(y_name, y, net.n_classes)
-        return raw, y
-
-    def _entered_weight(self, sample_weight: Any, n: int) -> Array | None:
-        if sample_weight is None:
-            return None
-        xp = self.net.device.xp
-        weight = weights("sample_weight", sample_weight, n, "rows", xp, np.float64)
-        mean = float(weight.mean())
-        # On a GPU nobody has looked at the values yet.
-        if not (math.isfinite(mean) and float(weight.min()) >= 0):
-            raise ValueError("sample_weight has negative, NaN or infinite values; expected finite numbers ≥ 0")
-        if mean == 0:
-            raise ValueError("sample_weight is 0 everywhere; expected at least one row with a weight")
-        return (weight / mean).astype(self.net.dtype)
+        batch = -(-min(self.batch_size, data.rows) // self.parts)
+        self._x_batch = net.device.empty((batch, data.x.shape[1]), net.precision.compute)
+        self._y_batch = xp.empty((batch, *data.y.shape[1:]), data.y.dtype)
+        self._weight_batch = None if data.weight is None else xp.empty(batch, net.dtype)
 
     def _epoch(self) -> None:
         """What is left of the epoch in progress, unless it is interrupted."""
@@ -235,7 +193,7 @@ class Trainer:
         if isinstance(self._held_out, Stream):
             validation_loss, validation_accuracy = self.evaluate_stream(self._held_out)
         elif self._held_out is not None:
-            validation_loss, validation_accuracy = self.evaluate(*self._held_out)
+            validation_loss, validation_accuracy = self.evaluate(self._held_out.x, self._held_out.y)
         optimizer, position, loss = self.optimizer, self.position, self.position.cost / self.n_rows
         record = EpochRecord(
             epoch=len(self.history) + 1,
@@ -255,8 +213,9 @@ class Trainer:
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
         position, optimizer = self.position, self.optimizer
-        with closing(self._residents()) as residents:
-            for first, end in residents:
+        random = self.random if self.shuffle else None
+        with closing(self._set.epoch(random, position.steps_in_epoch * self.batch_size, self.order)) as windows:
+            for first, end in windows:
                 begins = position.steps_in_epoch * self.batch_size
                 self.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
                 for start in range(begins, end, self.batch_size):
@@ -276,17 +235,6 @@ class Trainer:
                         return False
         self._read()
         return True
-
-    def _residents(self) -> Generator[tuple[int, int]]:
-        """The places first … end-1 of the epoch whose rows lie on the device, in an order that lies there too: all
-        of them, or a stream's window by window, from the one of the next step on."""
-        if self._windows is not None:
-            random = self.random if self.shuffle else None
-            yield from self._windows.epoch(random, self.position.steps_in_epoch * self.batch_size, self.order)
-            return
-        order = self.random.permutation(self.n_rows) if self.shuffle else np.arange(self.n_rows)
-        self.order[...] = self.net.device.asarray(order)
-        yield 0, self.n_rows
 
     def _ends(self) -> bool:
         """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
@@ -329,11 +277,12 @@ class Trainer:
 
     def batch_of(self, size: int) -> tuple[list[tuple[Array, Array]], Array | None]:
         """What is gathered for `size` rows, inputs and targets first, each with where it goes; and their weights."""
-        batch = [(self._x, self._x_batch[:size]), (self._y, self._y_batch[:size])]
-        if self._weight is None or self._weight_batch is None:
+        data = self._set
+        batch = [(data.x, self._x_batch[:size]), (data.y, self._y_batch[:size])]
+        if data.weight is None or self._weight_batch is None:
             return batch, None
         weight = self._weight_batch[:size]
-        return [*batch, (self._weight, weight)], weight
+        return [*batch, (data.weight, weight)], weight
 
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""

@@ -1,6 +1,7 @@
 """The windows of a stream on the device, one at a time, with the next being read meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from gpu_nn.network import Network
 class Windows:
     """rows: of a window, a whole number of batches, or all rows where they are fewer.  x: (rows, inputs) through the
     fixed layers at the front, y: the rows' class indices or targets, both on the device and always the same arrays.
+    The face is that of `Resident`, but for weights, of which there are none.
     """
+
+    weight: Array | None = None
 
     def __init__(self, stream: Stream, net: Network, batch_size: int):
         if stream.shape[1] != net.n_inputs:
@@ -35,7 +39,14 @@ class Windows:
         direct = not net.n_fixed or device.kind == "cpu"
         self._raw = None if direct else device.empty((rows, n_inputs), net.dtype)
 
-    def epoch(self, random: np.random.Generator | None, begins: int, order: Array) -> Iterator[tuple[int, int]]:
+    def described(self) -> dict[str, Any]:
+        """What tells this data from other."""
+        return self._stream.described()
+
+    def prepare(self) -> None:
+        """Each window is prepared as it comes."""
+
+    def epoch(self, random: np.random.Generator | None, begins: int, order: Array) -> Generator[tuple[int, int]]:
         """Brings window after window into x and y, from that of place `begins` of the epoch on, and the order of its
         rows into `order`, (rows,) of int64; yields its first place and the one after its last.
 

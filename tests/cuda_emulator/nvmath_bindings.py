@@ -340,7 +340,8 @@ def installed(there: bool = True) -> Iterator[None]:
     """While it lasts, `nvmath.bindings` is this; where not `there`, it cannot be imported, installed or not."""
     modules: dict[str, Any] = _modules()
     before = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
-    sys.modules.update(modules if there else dict.fromkeys(modules))
+    put: dict[str, Any] = modules if there else dict.fromkeys(modules)
+    sys.modules.update(put)
     try:
         yield
     finally:
