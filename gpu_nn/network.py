@@ -1,6 +1,6 @@
 """The network: layers over one flat parameter vector, with explicit backpropagation (seed, section 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,9 @@ from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import Dense, Layer, Stage, Workplace, join
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
+from gpu_nn.store import Store
 
 __all__ = ["DTYPES", "Network"]
-
-# Every array begins at a multiple of this many elements of the flat vector, so that it is aligned for vector loads.
-_ALIGNMENT = 16
 
 # Rows at a time where nothing is learned; their activations are all the memory that prediction takes.
 INFERENCE_ROWS = 2048
@@ -66,7 +64,15 @@ class Network:
         self.classes: Sequence[Any] | None = None
         self.feature_names: Sequence[str] | None = None
         self.target_name: str | None = None
-        self._allocate(np.random.default_rng(seed))
+        self._store = store = Store(self.layers, self.widths, self.device, self.precision, np.random.default_rng(seed))
+        self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
+        self.parameters, self.grads, self.state = store.parameters, store.grads, store.state
+        self.n_parameters, self.n_decayed = store.n_parameters, store.n_decayed
+        self.loss_scale: Array = None
+        if self.precision.scales_loss:
+            with self.device.active():
+                self.loss_scale = self.device.zeros((1,), np.float32)
+                self.loss_scale.fill(FIRST_LOSS_SCALE)
         self._at: dict[bool, Workplace] = {}
         self._front: dict[bool, Workplace] = {}
         self._stages: dict[tuple[int, bool], list[Stage]] = {}
@@ -90,54 +96,6 @@ class Network:
             f"dtype={self.precision.name})"
         )
 
-    def _allocate(self, random: np.random.Generator) -> None:
-        shapes = {
-            f"{i}.{name}": shape
-            for i, layer in enumerate(self.layers)
-            for name, shape in layer.parameter_shapes(self.widths[i]).items()
-        }
-        decayed = {f"{i}.{name}" for i, layer in enumerate(self.layers) for name in layer.decayed}
-        places: dict[str, slice] = {}
-        end = self.n_decayed = 0
-        for decays in (True, False):
-            for name, shape in shapes.items():
-                if (name in decayed) == decays:
-                    places[name] = slice(end, end + int(np.prod(shape)))
-                    end += -(-int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT
-            if decays:
-                self.n_decayed = end
-        self.n_parameters = sum(place.stop - place.start for place in places.values())
-        flat = np.zeros(end, self.dtype)
-        parameters = {name: flat[places[name]].reshape(shape) for name, shape in shapes.items()}
-        state = {
-            f"{i}.{name}": np.zeros(shape, dtype or self.dtype)
-            for i, layer in enumerate(self.layers)
-            for name, (shape, dtype) in layer.state_shapes(self.widths[i]).items()
-        }
-        for i, layer in enumerate(self.layers):
-            layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
-        with self.device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
-            self.flat_parameters = self.device.empty(flat.shape, self.dtype)
-            self.flat_parameters[...] = self.device.asarray(flat)
-            self.flat_grads = self.device.zeros(flat.shape, self.dtype)
-            self._flat_copies = self.flat_parameters
-            if self._mixed:
-                self._flat_copies = self.device.empty(flat.shape, self.precision.compute)
-            self.loss_scale: Array = None
-            if self.precision.scales_loss:
-                self.loss_scale = self.device.zeros((1,), np.float32)
-                self.loss_scale.fill(FIRST_LOSS_SCALE)
-            self.state: Mapping[str, Array] = {name: self.device.asarray(array) for name, array in state.items()}
-        self.parameters: Mapping[str, Array] = {
-            name: self.flat_parameters[places[name]].reshape(shape) for name, shape in shapes.items()
-        }
-        self._copies: Mapping[str, Array] = {
-            name: self._flat_copies[places[name]].reshape(shape) for name, shape in shapes.items()
-        }
-        self.grads: Mapping[str, Array] = {
-            name: self.flat_grads[places[name]].reshape(shape) for name, shape in shapes.items()
-        }
-
     @property
     def learned(self) -> dict[str, Array]:
         """What training leaves behind for predictions: flat_parameters as "parameters", and of `state` the running
@@ -159,15 +117,13 @@ class Network:
                 self._front[training] = Workplace(self.device, self.kernels, of.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
-        halved = {f"{i}.{name}" for i, layer in enumerate(self.layers) for name in layer.halved}
-        copies = {name: array for name, array in self._copies.items() if name in halved}
-        arrays, front = {**self.parameters, **copies, **self.state}, self._front.get(training, at)
+        front = self._front.get(training, at)
         stages = [
             layer.stage(
                 str(i),
                 n,
-                _of_layer(i, arrays),
-                _of_layer(i, self.grads) if training else {},
+                self._store.of_layer(i),
+                self._store.grads_of_layer(i) if training else {},
                 front if i < self.n_fixed else at,
             )
             for i, layer in enumerate(self.layers)
@@ -188,8 +144,7 @@ class Network:
     @property
     def parameter_bytes(self) -> int:
         """The memory of the parameters, and of their copies in a half type."""
-        copies = self._flat_copies.nbytes if self._mixed else 0
-        return int(self.flat_parameters.nbytes + copies)
+        return self._store.parameter_bytes
 
     @property
     def working_bytes(self) -> int:
@@ -222,7 +177,8 @@ class Network:
         with self.device.active():
             if out is None:
                 out = self.device.xp.empty((len(x), self.widths[last]), self.dtype)
-            self._copy_parameters()
+            if self._mixed:
+                self._store.copy()
             for start in range(0, len(x), INFERENCE_ROWS):
                 rows = slice(start, start + INFERENCE_ROWS)
                 a = x[rows]
@@ -237,11 +193,6 @@ class Network:
                 else:
                     self.kernels.cast(a, out[rows])
         return out
-
-    def _copy_parameters(self) -> None:
-        """Bring the copies of a half type, with which layers work, up to the parameters."""
-        if self._mixed:
-            self.kernels.cast(self.flat_parameters, self._flat_copies)
 
     def _forward(self, stages: list[Stage], a: Array, first: int, training: bool) -> Array:
         """a through the stages, which begin with number `first`."""
@@ -313,7 +264,7 @@ class Network:
             stages, learning, loss = step
             a = x
             if self._mixed:
-                self._copy_parameters()
+                self._store.copy()
                 a = self._forward(stages, x, first, True)
             else:
                 for stage in stages:
@@ -347,11 +298,6 @@ class Network:
             self._steps.clear()
         step = self._steps[n, first] = stages, learning, self._at[True].rows("loss", n, 1, self.dtype)[:, 0]
         return step
-
-
-def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = f"{i}."
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: str) -> tuple[tuple[Layer, ...], int]:

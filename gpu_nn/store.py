@@ -1,0 +1,94 @@
+"""What a network has in memory: parameters and their gradients, each in one array, and the state of its layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import Array, Device
+from gpu_nn.kernels import kernels_for
+from gpu_nn.layers import Layer
+from gpu_nn.precision import Precision
+
+# Every array begins at a multiple of this many elements of the flat vector, so that it is aligned for vector loads.
+_ALIGNMENT = 16
+
+
+class Store:
+    """flat_parameters, flat_grads: all of them, one after the other, those that decay first: `n_decayed` numbers with
+    the gaps between them.  parameters, grads, state: by name, "0.weight" and the like, the first two parts of the flat
+    arrays.  n_parameters: numbers that are learned.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        widths: Sequence[int],
+        device: Device,
+        precision: Precision,
+        random: np.random.Generator,
+    ):
+        """widths: what goes into each layer."""
+        shapes = {
+            f"{i}.{name}": shape
+            for i, layer in enumerate(layers)
+            for name, shape in layer.parameter_shapes(widths[i]).items()
+        }
+        decayed = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.decayed}
+        places: dict[str, slice] = {}
+        end = self.n_decayed = 0
+        for decays in (True, False):
+            for name, shape in shapes.items():
+                if (name in decayed) == decays:
+                    places[name] = slice(end, end + int(np.prod(shape)))
+                    end += -(-int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT
+            if decays:
+                self.n_decayed = end
+        self.n_parameters = sum(place.stop - place.start for place in places.values())
+
+        def parts(flat: Array) -> dict[str, Array]:
+            return {name: flat[places[name]].reshape(shape) for name, shape in shapes.items()}
+
+        flat = np.zeros(end, precision.dtype)
+        state = {
+            f"{i}.{name}": np.zeros(shape, dtype or precision.dtype)
+            for i, layer in enumerate(layers)
+            for name, (shape, dtype) in layer.state_shapes(widths[i]).items()
+        }
+        parameters = parts(flat)
+        for i, layer in enumerate(layers):
+            layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
+        with device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
+            self.flat_parameters = device.empty(flat.shape, precision.dtype)
+            self.flat_parameters[...] = device.asarray(flat)
+            self.flat_grads = device.zeros(flat.shape, precision.dtype)
+            self._flat_copies = device.empty(flat.shape, precision.compute) if precision.mixed else None
+            self.state: Mapping[str, Array] = {name: device.asarray(array) for name, array in state.items()}
+        self.parameters: Mapping[str, Array] = parts(self.flat_parameters)
+        self.grads: Mapping[str, Array] = parts(self.flat_grads)
+        halved = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.halved}
+        copies = {} if self._flat_copies is None else parts(self._flat_copies)
+        self._copies = {name: array for name, array in copies.items() if name in halved}
+        self._kernels = kernels_for(device)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The memory of the parameters, and of their copies in a half type."""
+        return int(self.flat_parameters.nbytes + (0 if self._flat_copies is None else self._flat_copies.nbytes))
+
+    def copy(self) -> None:
+        """Bring the copies of a half type, with which layers work, up to the parameters."""
+        self._kernels.cast(self.flat_parameters, self._flat_copies)
+
+    def of_layer(self, i: int) -> dict[str, Array]:
+        """Parameters, as it works with them, and state of layer number i, by their names in it."""
+        return _of_layer(i, {**self.parameters, **self._copies, **self.state})
+
+    def grads_of_layer(self, i: int) -> dict[str, Array]:
+        """Where the gradients of its parameters go."""
+        return _of_layer(i, self.grads)
+
+
+def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{i}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
