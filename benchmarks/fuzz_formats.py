@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 import gpu_nn
-from benchmarks import fuzz_files, fuzz_models
+from benchmarks import fuzz_files, fuzz_models, fuzz_trainings
 from benchmarks.fuzz_mutations import mutated
 from gpu_nn.cli import configuration
 from gpu_nn.cli.train_flags import add_arguments
@@ -29,20 +29,22 @@ class Wrong(AssertionError):
 @dataclass(frozen=True)
 class Format:
     """good, lying: what files are made of. names: under which of them an input is filed, by lot. reads: each is called
-    with the path; the first says whether the input was read. beside: files that lie beside it, by name."""
+    with the path; the first says whether the input was read. beside: files that lie beside it, by name. lies: the share
+    of inputs that are made of lying files."""
 
     good: _Good
     lying: Callable[[Random], bytes]
     names: tuple[str, ...]
     reads: tuple[Callable[[Path], object], ...]
     beside: Callable[[], dict[str, bytes]] = dict
+    lies: float = 0.3
 
     def input(self, key: str, payload: bytes) -> tuple[str, bytes]:
         """Name and content of the input that the key stands for. payload: a pickle that shows when it is unpickled."""
         random = Random(key)
         good = _made(self.good)
         name = random.choice(self.names)
-        if random.random() < 0.3:
+        if random.random() < self.lies:
             content = self.lying(random)
             return name, content if random.random() < 0.7 else mutated(content, (*good, payload), random)
         return name, mutated(random.choice(good), (*good, payload), random)
@@ -143,5 +145,12 @@ FORMATS = {
     ),
     "checkpoint": Format(
         lambda: [fuzz_models.whole_checkpoint(2)], fuzz_models.lying_checkpoint, (_NEWEST,), (_newest,), _before
+    ),
+    "training": Format(
+        fuzz_trainings.trainings,
+        fuzz_trainings.lying_training,
+        ("a.safetensors",),
+        (fuzz_trainings.resumed,),
+        lies=1.0,
     ),
 }

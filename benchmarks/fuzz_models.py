@@ -59,14 +59,17 @@ def lying_model(random: Random) -> bytes:
     names = (*LAYERS, "Conv", "", "units")
     fields = ("units", "activation", "rate", "bias", "epsilon", "momentum", "deviation")
     layers: Any = [
-        {"layer": random.choice(names), **{random.choice(fields): _value(random) for _ in range(random.randrange(3))}}
+        {
+            "layer": random.choice(names),
+            **{random.choice(fields): odd_value(random) for _ in range(random.randrange(3))},
+        }
         for _ in range(random.choice((0, 1, 2, 3, 500)))
     ]
     if random.random() < 0.5:
-        layers = [{"layer": "Dense", "units": extreme(random)}, {"layer": "Dense", "units": _value(random)}]
+        layers = [{"layer": "Dense", "units": extreme(random)}, {"layer": "Dense", "units": odd_value(random)}]
     network = {"n_inputs": random.choice((3, extreme(random))), "dtype": "float32", "layers": layers, "classes": None}
     if random.random() < 0.5:
-        network[random.choice(tuple(network))] = _value(random)
+        network[random.choice(tuple(network))] = odd_value(random)
     metadata = {"format": "gpu_nn.network", "version": "1", "network": json.dumps(network)}
     return _safetensors(random, metadata, ("0.weight", "0.bias", "1.weight", "1.bias"))
 
@@ -87,7 +90,7 @@ def whole_checkpoint(steps: int) -> bytes:
 
 
 def lying_checkpoint(random: Random) -> bytes:
-    text = random.choice((json.dumps(_TRAINING), "[" * 50_000, "{", "[]", "9" * 5000, json.dumps(_value(random))))
+    text = random.choice((json.dumps(_TRAINING), "[" * 50_000, "{", "[]", "9" * 5000, json.dumps(odd_value(random))))
     metadata = {"format": "gpu_nn.checkpoint", "version": "1", "training": text, "checksum": "0" * 64}
     if random.random() < 0.5:
         del metadata[random.choice(tuple(metadata))]
@@ -108,7 +111,7 @@ def _safetensors(random: Random, metadata: dict[str, str], names: Sequence[str])
     return struct.pack("<Q", length % 2**64) + text + bytes(min(end, 1 << 12))
 
 
-def _value(random: Random) -> Any:
+def odd_value(random: Random) -> Any:
     """Something that may stand in JSON where something else was expected."""
     odd: tuple[Any, ...] = (None, True, False, -1, 0.5, float("nan"), float("inf"))
     odd += ("", "relu", "x" * 3000, "a\nb\x1b[31m", [], {}, [[]])

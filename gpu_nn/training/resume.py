@@ -103,6 +103,8 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
         losses, told = arrays["losses"], training["position"]
         position = _position(told, training["random"], losses, trainer)
         history = History([_record(record) for record in training["history"]])
+        if position.first_epoch > len(history):
+            raise ValueError(f"{position.first_epoch} epochs before the fit, and {len(history)} in all")
         stopping, steps = bool(told["stopping"]), _whole(told, "steps")
         states = _states(training["callbacks"], arrays)
         targets = {f"network.{name}": array for name, array in _network_arrays(trainer).items()}

@@ -312,6 +312,7 @@ class TestRefusals:
         (("position", "steps"), 1.5),
         (("position", "steps_in_epoch"), 9),
         (("position", "steps_in_epoch"), 2),
+        (("position", "first_epoch"), 2),
         (("position", "cost"), "much"),
         (("position", "seconds"), None),
         (("random",), {}),
