@@ -132,6 +132,19 @@ def test_an_epoch_of_graphs_makes_no_host_copy_and_no_synchronisation(device):
     assert len(works) > 5 * 10
 
 
+def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short_one(device):
+    found = []
+    for n in (20, 300):
+        run = trainer(device, SGD(1e-3), [Dense(5)], batch_size=1)
+        x, y = np.tile(X, (5, 1))[:n], np.tile(Y, 5)[:n]
+        run.fit(x, y, epochs=1)
+        with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
+            run._epoch()
+        assert run.optimizer.steps == 2 * n
+        found.append((len(waits), len(copies)))
+    assert found[0] == found[1]
+
+
 def test_a_step_is_this_list_of_launches(device):
     run = trainer(device, Adam(1e-2), [Dense(16, "relu"), Dense(5)])
     run.fit(X, Y, epochs=3)

@@ -131,8 +131,8 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
 
 def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") -> Position:
     in_epoch = _whole(told, "steps_in_epoch")
-    fits = losses.ndim == 1 and len(losses) < trainer.unread_at_most and losses.dtype == np.float64
-    if not (fits and len(losses) <= in_epoch <= trainer.steps_an_epoch):
+    fits = losses.ndim == 1 and losses.dtype == np.float64 and len(losses) <= in_epoch <= trainer.steps_an_epoch
+    if not fits or (losses.size and len(losses) == trainer.steps_an_epoch):
         raise ValueError(f"{losses.dtype} losses {losses.shape} at step {in_epoch} of an epoch")
     # Raises what NumPy raises for a state that this kind of generator cannot take.
     type(trainer.random.bit_generator)().state = random

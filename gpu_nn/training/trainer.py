@@ -25,8 +25,9 @@ from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resident import Resident
 from gpu_nn.training.windows import Windows
 
-# Losses stay on the device and are read this often, in steps: a diverged training stops within so many.
-_READ_EVERY = 256
+# Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
+# read is to wait, so there it is mostly once an epoch; ranks then also learn whether one of them is interrupted.
+_READ_EVERY, _READ_EVERY_ON_A_GPU = 256, 1 << 16
 
 
 class Trainer:
@@ -164,8 +165,8 @@ class Trainer:
         self.data = {"training": self._set.described(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
-        self.unread_at_most = min(_READ_EVERY, self.steps_an_epoch)
-        self.losses = device.xp.empty(self.unread_at_most, net.dtype)
+        every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU
+        self.losses = device.xp.empty(min(every, self.steps_an_epoch), net.dtype)
         # Where the next batch begins in the epoch's order, and where its loss goes.
         self.order, self.counters = device.empty((self._set.rows,), np.int64), device.zeros((2,), np.int64)
 
@@ -325,6 +326,9 @@ class Trainer:
         """Go on from there. losses: those that were not read."""
         self.position = position
         self.random.bit_generator.state = position.random
+        if len(losses) >= len(self.losses):
+            # Of a device where they are read less often.
+            self.losses = self.net.device.xp.empty(self.steps_an_epoch, self.net.dtype)
         self.losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
 
     def evaluate(self, x: Array, y: Array) -> tuple[float, float]:

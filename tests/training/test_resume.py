@@ -99,6 +99,14 @@ def test_losses_that_the_host_has_not_read_yet_are_not_lost(tmp_path, monkeypatc
     assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
 
 
+def test_losses_that_were_to_be_read_less_often_are_not_lost(tmp_path, monkeypatch):
+    """As those of a checkpoint that was taken on a GPU."""
+    whole = fitted(made(optimizer=sgd))
+    broken_off(tmp_path, 14, optimizer=sgd)
+    monkeypatch.setattr(trainer, "_READ_EVERY", 3)
+    assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
+
+
 def test_a_network_that_was_at_work_before_resumes_as_a_new_one_does(tmp_path):
     whole = fitted(made())
     broken_off(tmp_path, 11)
