@@ -101,6 +101,23 @@ def blocks(n: int, m: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, n))
 
 
+def sum_over_classes(array: np.ndarray, class_major: bool) -> np.ndarray:
+    """Σ_j array_rj, so that no sum of float32 runs over many terms one by one. class_major: how it lies in memory."""
+    rows, width = array.shape
+    if not class_major:
+        return np.add.reduce(array, axis=1)  # pairwise along a row
+    if width > _SUMMED_ONE_BY_ONE:
+        half = width // 2
+        last = array[:, width - 1] if width % 2 else None
+        folded = scratch.take("folded", (rows, width), array.dtype, True)[:, :half]
+        array = np.add(array[:, :half], array[:, half : 2 * half], out=folded)
+        if last is not None:
+            array[:, 0] += last
+        width = half
+    # The product with ones is faster than a sum along the axis, and as deterministic.
+    return array.dot(scratch.ones(width, array.dtype))
+
+
 def _exp_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """e^{a-b} with the rounding error of a-b made good; at a-b = -80 it would cost e^{a-b} its last six bits."""
     if a.dtype == np.float32:
@@ -227,19 +244,8 @@ class RowState:
         return column + self.row_numbers * self.m
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """Σ over the classes, so that no sum of float32 runs over many terms one by one."""
-        width = self.m
-        if not self.class_major:
-            return np.add.reduce(array, axis=1)  # pairwise along a row
-        if width > _SUMMED_ONE_BY_ONE:
-            half = width // 2
-            last = array[:, width - 1] if width % 2 else None
-            array = np.add(array[:, :half], array[:, half : 2 * half], out=self.array("folded")[0][:, :half])
-            if last is not None:
-                array[:, 0] += last
-            width = half
-        # The product with ones is faster than a sum along the axis, and as deterministic.
-        return array.dot(self.ones[:width])
+        """Σ over the classes."""
+        return sum_over_classes(array, self.class_major)
 
     def weighted_depth(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
         """Σ_t weight_t (M₁-z_t), where 0 · ∞ is 0."""

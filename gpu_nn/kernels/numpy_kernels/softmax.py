@@ -2,16 +2,38 @@
 
 import numpy as np
 
-from gpu_nn.kernels.numpy_kernels.rows import RowState, blocks
+from gpu_nn.kernels.numpy_kernels.rows import (
+    CLASS_MAJOR_LIMIT,
+    RowState,
+    all_finite,
+    blocks,
+    compute_dtype,
+    scratch,
+    sum_over_classes,
+)
 
 
 def softmax(z: np.ndarray, out: np.ndarray) -> None:
-    """out_j = p_j."""
+    """out_j = p_j = e^{z_j-M₁} / Σ_s e^{z_s-M₁}, which unlike 1 - p asks no more of a row than its maximum.
+
+    A row of nothing but -inf is 0.
+    """
     with np.errstate(all="ignore"):
         for block in blocks(*z.shape):
-            state = RowState(z[block])
-            state.e *= (state.c_k / state.mass)[:, None]
-            _store(state, state.e, state.p_k, out[block])
+            z_block = z[block]
+            class_major, dtype = z.shape[1] <= CLASS_MAJOR_LIMIT, compute_dtype(z.dtype)
+            e = scratch.take("e", z_block.shape, dtype, class_major)
+            source = z_block
+            if class_major or z.dtype != dtype:
+                np.copyto(e, z_block)
+                source = e
+            maximum = np.maximum.reduce(source, axis=1)
+            if not all_finite(maximum):
+                maximum[np.isneginf(maximum)] = 0
+            np.exp(np.subtract(source, maximum[:, None], out=e), out=e)
+            mass = sum_over_classes(e, class_major)
+            mass[mass == 0] = 1
+            np.divide(e, mass[:, None], out=out[block], casting="same_kind")
 
 
 def log_softmax(z: np.ndarray, out: np.ndarray) -> None:
