@@ -1,6 +1,5 @@
 """Ranks that MPI starts: `mpiexec -n 4 gpu-nn train --distributed`. Needs the extra `mpi` (mpi4py and an MPI)."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,6 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import Ranks
-
-# What launchers of MPI (MPICH and Intel's, Open MPI, Slurm with PMI) leave in the environment of a rank.
-_SIGNS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID")
-
-
-def started() -> bool:
-    """Whether this process was started by an MPI launcher."""
-    return any(name in os.environ for name in _SIGNS)
 
 
 class MpiRanks(Ranks):

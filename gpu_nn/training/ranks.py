@@ -15,8 +15,8 @@ class Ranks:
     """This process among the others; by itself, alone.
 
     rank: its number, from 0. size: how many there are. failed_alike: whether all of them have raised for the same
-    reason, so that none waits for another. Every method but `abort` is called by all of them, in the same
-    order.
+    reason, so that none waits for another. Every method but `abort` and `leave` is called by all of them,
+    in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
@@ -33,6 +33,9 @@ class Ranks:
     def abort(self, code: int) -> None:
         """End all ranks, this one with that exit code."""
         raise SystemExit(code)
+
+    def leave(self) -> None:
+        """There are no more sums for this rank: what becomes of it ends the others no longer."""
 
     def gathered(self, value: Any) -> list[Any]:
         """What each rank gave, by rank. value: anything that JSON can say."""

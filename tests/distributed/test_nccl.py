@@ -1,75 +1,101 @@
-"""Ranks on GPUs that cannot meet say why; that they do meet is for machines that have them."""
+"""Ranks on GPUs hand NCCL the key of rank 0 and what it is to add; that it does is for machines that have GPUs."""
 
-import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from gpu_nn import device, distributed
-from gpu_nn.device import CPU
+from gpu_nn import device
 from gpu_nn.distributed import nccl
 from gpu_nn.errors import DeviceError
+from gpu_nn.training.ranks import Ranks
+
+
+class Others(Ranks):
+    """Two ranks of which the other one says `told`, after it agreed."""
+
+    def __init__(self, rank, told=None):
+        super().__init__(rank, 2)
+        self.told, self.said, self.ended = told, [], []
+
+    def gathered(self, value):
+        self.said.append(value)
+        told = self.told if len(self.said) > 1 else None
+        return [value, told] if self.rank == 0 else [told, value]
+
+    def abort(self, code):
+        self.ended.append(code)
+        raise SystemExit(code)
+
+    def leave(self):
+        self.ended.append("left")
+
+
+class Communicator:
+    def __init__(self, size, key, rank):
+        if rank > 1:
+            raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR")
+        self.made, self.calls = (size, key, rank), []
+
+    def allReduce(self, *arguments):
+        self.calls.append(arguments)
+
+
+NCCL = SimpleNamespace(
+    available=True, get_unique_id=lambda: b"\0key\xff", NcclCommunicator=Communicator, NCCL_SUM=0,
+    NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_INT64=4, NCCL_BFLOAT16=9,
+)  # fmt: skip
 
 
 @pytest.fixture
-def rank(monkeypatch):
-    """A rank that a launcher such as torchrun started, with this environment, where CuPy's ranks do this to meet."""
-
-    def rank(meet=lambda *_, **__: pytest.fail("met"), **environment):
-        settings = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", **environment}
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(nccl, "_distributed", lambda: SimpleNamespace(init_process_group=meet))
-        return nccl.NcclRanks(CPU, None)
-
-    return rank
+def gpu(monkeypatch):
+    """A device whose arrays are SimpleNamespaces with what NCCL is told of them."""
+    cuda = SimpleNamespace(nccl=NCCL, get_current_stream=lambda: SimpleNamespace(ptr=77))
+    monkeypatch.setattr(device, "stand_in", SimpleNamespace(cuda=cuda))
+    return SimpleNamespace(
+        active=nullcontext,
+        asarray=lambda array: SimpleNamespace(data=SimpleNamespace(ptr=55), size=array.size, dtype=array.dtype),
+        to_host=lambda there: np.full(there.size, 3, there.dtype),
+    )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.mark.parametrize(("rank", "told"), [(0, None), (1, "006b6579ff")])
+def test_all_ranks_have_the_key_of_rank_0(gpu, rank, told):
+    others = Others(rank, told)
+    ranks = nccl.NcclRanks(gpu, others)
+    assert ranks._world.made == (2, b"\0key\xff", rank)
+    assert others.said[-1] == ("006b6579ff" if rank == 0 else None)
 
 
-def test_a_port_in_use_is_told_at_once_with_the_variable_to_change(rank):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        said = rf"rank 0 cannot listen at 127.0.0.1:{port}: Address already in use; choose another MASTER_PORT"
-        with pytest.raises(DeviceError, match=said):
-            rank(MASTER_PORT=str(port))
+@pytest.mark.parametrize(("name", "number"), [("float32", 7), ("float64", 8), ("int64", 4), ("bfloat16", 9)])
+def test_an_array_on_the_device_is_summed_in_its_place_on_the_stream_at_work(gpu, name, number):
+    ranks = nccl.NcclRanks(gpu, Others(0))
+    ranks.sum(SimpleNamespace(data=SimpleNamespace(ptr=123), size=5, dtype=SimpleNamespace(name=name)))
+    assert ranks._world.calls == [(123, 123, 5, number, NCCL.NCCL_SUM, 77)]
 
 
-def test_a_port_that_is_free_is_handed_on(rank):
-    port, met = free_port(), []
-    ranks = rank(lambda *arguments, **options: met.append((arguments, options)), MASTER_PORT=str(port))
-    assert met == [((2, 0), {"backend": "nccl", "host": "127.0.0.1", "port": port, "use_mpi": False})]
-    assert (ranks.rank, ranks.size) == (0, 2)
+def test_an_array_on_the_host_comes_back_summed(gpu):
+    ranks, array = nccl.NcclRanks(gpu, Others(0)), np.array([1, 2])
+    ranks.sum(array)
+    assert ranks._world.calls == [(55, 55, 2, NCCL.NCCL_INT64, NCCL.NCCL_SUM, 77)]
+    assert array.tolist() == [3, 3]
 
 
-def test_ranks_that_do_not_meet_say_who_and_where(rank):
-    def alone(*_, **__):
-        raise RuntimeError("timed out")
-
-    port = free_port()
-    with pytest.raises(DeviceError, match=f"rank 1 of 2 did not meet the others at 127.0.0.1:{port}: timed out"):
-        rank(alone, RANK="1", MASTER_PORT=str(port))
+def test_ranks_that_do_not_meet_by_nccl_say_who(gpu):
+    others = Others(1, "00")
+    others.rank, others.size = 2, 3
+    with pytest.raises(DeviceError, match="rank 2 of 3 did not meet the others by NCCL: NCCL_ERROR_SYSTEM_ERROR"):
+        nccl.NcclRanks(gpu, others)
 
 
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected a port from 1 to 65535"),
-        ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected a port from 1 to 65535"),
-        ({"MASTER_PORT": "http"}, "the environment has MASTER_PORT='http'; expected a whole number"),
-        ({"RANK": "2"}, "RANK=2 with WORLD_SIZE=2; expected a rank from 0 to 1"),
-        ({"WORLD_SIZE": "-1"}, "the environment has WORLD_SIZE='-1'; expected a whole number"),
-    ],
-)
-def test_an_environment_that_cannot_be_is_named(rank, environment, said):
-    with pytest.raises(ValueError, match=said):
-        rank(**environment)
+def test_the_end_is_left_to_how_the_ranks_met(gpu):
+    others = Others(0)
+    ranks = nccl.NcclRanks(gpu, others)
+    ranks.leave()
+    with pytest.raises(SystemExit):
+        ranks.abort(5)
+    assert others.ended == ["left", 5]
 
 
 @pytest.mark.parametrize(
@@ -78,14 +104,4 @@ def test_an_environment_that_cannot_be_is_named(rank, environment, said):
 def test_without_nccl_the_extra_is_named(monkeypatch, cuda):
     monkeypatch.setattr(device, "stand_in", SimpleNamespace(cuda=cuda))
     with pytest.raises(DeviceError, match=r"pip install 'gpu_nn\[nccl12\]' beside cuda12x, 'gpu_nn\[nccl13\]'"):
-        nccl._distributed()
-
-
-def test_ranks_of_torchrun_on_the_cpu_are_told_of_mpi(monkeypatch):
-    for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
-    with pytest.raises(ValueError, match=r"start them by mpiexec; pip install 'gpu_nn\[mpi\]'"):
-        distributed.connect("cpu")
+        nccl.module()

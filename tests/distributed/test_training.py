@@ -355,6 +355,40 @@ def test_a_file_that_one_rank_lacks_is_told_with_the_number_of_the_rank(tmp_path
     assert "absent.npz does not exist" in done.stderr
 
 
+def test_a_device_that_no_rank_has_is_told_once(tmp_path):
+    done = subprocess.run(
+        mpi(2, *command("--device", "cuda")),
+        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, "device='cuda', but ")
+
+
+def test_a_missing_mpi_is_told_once_a_host(tmp_path):
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('no MPI here')")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    done = subprocess.run(
+        mpi(3, *command()),
+        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "PYTHONPATH": path}, timeout=300,
+    )  # fmt: skip
+    assert_told_once(done, "(no MPI here): pip install 'gpu_nn[mpi]'")
+
+
+def test_a_gpu_on_some_hosts_alone_is_told_with_the_rank_that_lacks_it(tmp_path):
+    program = """
+from gpu_nn import distributed
+from mpi4py import MPI
+if MPI.COMM_WORLD.Get_rank() == 0:
+    distributed.why_no_cuda = lambda: ""
+distributed.connect()
+"""
+    done = subprocess.run(
+        mpi(2, "-c", program),
+        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("rank 1 has a GPU = False, rank 0 has True") == 1
+
+
 def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]

@@ -1,0 +1,146 @@
+"""Meeting by TCP: a connection from every rank to rank 0, which waits for all of them at one address.
+
+A message is a letter, the length of what follows in 8 bytes, and that.
+"""
+
+import errno
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+from gpu_nn.errors import DeviceError
+
+# Seconds: for rank 0 to listen, for all the others to come, and for one that came to say who it is.
+UNTIL_IT_LISTENS = 25.0
+UNTIL_ALL_CAME = 600.0
+_UNTIL_SAID = 5.0
+_BETWEEN_TRIES = 0.1
+
+_GREETING = b"gpu_nn 1"
+_HELLO = struct.Struct("!8sII")  # the greeting, the rank and how many there are
+_HEAD = struct.Struct("!cQ")
+_AT_ONCE = 1 << 20
+
+# A host that is gone without a word: asked after 5 s of silence, given up 15 s later.
+_SILENCE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Iterator[tuple[int, socket.socket]]:
+    """Rank 0's connections to the others, and which rank each is, as they come.
+
+    cure: what the reader may do where the port is taken. patience: seconds in which all must have come.
+
+    Raises DeviceError where this host cannot listen there, or somebody is missing or comes twice.
+    """
+    until = time.monotonic() + patience
+    missing = set(range(1, size))
+    with _listening(host, port, cure) as listener:
+        while missing:
+            listener.settimeout(max(until - time.monotonic(), 0.001))
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                waited = f"rank 0 of {size} waited {patience:g} seconds at {host}:{port}"
+                raise DeviceError(f"{waited} for {_ranks(missing)}; see what became of it") from None
+            introduced = _introduced(connection)
+            if introduced is None:
+                connection.close()  # a stranger: whoever looks for open ports
+                continue
+            rank, told = introduced
+            if told != size or rank not in missing:
+                connection.close()
+                waits = f"at {host}:{port} rank 0 of {size} waits for {_ranks(missing)}"
+                raise DeviceError(
+                    f"{waits}, but rank {rank} of {told} came; every process needs its own RANK and the same WORLD_SIZE"
+                )
+            try:
+                connection.sendall(_HELLO.pack(_GREETING, 0, size))
+            except OSError:
+                connection.close()
+                continue
+            missing.remove(rank)
+            yield rank, _lasting(connection)
+
+
+def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socket.socket:
+    """The connection of another rank to rank 0. Raises DeviceError where that does not answer in so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            connection = socket.create_connection((host, port), max(until - time.monotonic(), _BETWEEN_TRIES))
+            try:
+                # A connection to a port of this host that nobody listens at may be given that very port.
+                if connection.getsockname() == connection.getpeername():
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+                connection.sendall(_HELLO.pack(_GREETING, rank, size))
+                if exactly(connection, _HELLO.size) != _HELLO.pack(_GREETING, 0, size):
+                    raise OSError("what listens there is no rank 0 of as many")
+                return _lasting(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except OSError as error:
+            if time.monotonic() + _BETWEEN_TRIES > until:
+                reason = error.strerror or str(error)
+                unmet = f"rank {rank} of {size} did not meet the others at {host}:{port}"
+                raise DeviceError(f"{unmet}: {reason}") from None
+        time.sleep(_BETWEEN_TRIES)
+
+
+def send(connection: socket.socket, kind: bytes, content: bytes | memoryview) -> None:
+    connection.sendall(_HEAD.pack(kind, len(content)))
+    connection.sendall(content)
+
+
+def received(connection: socket.socket) -> tuple[bytes, bytearray]:
+    """Raises OSError where the other end is gone."""
+    kind, length = _HEAD.unpack(exactly(connection, _HEAD.size))
+    return kind, exactly(connection, length)
+
+
+def exactly(connection: socket.socket, length: int) -> bytearray:
+    content = bytearray()
+    while len(content) < length:
+        piece = connection.recv(min(length - len(content), _AT_ONCE))
+        if not piece:
+            raise ConnectionResetError("the connection was closed")
+        content += piece
+    return content
+
+
+def _listening(host: str, port: int, cure: str) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # Of a name with both, the others try both.
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        return socket.create_server(address[:2], family=family, backlog=socket.SOMAXCONN)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRNOTAVAIL:
+            cure = f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of that"
+        raise DeviceError(f"rank 0 cannot listen at {host}:{port}: {reason}; {cure}") from None
+
+
+def _introduced(connection: socket.socket) -> tuple[int, int] | None:
+    """Which rank it is that came, and of how many; None for somebody else."""
+    connection.settimeout(_UNTIL_SAID)
+    try:
+        greeting, rank, size = _HELLO.unpack(exactly(connection, _HELLO.size))
+    except OSError:
+        return None
+    return (rank, size) if greeting == _GREETING else None
+
+
+def _lasting(connection: socket.socket) -> socket.socket:
+    connection.settimeout(None)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _SILENCE.items():
+        if hasattr(socket, name):  # as on Linux
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
+
+
+def _ranks(missing: set[int]) -> str:
+    return f"rank {', '.join(map(str, sorted(missing)))}"

@@ -1,0 +1,94 @@
+"""What launchers leave in the environment is read as they mean it."""
+
+import os
+
+import pytest
+
+from gpu_nn.distributed import launcher
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def environment(**variables):
+        for name in os.environ:
+            if name.startswith(("PMI", "OMPI", "MPI", "SLURM", "TORCHELASTIC", "MASTER", "GPU_NN")):
+                monkeypatch.delenv(name)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return environment
+
+
+OF_OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+OF_TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29400"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "launched", "is_mpi", "local_rank"),
+    [
+        ({}, (0, 1), False, 0),
+        ({"PMI_RANK": "1", "PMI_SIZE": "3", "MPI_LOCALRANKID": "0"}, (1, 3), True, 0),
+        (OF_OPEN_MPI, (2, 4), True, 1),
+        ({"PMIX_RANK": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "2"}, (5, 8), True, 2),
+        ({"SLURM_STEP_NUM_TASKS": "8"}, (0, 1), False, 0),
+        (OF_TORCHRUN, (3, 4), False, 3),
+        ({"WORLD_SIZE": "4"}, (0, 1), False, 0),
+        ({"RANK": "x", "WORLD_SIZE": "4"}, (0, 1), False, 0),
+        ({"PMI_RANK": "1", "RANK": "2", "WORLD_SIZE": "3"}, (2, 3), True, 2),
+    ],
+    ids=["nothing", "MPICH", "Open MPI", "Slurm", "of a batch job", "torchrun", "a size alone", "no number", "two"],
+)
+def test_who_this_process_is_among_how_many(environment, variables, launched, is_mpi, local_rank):
+    environment(**variables)
+    assert launcher.launched() == launched
+    assert launcher.is_mpi() == is_mpi
+    assert launcher.local_rank_of_mpi() == local_rank
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, ("10.0.0.1", 29400, "MASTER_PORT")),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, ("10.0.0.1", 29400, "MASTER_PORT")),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "True"}, ("10.0.0.1", 29401, "GPU_NN_PORT")),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": "65535"}, ("10.0.0.1", 65534, "GPU_NN_PORT")),
+        ({"TORCHELASTIC_USE_AGENT_STORE": "True", "GPU_NN_PORT": "7000"}, ("10.0.0.1", 7000, "GPU_NN_PORT")),
+        ({"GPU_NN_PORT": "7000"}, ("10.0.0.1", 7000, "GPU_NN_PORT")),
+    ],
+)
+def test_where_the_agent_of_torchrun_listens_ranks_meet_at_another_port(environment, variables, place):
+    environment(**OF_TORCHRUN | variables)
+    assert launcher.meeting_place() == place
+
+
+@pytest.mark.parametrize("missing", launcher.VARIABLES)
+def test_every_variable_is_needed_to_meet(environment, missing):
+    environment(**OF_TORCHRUN)
+    assert launcher.says_where_to_meet()
+    environment(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
+    assert not launcher.says_where_to_meet()
+
+
+@pytest.mark.parametrize("missing", ["", "LOCAL_RANK"])
+def test_without_a_local_rank_it_is_the_rank(environment, missing):
+    environment(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
+    assert launcher.local_rank() == (3 if missing else 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected a port from 1 to 65535"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected a port from 1 to 65535"),
+        ({"MASTER_PORT": "http"}, "the environment has MASTER_PORT='http'; expected a whole number"),
+        ({"GPU_NN_PORT": "65536"}, "GPU_NN_PORT=65536; expected a port from 1 to 65535"),
+        ({"RANK": "4"}, "RANK=4 with WORLD_SIZE=4; expected a rank from 0 to 3"),
+        ({"WORLD_SIZE": "-1"}, "the environment has WORLD_SIZE='-1'; expected a whole number"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_named(environment, variables, said):
+    environment(**OF_TORCHRUN | variables)
+    with pytest.raises(ValueError, match=said):
+        _ = launcher.meeting_place(), launcher.rank_and_size()

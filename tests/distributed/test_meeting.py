@@ -1,0 +1,144 @@
+"""Ranks meet where rank 0 listens, or say who is missing and where; strangers are sent away."""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gpu_nn.distributed import meeting
+from gpu_nn.errors import DeviceError
+from tests.distributed.ports import free_port
+
+HOST = "127.0.0.1"
+
+
+def arrived(port, size, patience=30):
+    found = {}
+    try:
+        for rank, connection in meeting.arrivals(HOST, port, size, "choose another MASTER_PORT", patience):
+            found[rank] = connection
+    except DeviceError:
+        closed(found.values())
+        raise
+    return found
+
+
+def closed(connections):
+    for connection in connections:
+        connection.close()
+
+
+def test_all_that_come_are_told_apart_whoever_is_first():
+    port = free_port()
+    with ThreadPoolExecutor(4) as threads:
+        others = [threads.submit(meeting.reached, HOST, port, rank, 4, 30) for rank in (3, 1, 2)]
+        time.sleep(0.3)  # rank 0 is the last
+        found = arrived(port, 4)
+        assert sorted(found) == [1, 2, 3]
+        for rank, there in zip((3, 1, 2), others, strict=True):
+            meeting.send(found[rank], b"x", bytes([rank]))
+            assert meeting.received(there.result()) == (b"x", bytes([rank]))
+        closed([*found.values(), *(there.result() for there in others)])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"gpu_nn 9\0\0\0\1\0\0\0\2"],
+    ids=["nothing", "http", "other version"],
+)
+def test_a_stranger_neither_counts_nor_disturbs(said):
+    port = free_port()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(arrived, port, 2)
+        with until_it_listens(port) as stranger:
+            stranger.sendall(said)
+            if not said:
+                stranger.close()
+            there = meeting.reached(HOST, port, 1, 2, 30)
+        assert list(first.result()) == [1]
+        closed([there, *first.result().values()])
+
+
+def until_it_listens(port):
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection((HOST, port), 30)
+        except ConnectionRefusedError:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "came"), [(1, 3, "rank 1 of 3 came"), (0, 3, "rank 0 of 3"), (2, 4, "rank 2 of 4")]
+)
+def test_a_rank_that_comes_twice_or_counts_otherwise_is_named(rank, size, came):
+    port = free_port()
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(arrived, port, 3)
+        there = meeting.reached(HOST, port, 1, 3, 30)
+        with pytest.raises(DeviceError, match=f"rank {rank} of {size} did not meet the others at {HOST}:{port}"):
+            meeting.reached(HOST, port, rank, size, 1)
+        said = rf"at {HOST}:{port} rank 0 of 3 waits for rank 2, but {came}.*its own RANK and the same WORLD_SIZE"
+        with pytest.raises(DeviceError, match=said):
+            first.result()
+        there.close()
+
+
+def test_rank_0_says_for_whom_it_waited():
+    port = free_port()
+    with ThreadPoolExecutor(1) as threads:
+        there = threads.submit(meeting.reached, HOST, port, 2, 4, 30)
+        with pytest.raises(DeviceError, match=rf"rank 0 of 4 waited 0.5 seconds at {HOST}:{port} for rank 1, 3;"):
+            arrived(port, 4, patience=0.5)
+        there.result().close()
+
+
+def test_a_rank_says_that_rank_0_does_not_listen():
+    port, began = free_port(), time.monotonic()
+    said = rf"rank 1 of 2 did not meet the others at {HOST}:{port}: Connection refused"
+    with pytest.raises(DeviceError, match=said):
+        meeting.reached(HOST, port, 1, 2, 0.5)
+    assert 0.3 < time.monotonic() - began < 10
+
+
+def test_a_rank_says_that_something_else_listens():
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+
+        def answers():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answer = threading.Thread(target=answers)
+        answer.start()
+        with pytest.raises(DeviceError, match=rf"{HOST}:{port}: what listens there is no rank 0 of as many"):
+            meeting.reached(HOST, port, 1, 2, 0.05)
+        answer.join()
+
+
+def test_a_port_in_use_is_told_at_once_with_the_variable_to_change():
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        said = rf"rank 0 cannot listen at {HOST}:{port}: Address already in use.*; choose another MASTER_PORT"
+        with pytest.raises(DeviceError, match=said):
+            arrived(port, 2)
+
+
+def test_an_address_of_another_host_is_told_with_the_host_of_rank_0():
+    # From the block of addresses that are kept for documentation.
+    with pytest.raises(DeviceError, match=f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of"):
+        list(meeting.arrivals("198.51.100.1", free_port(), 2, "choose another port", 1))
+
+
+def test_a_message_that_claims_more_than_it_has_costs_no_memory():
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(meeting._HEAD.pack(b"s", 1 << 62) + b"abc")
+        one.close()
+        with pytest.raises(ConnectionResetError):
+            meeting.received(other)
