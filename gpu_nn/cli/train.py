@@ -13,7 +13,7 @@ from socket import gethostname
 from typing import Any
 
 from gpu_nn import distributed
-from gpu_nn.cli import configuration, dry_run
+from gpu_nn.cli import USAGE, configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
 from gpu_nn.cli.parts import Parts, read_parts
 from gpu_nn.cli.results import keep_silent, print_json, say
@@ -41,6 +41,8 @@ from gpu_nn.training.ranks import ALONE, Ranks
 
 
 def run(options: argparse.Namespace) -> None:
+    if not options.distributed:
+        _refuse_many()
     place = options.out if options.resume is None else options.resume
     folder = None if place is None else RunFolder(place)
     if options.dry_run:
@@ -63,6 +65,15 @@ def run(options: argparse.Namespace) -> None:
         if folder is None or not folder.is_unfinished:
             raise
         raise Interrupted(error.signum, f"interrupted; {folder.resume_command} goes on") from None
+
+
+def _refuse_many() -> None:
+    """Trainings that know nothing of each other would write one folder."""
+    rank, size = distributed.launched()
+    if size > 1:
+        if rank:
+            distributed.end_silently(USAGE)
+        raise ValueError(f"a launcher started {size} processes; expected --distributed, by which they train together")
 
 
 def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:

@@ -389,6 +389,32 @@ distributed.connect()
     assert done.stderr.count("rank 1 has a GPU = False, rank 0 has True") == 1
 
 
+@pytest.mark.parametrize("flags", [["--out", "run"], ["--resume", "run"], []], ids=["out", "resume", "nothing"])
+def test_several_processes_without_the_flag_are_refused_before_they_write(tmp_path, flags):
+    done = subprocess.run(
+        mpi(3, "-m", "gpu_nn", "train", *flags),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert_told_once(done, "a launcher started 3 processes; expected --distributed, by which they train together")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names", [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("RANK", "WORLD_SIZE")], ids=["Open MPI", "torchrun"]
+)
+@pytest.mark.parametrize(("rank", "size", "code"), [(0, 2, 2), (1, 2, 2), (0, 1, 0)])
+def test_other_launchers_are_known_and_one_process_is_none_too_many(tmp_path, names, rank, size, code):
+    variables = dict(zip(names, (str(rank), str(size)), strict=True))
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_nn", "train", "--device", "cpu", "--epochs", "1"],
+        capture_output=True, text=True, cwd=tmp_path, env={**environment(), **variables}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("a launcher started 2 processes" in done.stderr) == (code == 2 and rank == 0)
+    assert done.stderr or rank
+
+
 def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
