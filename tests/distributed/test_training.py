@@ -71,6 +71,49 @@ def test_small_batches_and_a_short_last_one_train_to_rounding(tmp_path, size):
     np.testing.assert_allclose(single["losses"], alone["losses"], rtol=1e-4)
 
 
+RESUMED = """
+import sys
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+from gpu_nn.training import Checkpoints, Every
+from gpu_nn.training.ranks import ALONE
+
+size, begins_with, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+ranks, device = (ALONE, "cpu") if size == 0 else connect()
+with together(ranks):
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
+    net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype="float64")
+    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, parts=4, ranks=ranks)
+    if not begins_with:
+        trainer.callbacks.append(Checkpoints("all", Every(steps=5), keep=100))
+    trainer.fit(x, y, epochs=4, resume=begins_with or None)
+    steps = trainer.optimizer.steps
+    if ranks.rank == 0:
+        np.savez(out, parameters=net.flat_parameters, steps=steps)
+"""
+
+
+def test_a_checkpoint_of_one_process_resumes_in_mid_epoch_on_two_and_four_ranks_to_the_same_bits(tmp_path):
+    def run(size, begins_with):
+        out = tmp_path / f"{size}.npz"
+        arguments = ["-c", RESUMED, size, begins_with, out]
+        start = mpi(size, *arguments) if size else [sys.executable, *map(str, arguments)]
+        subprocess.run(start, check=True, cwd=tmp_path, env=environment(), timeout=300)
+        return dict(np.load(out))
+
+    whole = run(0, "")
+    assert whole["steps"] == 4 * 7
+    (tmp_path / "tenth").mkdir()
+    (tenth,) = [path for path in (tmp_path / "all").iterdir() if int(re.findall(r"\d+", path.name)[0]) == 10]
+    tenth.rename(tmp_path / "tenth" / tenth.name)
+    for size in (2, 4):
+        found = run(size, "tenth")
+        assert found["steps"] == whole["steps"]
+        assert found["parameters"].tobytes() == whole["parameters"].tobytes()
+
+
 STREAMED = """
 import sys
 import numpy as np
