@@ -1,12 +1,15 @@
 # gpu-nn in a container: on a GPU with `docker run --gpus all`, on the CPU without.
 #   docker build -t gpu-nn .                                    CuPy for CUDA 12, its libraries from wheels
 #   docker build --build-arg EXTRA=cuda13x -t gpu-nn .          for CUDA 13;  EXTRA= for the CPU alone
-# Any base with Python 3.11 or newer does, or with apt to install it from.
+#   docker build --build-arg EXTRA=cuda12x,nvmath12,nccl12 …    with one graph a step, half types, and ranks on GPUs
+# Any base with Python 3.11 or newer does, or with apt to install it from: Debian 12, Ubuntu 24.04 and newer.
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS wheel
 RUN python3 -c 'import ensurepip, venv' 2>/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends python3 python3-venv; }
+RUN python3 -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+    f"gpu_nn needs Python 3.11 or newer; this base has {sys.version.split()[0]}: choose another BASE_IMAGE")'
 WORKDIR /source
 COPY . .
 RUN python3 -m venv /build && /build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .

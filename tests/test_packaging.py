@@ -6,10 +6,13 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +60,6 @@ def test_every_public_name_can_be_imported():
 
 
 def test_the_version_is_the_one_of_the_project_file():
-    import tomllib
-
     import gpu_nn
 
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == gpu_nn.__version__
@@ -159,8 +160,56 @@ def test_the_container_is_built_from_what_the_wheel_is_made_of():
     """The build context is these files alone, so the wheel's own files must be among them."""
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert kept == {"pyproject.toml", "README.md", "LICENSE", "gpu_nn", "cuda_src"}
-    dockerfile = (ROOT / "Dockerfile").read_text().splitlines()
-    first, second = [line for line in dockerfile if line and not line.startswith("#")][:2]
-    assert first.startswith("ARG BASE_IMAGE=")
-    assert second.startswith("FROM ${BASE_IMAGE}")
-    assert "USER gpu_nn" in dockerfile
+
+
+@pytest.fixture(scope="module")
+def stages():
+    """The instructions before the first stage of the Dockerfile, and of each stage; continued lines as one."""
+    text = (ROOT / "Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    instructions = "\n".join(lines).replace("\\\n", " ").splitlines()
+    begins = [0, *(i for i, line in enumerate(instructions) if line.startswith("FROM ")), len(instructions)]
+    return [[" ".join(line.split()) for line in instructions[one:other]] for one, other in pairwise(begins)]
+
+
+def test_the_image_holds_the_wheel_that_another_stage_built(stages):
+    before, build, image = stages
+    assert before == ["ARG BASE_IMAGE=python:3.12-slim"]
+    assert (build[0], image[0]) == ("FROM ${BASE_IMAGE} AS wheel", "FROM ${BASE_IMAGE}")
+    assert "COPY . ." in build
+    assert [line for line in image if line.startswith("COPY")] == ["COPY --from=wheel /wheels /wheels"]
+
+
+def test_the_extra_of_the_image_is_an_argument(stages):
+    image = stages[2]
+    assert "ARG EXTRA=cuda12x" in image
+    install = next(line for line in image if "pip install" in line)
+    assert "[plot,parquet${EXTRA:+,$EXTRA}]" in install
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    said = (ROOT / "Dockerfile").read_text() + (ROOT / "README.md").read_text()
+    asked = [name for value in re.findall(r"EXTRA=([a-z][\w,]*)", said) for name in value.split(",")]
+    assert {"cuda12x", "cuda13x", "nvmath12", "nccl12"} <= set(asked) <= set(extras)
+
+
+def test_the_image_runs_the_command_as_any_user_and_says_whether_it_is_well(stages):
+    image = stages[2]
+    assert image[-3:-1] == [
+        'HEALTHCHECK --interval=5m --timeout=30s CMD ["gpu-nn", "info"]',
+        'ENTRYPOINT ["gpu-nn"]',
+    ]
+    assert image.index("USER gpu_nn") > next(i for i, line in enumerate(image) if "useradd" in line)
+    kernels = re.search(r"CUPY_CACHE_DIR=(\S+)", " ".join(image))[1]
+    assert f"mkdir -m 1777 {kernels}" in " ".join(image)
+
+
+@pytest.mark.parametrize(("version", "refused"), [("3.10.12", True), ("3.11.0", False), ("3.14.1", False)])
+def test_a_base_whose_python_is_too_old_is_refused_before_anything_is_built(stages, version, refused):
+    build = stages[1]
+    (check,) = [line for line in build if "version_info" in line]
+    assert build.index(check) < build.index("COPY . .")
+    code = check.removeprefix("RUN python3 -c ").strip("'")
+    numbers = tuple(map(int, version.split(".")))
+    stand_in = f"import sys; sys.version_info, sys.version = {numbers}, {version!r}\n"
+    done = subprocess.run([sys.executable, "-c", stand_in + code], capture_output=True, text=True, check=False)
+    told = f"gpu_nn needs Python 3.11 or newer; this base has {version}: choose another BASE_IMAGE\n"
+    assert (done.returncode, done.stderr) == ((1, told) if refused else (0, ""))
