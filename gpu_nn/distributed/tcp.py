@@ -194,4 +194,5 @@ def _forget() -> None:
         ranks.forget()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
