@@ -6,11 +6,15 @@ import torch
 
 
 class _Last(torch.autograd.Function):
-    """The identity, whose derivative is an error: the forward pass computed a gradient and no second one."""
+    """The identity on a gradient, whose derivative by what it was computed `from` is an error.
+
+    The edges to `from` must be real ones: autograd leaves out what does not lead to the tensors that it is asked about,
+    and takes its derivative for 0.
+    """
 
     @staticmethod
-    def forward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad.view_as(grad)
+    def forward(ctx: Any, grad: torch.Tensor, *computed_from: torch.Tensor) -> torch.Tensor:
+        return grad.detach()  # unlike a view it may be changed in place, as optimizers do
 
     @staticmethod
     def backward(ctx: Any, of_grad: torch.Tensor) -> torch.Tensor:
@@ -20,17 +24,24 @@ class _Last(torch.autograd.Function):
         )
 
 
-def scaled(grad: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """grad · factor in `dtype`, that of grad when None; the product is rounded once."""
-    dtype = grad.dtype if dtype is None else dtype
+def scaled(grad: torch.Tensor, factor: torch.Tensor, link: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """grad · factor in `dtype`; the product is rounded once."""
     with torch.no_grad():
         if factor.dtype == grad.dtype == dtype:
             product = grad * factor
         else:
             product = torch.mul(grad, factor, out=torch.empty_like(grad, dtype=dtype))
-    return last(product)
+    return last(product, factor, link)
 
 
-def last(grad: torch.Tensor) -> torch.Tensor:
+def link_of(input: torch.Tensor) -> torch.Tensor:
+    """An output more for an operator, empty and seen by nobody: its place in the graph, for `last`.
+
+    The loss itself would do but for those who change it in place, which autograd forbids for what it has saved.
+    """
+    return input.new_empty(0)
+
+
+def last(grad: torch.Tensor, *computed_from: torch.Tensor) -> torch.Tensor:
     """`grad`; under create_graph=True a derivative of it is refused, which would else be taken for 0."""
-    return _Last.apply(grad.detach().requires_grad_()) if torch.is_grad_enabled() else grad
+    return _Last.apply(grad, *computed_from) if torch.is_grad_enabled() else grad

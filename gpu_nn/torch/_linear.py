@@ -14,13 +14,13 @@ from gpu_nn.torch._arguments import (
     compute_dtype,
     reduced,
 )
-from gpu_nn.torch._backward import last, scaled
+from gpu_nn.torch._backward import last, link_of, scaled
 from gpu_nn.torch._handover import active_device, rows_loss
 
 # Logits of a chunk: on the CPU they should stay near the caches, on a GPU a product should fill it.
 _CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
-_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @torch.library.custom_op("gpu_nn::linear_softmax_cross_entropy", mutates_args=())
@@ -40,13 +40,13 @@ def _loss_and_grads(
     of_weight: bool,
     of_bias: bool,
 ) -> _Outputs:
-    """Loss, and the gradients of Σ_r row_scale_r C_r by input, weight and bias; those not asked for are empty.
+    """Loss, and the gradients of Σ_r row_scale_r C_r by input, weight and bias, empty if not asked for; and their link.
 
     The loss is (n,), or its sum where `summed`. Gradients of weight and bias add up chunks in the compute type.
     """
     n, m = len(input), len(weight)
     loss = input.new_empty(n, dtype=compute_dtype(input.dtype))
-    _, d_input, d_weight, d_bias = _outputs(input, weight, summed, of_input, of_weight, of_bias)
+    _, d_input, d_weight, d_bias, link = _outputs(input, weight, summed, of_input, of_weight, of_bias)
     skipped: int | None = None if target.dim() == 2 else ignore_index
     # The products must not be cast: the arguments were.
     with torch.no_grad(), torch.autocast(input.device.type, enabled=False), active_device(input.device) as device:
@@ -83,7 +83,7 @@ def _loss_and_grads(
                 d_weight.add_(z.t() @ a)
             if of_bias:
                 d_bias.add_(z.sum(0, dtype=d_bias.dtype))
-    return loss.sum() if summed else loss, d_input, d_weight, d_bias
+    return loss.sum() if summed else loss, d_input, d_weight, d_bias, link
 
 
 def _outputs(
@@ -95,6 +95,7 @@ def _outputs(
         input.new_empty((n if of_input else 0, inputs)),
         input.new_empty((m if of_weight else 0, inputs), dtype=computed),
         input.new_empty(m if of_bias else 0, dtype=computed),
+        link_of(input),
     )
 
 
@@ -105,33 +106,36 @@ def _(input: torch.Tensor, weight: torch.Tensor, *others: Any) -> _Outputs:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
-    ctx.mark_non_differentiable(*output[1:])
+    _, *grads, link = output
+    ctx.mark_non_differentiable(*grads)
     ctx.set_materialize_grads(False)
     ctx.summed = inputs[10]
     if ctx.summed:
         ctx.of = inputs[11:]
         ctx.dtype = inputs[0].dtype
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(link, *grads)
     else:
-        ctx.save_for_backward(*inputs[:6])
+        ctx.save_for_backward(link, *inputs[:6])
         ctx.options = inputs[6:10]
 
 
 def _backward(ctx: Any, of_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
     """Scales the gradients of the sum. Those of rows that are weighed each by itself come from the logits anew."""
+    link, *saved = ctx.saved_tensors
     grads: list[torch.Tensor | None] = [None, None, None]
     if of_loss is not None and ctx.summed:
         grads = [
-            scaled(grad, of_loss, ctx.dtype) if asked else None
-            for grad, asked in zip(ctx.saved_tensors, ctx.of, strict=True)
+            scaled(grad, of_loss, link, ctx.dtype) if asked else None for grad, asked in zip(saved, ctx.of, strict=True)
         ]
     elif of_loss is not None:
-        input, weight, bias, target, class_weight, _ = ctx.saved_tensors
+        input, weight, bias, target, class_weight, _ = saved
         asked = ctx.needs_input_grad[:3]
-        _, *found = _loss_and_grads(
-            input, weight, bias, target, class_weight, of_loss.contiguous(), *ctx.options, False, *asked
-        )
-        grads = [last(grad.to(input.dtype)) if wanted else None for grad, wanted in zip(found, asked, strict=True)]
+        with torch.no_grad():
+            _, *found, _ = _loss_and_grads(
+                input, weight, bias, target, class_weight, of_loss.contiguous(), *ctx.options, False, *asked
+            )
+            found = [grad.to(input.dtype) for grad in found]
+        grads = [last(grad, of_loss, link) if wanted else None for grad, wanted in zip(found, asked, strict=True)]
     return (*grads, *(None,) * 11)
 
 

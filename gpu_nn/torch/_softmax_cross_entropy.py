@@ -14,8 +14,11 @@ from gpu_nn.torch._arguments import (
     reduced,
     rows_of,
 )
-from gpu_nn.torch._backward import scaled
+from gpu_nn.torch._backward import link_of, scaled
 from gpu_nn.torch._handover import active_device, rows_loss
+
+
+_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @torch.library.custom_op("gpu_nn::softmax_cross_entropy", mutates_args=())
@@ -27,9 +30,9 @@ def _loss_and_grad(
     label_smoothing: float,
     ignore_index: int,
     needs_grad: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss (n,) and gradient (n, m) of each row's own loss; the gradient is empty where none is needed."""
-    loss, grad = _outputs(logits, needs_grad)
+) -> _Outputs:
+    """Loss (n,) and gradient (n, m) of each row's own loss, empty where none is needed; and the link to them."""
+    loss, grad, link = _outputs(logits, needs_grad)
     skipped: int | None = None if target.dim() == 2 else ignore_index
     with active_device(logits.device) as device:
         if device.kind == "cpu":
@@ -47,12 +50,13 @@ def _loss_and_grad(
             label_smoothing=label_smoothing,
             ignore_index=skipped,
         )
-    return loss, grad
+    return loss, grad, link
 
 
-def _outputs(logits: torch.Tensor, needs_grad: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _outputs(logits: torch.Tensor, needs_grad: bool) -> _Outputs:
     n, m = logits.shape
-    return logits.new_empty(n, dtype=compute_dtype(logits.dtype)), logits.new_empty((n, m) if needs_grad else (0, m))
+    loss = logits.new_empty(n, dtype=compute_dtype(logits.dtype))
+    return loss, logits.new_empty((n if needs_grad else 0, m)), link_of(loss)
 
 
 @_loss_and_grad.register_fake
@@ -64,19 +68,21 @@ def _(
     label_smoothing: float,
     ignore_index: int,
     needs_grad: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> _Outputs:
     return _outputs(logits, needs_grad)
 
 
-def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
+def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
+    _, grad, link = output
+    ctx.mark_non_differentiable(grad)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(grad, link)
 
 
-def _scale_grad(ctx: Any, of_loss: torch.Tensor | None, _: None) -> tuple[Any, ...]:
-    grad = None if of_loss is None else scaled(ctx.saved_tensors[0], of_loss.unsqueeze(1))
-    return grad, None, None, None, None, None, None
+def _scale_grad(ctx: Any, of_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
+    grad, link = ctx.saved_tensors
+    of_logits = None if of_loss is None else scaled(grad, of_loss.unsqueeze(1), link, grad.dtype)
+    return of_logits, None, None, None, None, None, None
 
 
 _loss_and_grad.register_autograd(_scale_grad, setup_context=_keep_grad)
@@ -130,7 +136,7 @@ def softmax_cross_entropy(
     y = y.to(computed) if y.dim() == 2 else y.long() if y.dtype == torch.uint8 else y
     w = None if weight is None else weight.to(computed).contiguous()
     needs_grad = torch.is_grad_enabled() and z.requires_grad
-    loss, _ = _loss_and_grad(z, y, w, float(complement_weight), float(label_smoothing), ignore_index, needs_grad)
+    loss, *_ = _loss_and_grad(z, y, w, float(complement_weight), float(label_smoothing), ignore_index, needs_grad)
     if reduction == "none":
         return loss.reshape(shape)
     return reduced(loss.sum(), y, w, ignore_index, reduction)

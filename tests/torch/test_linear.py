@@ -115,7 +115,7 @@ class TestWork:
                 torch.testing.assert_close(tensor.grad, grad, rtol=1e-12, atol=0)
             else:
                 assert tensor.grad is None
-        sizes = [t.numel() for t in _loss_and_grads(*fewer, LABELS, None, None, 1.0, 0.0, -100, 4, True, *asked)[1:]]
+        sizes = [t.numel() for t in _loss_and_grads(*fewer, LABELS, None, None, 1.0, 0.0, -100, 4, True, *asked)[1:4]]
         assert [size > 0 for size in sizes] == list(asked)
 
     @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -124,14 +124,6 @@ class TestWork:
             return linear_softmax_cross_entropy(a, w, b, LABELS, chunk_rows=4, reduction=reduction)
 
         assert torch.autograd.gradcheck(cost, tensors())
-
-    @pytest.mark.parametrize("reduction", ["mean", "none"])
-    def test_a_second_derivative_is_refused(self, reduction):
-        a, w, b = tensors()
-        loss = linear_softmax_cross_entropy(a, w, b, LABELS, reduction=reduction).sum()
-        (grad,) = torch.autograd.grad(loss, a, create_graph=True)
-        with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
-            (grad @ w.T).sum().backward()
 
 
 class TestOperator:
