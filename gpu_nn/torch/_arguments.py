@@ -65,7 +65,7 @@ def check_options(
         )
 
 
-def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
+def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
     """Logits as (n, m), targets as (n,) or (n, m), and the shape of the unreduced loss.
 
     logits: (C,), (N, C) or (N, C, d1, …). target: indices without the C, or probabilities of the shape of the logits.
@@ -85,7 +85,7 @@ def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
         if not probabilities and target.numel() != 1:
             raise RuntimeError(f"Expected a target of shape [] or {list(logits.shape)}, got {list(target.shape)}")
         logits, target = logits.unsqueeze(0), target.reshape(1, -1) if probabilities else target.reshape(1)
-        return logits, target, torch.Size()
+        return logits, target, ()
     if not probabilities:
         if target.dim() == 0 or target.shape[0] != logits.shape[0]:
             came = target.shape[0] if target.dim() else "none"
@@ -93,7 +93,7 @@ def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
         expected = [logits.shape[0], *logits.shape[2:]]
         if list(target.shape) != expected:
             raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
-    shape = torch.Size((logits.shape[0], *logits.shape[2:]))
+    shape = (logits.shape[0], *logits.shape[2:])
     if logits.dim() > 2:
         m = logits.shape[1]
         logits = logits.movedim(1, -1).reshape(-1, m)

@@ -17,7 +17,6 @@ from gpu_nn.torch._arguments import (
 from gpu_nn.torch._backward import link_of, scaled
 from gpu_nn.torch._handover import active_device, rows_loss
 
-
 _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 

@@ -10,6 +10,7 @@ from gpu_nn.torch import linear_softmax_cross_entropy, softmax_cross_entropy
 Z = torch.zeros(3, 4)
 Y = torch.tensor([0, 1, 2])
 P = torch.full((3, 4), 0.25)
+LONG = "expected (target dtype to be|scalar type) Long"  # the latter in PyTorch 2.6
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,8 @@ P = torch.full((3, 4), 0.25)
         (torch.zeros(2, 4, 3), torch.zeros(2, 5).long(), {}, r"Expected target size \[2, 3\], got \[2, 5\]"),
         (Z, torch.tensor([0, 4, 1]), {}, "Target 4 is out of bounds"),
         (Z, torch.tensor([0, -1, 1]), {}, "Target -1 is out of bounds"),
-        (Z, Y.float(), {}, "expected target dtype to be Long"),
-        (Z, Y.bool(), {}, "expected target dtype to be Long"),
+        (Z, Y.float(), {}, LONG),
+        (Z, Y.bool(), {}, LONG),
         (Z, P.long(), {}, "Expected floating point type for target with class probabilities"),
         (Z, P, {"ignore_index": 2}, "ignore_index is not supported for floating point target"),
         (Z, Y, {"weight": torch.ones(3)}, "weight tensor should be defined either for all 4 classes or no classes"),
@@ -40,7 +41,7 @@ def test_errors_are_of_the_type_of_pytorch_s_and_say_the_same(logits, target, op
         softmax_cross_entropy(logits, target, **options)
     with pytest.raises(Exception, match=message) as theirs:
         functional.cross_entropy(logits, target, **options)
-    assert ours.type is theirs.type
+    assert issubclass(ours.type, theirs.type)  # who catches theirs catches ours, in any version
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The gradient is there once: what would differentiate it is refused, in whatever way it asks, and no wrong number comes."""
+"""The gradient is there once: what would differentiate it is refused in whatever way it asks; no wrong number comes."""
 
 import pytest
 import torch
