@@ -1,7 +1,12 @@
 """PyTorch's conventions: what a call's tensors may be, the words in which PyTorch refuses them, and its mean."""
 
+import operator
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from gpu_nn.cost import Cost, check_values, weights
 from gpu_nn.errors import unknown_name
@@ -16,14 +21,40 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The type of autocast's matrix products on `device`; None where autocast is off, or is not for such devices."""
+    kind = device.type
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
+
+
 def check_tensors(function: str, optional: tuple[str, ...] = (), **tensors: torch.Tensor | None) -> None:
-    """Raises TypeError for what is no tensor, RuntimeError for devices that differ or are neither a CPU nor a GPU."""
+    """Raises TypeError for what is no tensor, RuntimeError for devices that differ or are neither a CPU nor a GPU.
+
+    NotImplementedError for tensors that are not dense, or come with a tangent of forward-mode differentiation.
+    """
     first = None
     for name, tensor in tensors.items():
         if tensor is None and name in optional:
             continue
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{function}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
+        if tensor.is_nested:
+            raise NotImplementedError(
+                f"{function}(): argument '{name}' is a nested tensor; expected a dense one: use "
+                f"torch.cat({name}.unbind())"
+            )
+        if tensor.layout != torch.strided:
+            raise NotImplementedError(
+                f"{function}(): argument '{name}' is of layout {tensor.layout}; expected a dense tensor: use "
+                f"{name}.to_dense()"
+            )
+        if forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                f"{function}(): argument '{name}' has a tangent, and there is no derivative in forward mode: use "
+                f"backward(), or torch.nn.functional.cross_entropy"
+            )
         if first is None:
             first = tensor.device
             if first.type not in ("cpu", "cuda", "meta"):
@@ -36,13 +67,42 @@ def check_tensors(function: str, optional: tuple[str, ...] = (), **tensors: torc
 
 
 def check_constant(function: str, **tensors: torch.Tensor | None) -> None:
-    """Raises RuntimeError for a tensor that wants a gradient and gets none."""
+    """Raises RuntimeError for a tensor that wants a gradient and gets none; where none is computed it may want one."""
     for name, tensor in tensors.items():
-        if tensor is not None and tensor.requires_grad:
+        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"The function '{function}' is not differentiable with respect to argument '{name}'. This input "
                 f"cannot have requires_grad True: pass {name}.detach()"
             )
+
+
+def integer(function: str, name: str, value: Any) -> int:
+    """`value` as an integer that an operator can take. Raises TypeError for what is none, ValueError past 64 bits."""
+    if isinstance(value, torch.Tensor):
+        right = value.numel() == 1 and value.dtype in INDICES
+    else:
+        right = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
+    if not right:
+        raise _type_error(function, name, "int", value)
+    value = operator.index(value)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}={value}; expected an integer of 64 bits")
+    return value
+
+
+def number(function: str, name: str, value: Any) -> float:
+    """`value` as a float. Raises TypeError for what is no real number."""
+    if isinstance(value, torch.Tensor):
+        right = value.numel() == 1 and not value.is_complex()
+    else:
+        right = isinstance(value, (Real, torch.SymFloat, torch.SymInt))
+    if not right:
+        raise _type_error(function, name, "float", value)
+    return float(value)
+
+
+def _type_error(function: str, name: str, expected: str, came: object) -> TypeError:
+    return TypeError(f"{function}(): argument '{name}' must be {expected}, not {type(came).__name__}: {name}={came!r}")
 
 
 def check_options(

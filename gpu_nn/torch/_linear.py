@@ -1,17 +1,21 @@
 """The cost of a linear layer's logits, a few rows of them at a time: the head of a language model."""
 
+import math
 from typing import Any, Optional
 
 import torch
 
 from gpu_nn.torch._arguments import (
     INDICES,
+    autocast_dtype,
     check_constant,
     check_options,
     check_target_values,
     check_tensors,
     check_weight_values,
     compute_dtype,
+    integer,
+    number,
     reduced,
 )
 from gpu_nn.torch._backward import last, link_of, scaled
@@ -159,8 +163,8 @@ def linear_softmax_cross_entropy(
 
     input: (*, inputs). weight: (classes, inputs) and bias: (classes,) or None, as of torch.nn.Linear. target: (*) class
     indices, or (*, classes) targets in [0, 1]. All of input, weight and bias of one type; under autocast they are cast
-    to its type, as for torch.nn.functional.linear. chunk_rows=None chooses. class_weight and the other options are
-    those of `softmax_cross_entropy`.
+    to its type unless they are float64, as for torch.nn.functional.linear. chunk_rows=None chooses. class_weight and
+    the other options are those of `softmax_cross_entropy`.
 
     The gradients are computed in the forward pass and scaled in the backward pass: three matrix products in all. Those
     of weight and bias are added up in float32 (float64 for float64) whatever the type of the weight. With
@@ -170,18 +174,21 @@ def linear_softmax_cross_entropy(
     tensors = {"input": input, "weight": weight, "bias": bias, "target": target, "class_weight": class_weight}
     check_tensors(name, ("bias", "class_weight"), **tensors)
     check_constant(name, target=target, class_weight=class_weight)
+    ignore_index = integer(name, "ignore_index", ignore_index)
+    label_smoothing = number(name, "label_smoothing", label_smoothing)
+    complement_weight = number(name, "complement_weight", complement_weight)
+    chunk_rows = None if chunk_rows is None else integer(name, "chunk_rows", chunk_rows)
     _check_shapes(input, weight, bias, target, chunk_rows)
     check_options(input.dtype, len(weight), class_weight, reduction, label_smoothing, complement_weight)
-    kind = input.device.type
-    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
-        to = torch.get_autocast_dtype(kind)
-        input, weight, bias = input.to(to), weight.to(to), None if bias is None else bias.to(to)
+    if (to := autocast_dtype(input.device)) is not None:
+        input, weight, bias = _cast(input, to), _cast(weight, to), None if bias is None else _cast(bias, to)
     for what, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
             raise RuntimeError(
                 f"expected input and {what} to have the same dtype, but got: {input.dtype} != {tensor.dtype}"
             )
-    rows, computed = input.reshape(-1, input.shape[-1]).contiguous(), compute_dtype(input.dtype)
+    n, computed = math.prod(input.shape[:-1]), compute_dtype(input.dtype)
+    rows = input.reshape(n, input.shape[-1]).contiguous()
     if target.is_floating_point():
         if ignore_index >= 0:
             raise RuntimeError("ignore_index is not supported for floating point target")
@@ -191,7 +198,7 @@ def linear_softmax_cross_entropy(
         y = y.long() if y.dtype == torch.uint8 else y
     w = None if class_weight is None else class_weight.to(computed).contiguous()
     if chunk_rows is None:
-        chunk_rows = max(1, _CHUNK_LOGITS.get(kind, 1) // len(weight))
+        chunk_rows = max(1, _CHUNK_LOGITS.get(input.device.type, 1) // len(weight))
     summed = reduction != "none"
     wanted = torch.is_grad_enabled() and summed
     loss = _loss_and_grads(
@@ -201,8 +208,8 @@ def linear_softmax_cross_entropy(
         y,
         w,
         None,
-        float(complement_weight),
-        float(label_smoothing),
+        complement_weight,
+        label_smoothing,
         ignore_index,
         chunk_rows,
         summed,
@@ -211,6 +218,11 @@ def linear_softmax_cross_entropy(
         wanted and bias is not None and bias.requires_grad,
     )[0]
     return reduced(loss, y, w, ignore_index, reduction) if summed else loss.reshape(input.shape[:-1])
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As autocast casts: float64 stays what it is, so that beside another type it is refused, not rounded."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 def _check_shapes(

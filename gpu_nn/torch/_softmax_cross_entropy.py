@@ -5,12 +5,15 @@ from typing import Any, Optional
 import torch
 
 from gpu_nn.torch._arguments import (
+    autocast_dtype,
     check_constant,
     check_options,
     check_target_values,
     check_tensors,
     check_weight_values,
     compute_dtype,
+    integer,
+    number,
     reduced,
     rows_of,
 )
@@ -88,20 +91,21 @@ _loss_and_grad.register_autograd(_scale_grad, setup_context=_keep_grad)
 
 
 def softmax_cross_entropy(
-    logits: torch.Tensor,
+    input: torch.Tensor,
     target: torch.Tensor,
-    *,
     weight: torch.Tensor | None = None,
+    *,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     complement_weight: float = 1.0,
 ) -> torch.Tensor:
-    """-Σ_r Σ_t w_t [y_t ln p_t + λ (1-y_t) ln(1-p_t)] with p = softmax(logits), as `gpu_nn.functional` computes it.
+    """-Σ_r Σ_t w_t [y_t ln p_t + λ (1-y_t) ln(1-p_t)] with p = softmax(input), as `gpu_nn.functional` computes it.
 
-    The arguments are those of torch.nn.functional.cross_entropy, and with complement_weight=0 so is the result.
+    The arguments are those of torch.nn.functional.cross_entropy, the first three in its order and the others by
+    keyword; with complement_weight=0 the result is its result, to rounding.
 
-    logits: (C,), (N, C) or (N, C, d1, …), C ≥ 2, float16, bfloat16, float32 or float64.
+    input: the logits, (C,), (N, C) or (N, C, d1, …), C ≥ 2, float16, bfloat16, float32 or float64.
     target: class indices (int64, int32 or uint8) of the shape of the logits without C; or a floating target in [0, 1]
         for each class, of the shape of the logits: soft, multi-hot or all zero.
     weight: w, (C,), each ≥ 0; multiplies both terms of its class, whatever the row's label.
@@ -115,27 +119,31 @@ def softmax_cross_entropy(
 
     The loss is float64 for float64 logits, else float32; half types are computed in float32 and their gradient is
     rounded once. (NumPy has no bfloat16: on the CPU such logits are copied to float32.) Under autocast half logits are
-    cast to float32, as for cross_entropy. The gradient is computed in the forward pass where logits.requires_grad, and
-    scaled in the backward pass; it cannot be differentiated again.
+    cast to float32, as for cross_entropy. The gradient is computed in the forward pass where input.requires_grad, and
+    scaled in the backward pass; it cannot be differentiated again, nor is there a derivative in forward mode.
 
     Raises, in PyTorch's words, RuntimeError for devices, shapes or types that do not fit and for a target or weight
-    that requires grad, IndexError for an index out of range, ValueError for values out of range. Values on a GPU are
-    not read back to be checked: a row with an index out of range is NaN there.
+    that requires grad where gradients are computed, TypeError for an option of another type, NotImplementedError for
+    tensors that are sparse or have a tangent, IndexError for an index out of range, ValueError for values out of range.
+    Values on a GPU are not read back to be checked: a row with an index out of range is NaN there.
     """
     name = "softmax_cross_entropy"
-    check_tensors(name, ("weight",), logits=logits, target=target, weight=weight)
+    check_tensors(name, ("weight",), input=input, target=target, weight=weight)
     check_constant(name, target=target, weight=weight)
-    z, y, shape = rows_of(logits, target)
+    ignore_index = integer(name, "ignore_index", ignore_index)
+    label_smoothing = number(name, "label_smoothing", label_smoothing)
+    complement_weight = number(name, "complement_weight", complement_weight)
+    z, y, shape = rows_of(input, target)
     check_options(z.dtype, z.shape[1], weight, reduction, label_smoothing, complement_weight)
     if y.dim() == 2 and ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
-    if torch.is_autocast_enabled(z.device.type) and z.dtype != torch.float64:
+    if autocast_dtype(z.device) is not None and z.dtype != torch.float64:
         z = z.float()
     computed = compute_dtype(z.dtype)
     y = y.to(computed) if y.dim() == 2 else y.long() if y.dtype == torch.uint8 else y
     w = None if weight is None else weight.to(computed).contiguous()
     needs_grad = torch.is_grad_enabled() and z.requires_grad
-    loss, *_ = _loss_and_grad(z, y, w, float(complement_weight), float(label_smoothing), ignore_index, needs_grad)
+    loss, *_ = _loss_and_grad(z, y, w, complement_weight, label_smoothing, ignore_index, needs_grad)
     if reduction == "none":
         return loss.reshape(shape)
     return reduced(loss.sum(), y, w, ignore_index, reduction)
@@ -164,11 +172,11 @@ class SoftmaxCrossEntropy(torch.nn.Module):
         self.label_smoothing = label_smoothing
         self.complement_weight = complement_weight
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return softmax_cross_entropy(
-            logits,
+            input,
             target,
-            weight=self.weight,
+            self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,

@@ -1,11 +1,14 @@
 """What is refused, in PyTorch's own kind of error and message."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-from gpu_nn.torch import linear_softmax_cross_entropy, softmax_cross_entropy
+from gpu_nn.torch import SoftmaxCrossEntropy, linear_softmax_cross_entropy, softmax_cross_entropy
 
 Z = torch.zeros(3, 4)
 Y = torch.tensor([0, 1, 2])
@@ -34,6 +37,14 @@ LONG = "expected (target dtype to be|scalar type) Long"  # the latter in PyTorch
         (Z.long(), Y, {}, "not implemented for"),
         (Z, Y.to("meta"), {}, "device"),
         (Z, Y, {"weight": torch.ones(4, device="meta")}, "device"),
+        (Z, Y, {"ignore_index": None}, "argument 'ignore_index' .*must be int, not NoneType"),
+        (Z, Y, {"ignore_index": 1.5}, "argument 'ignore_index' .*must be int, not float"),
+        (Z, Y, {"ignore_index": True}, "argument 'ignore_index' .*must be int, not bool"),
+        (Z, Y, {"label_smoothing": "a"}, "argument 'label_smoothing' .*must be float, not str"),
+        (Z, Y, {"label_smoothing": None}, "argument 'label_smoothing' .*must be float, not NoneType"),
+        (Z, Y, {"label_smoothing": 1j}, "argument 'label_smoothing' .*must be float, not complex"),
+        (Z.to_sparse(), Y, {}, "."),
+        (Z, Y, {"weight": torch.ones(4).to_sparse()}, "."),
     ],
 )
 def test_errors_are_of_the_type_of_pytorch_s_and_say_the_same(logits, target, options, message):
@@ -58,6 +69,21 @@ def test_errors_are_of_the_type_of_pytorch_s_and_say_the_same(logits, target, op
         (Z, Y, {"reduction": "meen"}, ValueError, "Did you mean 'mean'"),
         (Z[:, :1], Y * 0, {}, ValueError, "logits have 1 classes; a softmax needs at least 2"),
         (Z[0, 0], Y[0], {}, RuntimeError, "logits are a scalar"),
+        (
+            Z,
+            Y,
+            {"complement_weight": "x"},
+            TypeError,
+            "must be float, not str: complement_weight='x'",
+        ),
+        (Z, Y, {"complement_weight": None}, TypeError, "'complement_weight' must be float, not NoneType"),
+        (Z, Y, {"complement_weight": torch.ones(2)}, TypeError, "'complement_weight' must be float, not Tensor"),
+        (Z, Y, {"ignore_index": torch.tensor(1.5)}, TypeError, "'ignore_index' must be int, not Tensor"),
+        (Z, Y, {"ignore_index": 2**63}, ValueError, "ignore_index=9223372036854775808; expected an integer of 64 bits"),
+        (Z, Y, {"ignore_index": -(2**63) - 1}, ValueError, "ignore_index=-9223372036854775809; expected an integer of"),
+        (Z.to_sparse(), Y, {}, NotImplementedError, r"'input' is of layout torch.sparse_coo; .* input.to_dense\(\)"),
+        (Z, P.to_sparse(), {}, NotImplementedError, r"'target' is of layout torch.sparse_coo; .* target.to_dense\(\)"),
+        (Z, Y, {"weight": Z[0].to_sparse()}, NotImplementedError, "'weight' is of layout torch.sparse_coo; expected a"),
         (Z[0], Y[:2], {}, RuntimeError, r"Expected a target of shape \[\] or \[4\], got \[2\]"),
     ],
 )
@@ -85,9 +111,121 @@ A, W, B = torch.zeros(3, 2), torch.zeros(4, 2), torch.zeros(4)
         ({"weight": W.to("meta")}, RuntimeError, "at least two devices, cpu and meta"),
         ({"class_weight": torch.ones(3)}, RuntimeError, "weight tensor should be defined either for all 4 classes"),
         ({"chunk_rows": 0}, ValueError, "chunk_rows=0; expected a number of rows ≥ 1"),
+        ({"chunk_rows": 1.5}, TypeError, "'chunk_rows' must be int, not float: chunk_rows=1.5"),
+        ({"ignore_index": None}, TypeError, "'ignore_index' must be int, not NoneType"),
+        ({"label_smoothing": "a"}, TypeError, "'label_smoothing' must be float, not str"),
+        ({"complement_weight": None}, TypeError, "'complement_weight' must be float, not NoneType"),
+        ({"weight": W.to_sparse()}, NotImplementedError, "'weight' is of layout torch.sparse_coo"),
         ({"weight": torch.zeros(1, 2), "bias": None, "target": 0 * Y}, ValueError, "needs at least 2"),
     ],
 )
 def test_arguments_of_the_linear_cost(change, error, message):
     with pytest.raises(error, match=message):
         linear_softmax_cross_entropy(**{"input": A, "weight": W, "bias": B, "target": Y, **change})
+
+
+def test_nested_tensors_are_refused():
+    nested = torch.nested.nested_tensor([Z, Z[:2]], layout=torch.jagged)
+    with pytest.raises(NotImplementedError, match=r"argument 'input' is a nested tensor; .* torch.cat\(input.unbind"):
+        softmax_cross_entropy(nested, Y)
+
+
+def test_options_may_be_numbers_of_other_kinds():
+    plain = softmax_cross_entropy(Z, Y, ignore_index=1, label_smoothing=0.5, complement_weight=2)
+    for index, real in ((np.int32(1), np.float32), (torch.tensor(1), torch.tensor)):
+        options = {"ignore_index": index, "label_smoothing": real(0.5), "complement_weight": real(2)}
+        assert torch.equal(softmax_cross_entropy(Z, Y, **options), plain)
+        assert torch.equal(linear_softmax_cross_entropy(A, W, B, Y, chunk_rows=index, **options), plain)
+
+
+def test_arguments_come_as_those_of_cross_entropy():
+    z, weight = torch.arange(12.0).reshape(3, 4), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for cost in (functional.cross_entropy, softmax_cross_entropy):
+        expected = cost(z, Y, weight=weight)
+        assert torch.equal(cost(z, Y, weight), expected)
+        assert torch.equal(cost(input=z, target=Y, weight=weight), expected)
+    assert torch.equal(SoftmaxCrossEntropy(weight)(input=z, target=Y), expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_target_that_requires_a_gradient_is_used_where_none_is_computed(mode):
+    """As an evaluation does with a teacher's probabilities."""
+    p, weight = P.clone().requires_grad_(), torch.ones(4, requires_grad=True)
+    with mode():
+        for cost in (functional.cross_entropy, softmax_cross_entropy):
+            assert torch.equal(cost(Z, p, weight=weight), cost(Z, P, weight=torch.ones(4)))
+        expected = linear_softmax_cross_entropy(A, W, B, P, class_weight=torch.ones(4))
+        assert torch.equal(linear_softmax_cross_entropy(A, W, B, p, class_weight=weight), expected)
+
+
+def with_dual_tensors(cost, tensor):
+    with forward_ad.dual_level():
+        forward_ad.unpack_dual(cost(forward_ad.make_dual(tensor, torch.ones_like(tensor))))
+
+
+FORWARD = {
+    "dual tensors": with_dual_tensors,
+    "jvp": lambda cost, tensor: torch.func.jvp(cost, (tensor,), (torch.ones_like(tensor),)),
+    "jacfwd": lambda cost, tensor: torch.func.jacfwd(cost)(tensor),
+    "compiled jvp": lambda cost, tensor: torch.compile(
+        lambda tensor: torch.func.jvp(cost, (tensor,), (torch.ones_like(tensor),)), backend="aot_eager"
+    )(tensor),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by forward_ad itself
+@pytest.mark.parametrize("way", FORWARD)
+@pytest.mark.parametrize("argument", ["input", "target", "weight"])
+def test_forward_mode_of_the_cost_of_logits_is_refused(way, argument):
+    arguments = {"input": Z, "target": P, "weight": torch.ones(4)}
+    torch.compiler.reset()
+    with pytest.raises(NotImplementedError, match=f"argument '{argument}' has a tangent, and there is no derivative"):
+        FORWARD[way](lambda t: softmax_cross_entropy(**{**arguments, argument: t}), arguments[argument])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by forward_ad itself
+@pytest.mark.parametrize("way", FORWARD)
+@pytest.mark.parametrize("argument", ["input", "weight", "bias", "target", "class_weight"])
+def test_forward_mode_of_the_linear_cost_is_refused(way, argument):
+    arguments = {"input": A, "weight": W, "bias": B, "target": P, "class_weight": torch.ones(4)}
+    torch.compiler.reset()
+    with pytest.raises(NotImplementedError, match=f"argument '{argument}' has a tangent, and there is no derivative"):
+        FORWARD[way](lambda t: linear_softmax_cross_entropy(**{**arguments, argument: t}), arguments[argument])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("target", [Y, P])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_meta_tensors_have_the_shapes_and_types_of_a_real_call(reduction, target, dtype):
+    def logits_cost(z, y):
+        return softmax_cross_entropy(z, y, weight=torch.ones(4, device=y.device), reduction=reduction)
+
+    def linear_cost(a, w, b, y):
+        return linear_softmax_cross_entropy(a, w, b, y, reduction=reduction)
+
+    for cost, tensors in ((logits_cost, (Z,)), (linear_cost, (A, W, B))):
+        calls = []
+        for device in ("cpu", "meta"):
+            needed = [t.to(device, dtype).requires_grad_() for t in tensors]
+            loss = cost(*needed, target.to(device))
+            calls.append([loss, *torch.autograd.grad(loss.sum(), needed)])
+        for real, meta in zip(*calls, strict=True):
+            assert (meta.device.type, meta.shape, meta.dtype) == ("meta", real.shape, real.dtype)
+
+
+TYPES = [torch.float16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtypes", list(product(TYPES, repeat=3)), ids=lambda t: "-".join(str(d)[6:] for d in t))
+@pytest.mark.parametrize("autocast", [False, True])
+def test_types_of_the_linear_cost_go_together_where_those_of_linear_do(dtypes, autocast):
+    a, w, b = (t.to(dtype) for t, dtype in zip((A, W, B), dtypes, strict=True))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        try:
+            computed = functional.linear(a, w, b).dtype
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match="to have the same dtype, but got"):
+                linear_softmax_cross_entropy(a, w, b, Y)
+        else:
+            loss = linear_softmax_cross_entropy(a, w, b, Y)
+            assert loss.dtype == (torch.float64 if computed == torch.float64 else torch.float32)

@@ -25,7 +25,7 @@ def of_logits(a, w, b, y, *, class_weight=None, chunk_rows=None, **options):
 
 def loss_and_grads(cost, arguments, y, **options):
     loss = cost(*arguments, y, **options)
-    upstream = torch.linspace(-1, 2, max(1, loss.numel()), dtype=loss.dtype).reshape(loss.shape)
+    upstream = torch.linspace(-1, 2, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
     return [loss, *torch.autograd.grad(loss, [t for t in arguments if t is not None], upstream)]
 
 
@@ -48,6 +48,23 @@ class TestValues:
         expected = of_logits(a, w, b, y.reshape(6, CLASSES), reduction=reduction)
         torch.testing.assert_close(found.flatten(), expected.reshape(found.shape).flatten(), rtol=1e-13, atol=0)
         assert found.shape == ((2, 3) if reduction == "none" else ())
+
+    @pytest.mark.parametrize("rows", [(6,), (2, 3), (), (0,)])
+    @pytest.mark.parametrize("inputs", [0, INPUTS])
+    @pytest.mark.parametrize("reduction", ["sum", "none"])
+    def test_any_number_of_rows_and_inputs(self, rows, inputs, reduction):
+        """Without inputs the logits are the bias alone."""
+        _, w, b = tensors()
+        a = torch.ones(*rows, inputs, dtype=torch.float64, requires_grad=True)
+        w = w[:, :inputs].detach().requires_grad_()
+        y = torch.arange(torch.Size(rows).numel()).reshape(rows) % CLASSES
+        found = loss_and_grads(linear_softmax_cross_entropy, (a, w, b), y, reduction=reduction, chunk_rows=4)
+
+        def of_rows(a, w, b, y, **options):
+            return of_logits(a.reshape(y.numel(), inputs), w, b, y.flatten(), **options).reshape(found[0].shape)
+
+        expected = loss_and_grads(of_rows, (a, w, b), y, reduction=reduction)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("reduction", ["mean", "none"])
