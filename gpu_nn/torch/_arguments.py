@@ -1,5 +1,6 @@
 """PyTorch's conventions: what a call's tensors may be, the words in which PyTorch refuses them, and its mean."""
 
+import math
 import operator
 from numbers import Integral, Real
 from typing import Any
@@ -117,7 +118,8 @@ def check_options(
         raise ValueError(f"logits have {m} classes; a softmax needs at least 2")
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    Cost(weighing)
+    if not 0.0 <= weighing < math.inf:  # a comparison is what torch.compile takes of a number that changes
+        Cost(weighing)  # raises
     if weight is not None and tuple(weight.shape) != (m,):
         raise RuntimeError(
             f"weight tensor should be defined either for all {m} classes or no classes but got weight tensor of "

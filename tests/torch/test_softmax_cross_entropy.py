@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from gpu_nn import functional as F
-from gpu_nn.torch import SoftmaxCrossEntropy, softmax_cross_entropy
+from gpu_nn.torch import SoftmaxCrossEntropy, linear_softmax_cross_entropy, softmax_cross_entropy
 from gpu_nn.torch._softmax_cross_entropy import _loss_and_grad
 
 LABELS = torch.tensor([0, 3, 4, 1, 1, 2])
@@ -256,6 +256,24 @@ class TestOperator:
                 for f in (compiled, cost)
             )
             assert all(map(torch.equal, found, expected))
+
+    def test_options_that_change_from_call_to_call_break_no_compiled_function(self):
+        """As where the weight of the complement is annealed: from the second call on a number is a symbol."""
+        z = logits()
+
+        def cost(ignore_index, label_smoothing, complement_weight):
+            options = {
+                "ignore_index": ignore_index,
+                "label_smoothing": label_smoothing,
+                "complement_weight": complement_weight,
+            }
+            loss = softmax_cross_entropy(z, LABELS, **options)
+            return loss + linear_softmax_cross_entropy(z, z[:5], None, LABELS, chunk_rows=ignore_index + 1, **options)
+
+        torch.compiler.reset()
+        compiled = torch.compile(cost, backend="aot_eager", fullgraph=True)
+        for options in ((0, 0.1, 1.0), (1, 0.2, 2.0), (3, 0.3, 0.5), (4, 0.25, 3.0)):
+            assert torch.equal(compiled(*options), cost(*options))
 
     def test_an_index_out_of_range_is_found_in_a_compiled_function(self):
         torch.compiler.reset()
