@@ -20,6 +20,12 @@ A term cannot be turned round by its sign: -complement_weight would reward p_t â
 
 Tensors are used where they lie: those of the CPU by NumPy, those of a GPU by CuPy, on PyTorch's current stream. The
 functions work under torch.compile and autocast. PyTorch is no dependency of gpu_nn and is not imported by it.
+
+There is one derivative, taken by backward() or torch.autograd.grad. The forward pass computes it and keeps it in place
+of the logits, so nothing is left to differentiate again: second derivatives (a Hessian, a gradient penalty) are a
+RuntimeError, forward mode (torch.func.jvp, jacfwd, dual tensors) is a NotImplementedError. torch.func.grad, jacrev and
+hessian end in a RuntimeError too: PyTorch cannot take them through an operator made by torch.library.custom_op. The way
+to a Jacobian is torch.autograd.functional.jacobian, to all else torch.nn.functional.cross_entropy.
 """
 
 try:

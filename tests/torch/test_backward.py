@@ -139,3 +139,16 @@ class TestFirstDerivatives:
         assert torch.equal(found, expected)
         found *= 2  # as a clip of the gradient does
         assert torch.equal(found, 2 * expected)
+
+    def test_a_jacobian_comes_by_backward_passes(self, cost, reduction):
+        z = normal(6, 5)
+        rows = COSTS[cost](reduction=reduction)
+        jacobian = functional.jacobian(rows, z)
+        torch.testing.assert_close(jacobian.reshape(-1, 6, 5).sum(0), grad(rows(z).sum(), z)[0], rtol=1e-14, atol=0)
+
+    @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by forward mode itself
+    @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.hessian])
+    def test_pytorch_refuses_its_transforms_of_functions(self, cost, reduction, transform):
+        rows = COSTS[cost](reduction=reduction)
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"setup_context|has a tangent"):
+            transform(lambda z: rows(z).sum())(normal(6, 5).detach())

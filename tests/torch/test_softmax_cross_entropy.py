@@ -282,7 +282,7 @@ class TestOperator:
             compiled(logits(), LABELS + 1)
 
     @pytest.mark.slow
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Skipping serialization")  # PyTorch's own
     def test_inductor_compiles_a_model_with_the_cost(self):
         torch.compiler.reset()
         model = torch.nn.Linear(7, 5, dtype=torch.float64)
