@@ -55,6 +55,16 @@ def check_reduction(reduction: str) -> None:
         raise unknown_name("reduction", reduction, get_args(Reduction))
 
 
+def check_chunk_rows(chunk_rows: object) -> None:
+    """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
+    if chunk_rows is None:
+        return
+    whole = isinstance(chunk_rows, int | np.integer) and not isinstance(chunk_rows, bool)
+    if not whole or chunk_rows < 1:
+        error = ValueError if whole else TypeError
+        raise error(f"chunk_rows={chunk_rows!r}; expected a whole number of rows ≥ 1, or None")
+
+
 def weights(name: str, values: Any, count: int, of: str, xp: Any, dtype: Any) -> Array:
     """`values` as a (count,) array of weights; on the host they are checked to be finite and not negative."""
     if xp is np:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.cost import Cost, check_reduction, class_indices, row_scale, targets, weights
+from gpu_nn.cost import Cost, check_chunk_rows, check_reduction, class_indices, row_scale, targets, weights
 from gpu_nn.device import Array, Device, device_of
 from gpu_nn.kernels import kernels_for
 
@@ -140,6 +140,7 @@ def linear_softmax_cross_entropy_with_grad(
     """
     cost = Cost(complement_weight, class_weight, label_smoothing, ignore_index)
     check_reduction(reduction)
+    check_chunk_rows(chunk_rows)
     if reduction == "none":
         raise ValueError('reduction="none" has no single dw; expected "sum" or "mean"')
     device, a = _array("a", a, 2, ("float32", "float64"))
@@ -153,8 +154,6 @@ def linear_softmax_cross_entropy_with_grad(
     n = len(a)
     if chunk_rows is None:
         chunk_rows = _chunk_rows(device, n, a.shape[1], m * a.itemsize)
-    elif chunk_rows < 1:
-        raise ValueError(f"chunk_rows={chunk_rows}; expected a number of rows ≥ 1, or None")
     kernels = kernels_for(device)
     with device.active(f"chunk_rows below {min(chunk_rows, n)} needs less"):
         y = targets(y, n, m, cost.ignore_index, xp, a.dtype)

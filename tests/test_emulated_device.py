@@ -161,6 +161,14 @@ class TestFunctional:
         for one, other in zip(found, exact, strict=True):
             np.testing.assert_allclose(one.get(), other, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("n", [0, 3])
+    def test_linear_without_inputs_is_the_bias(self, device, n):
+        a, w, b, y = np.ones((n, 0), np.float32), np.ones((0, 4), np.float32), np.arange(4.0, dtype="f4"), np.arange(n)
+        on_device = [device.asarray(array) for array in (a, w, b, y)]
+        exact = F.linear_softmax_cross_entropy_with_grad(a, w, b, y)
+        for one, other in zip(F.linear_softmax_cross_entropy_with_grad(*on_device), exact, strict=True):
+            np.testing.assert_allclose(one.get(), other, rtol=1e-6)
+
     def test_an_empty_batch(self, device):
         loss, dz = F.softmax_cross_entropy_with_grad(device.asarray(self.Z[:0]), device.asarray(self.Y[:0]))
         assert float(loss) == 0

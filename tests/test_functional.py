@@ -277,6 +277,18 @@ class TestLinear:
         assert loss == pytest.approx(F.softmax_cross_entropy(a @ w, [0, 1, 2, 3]))
         assert db is None
 
+    @pytest.mark.parametrize("chunk_rows", [2, np.int64(2), None])
+    def test_no_inputs_leave_the_bias_alone(self, chunk_rows):
+        """z = b: da and dw are empty; loss and db are those of the bias as every row's logits."""
+        a, w, b = np.ones((3, 0)), np.ones((0, 4)), np.arange(4.0)
+        loss, da, dw, db = F.linear_softmax_cross_entropy_with_grad(a, w, b, [0, 1, 2], chunk_rows=chunk_rows)
+        whole, dz = F.softmax_cross_entropy_with_grad(np.tile(b, (3, 1)), [0, 1, 2])
+        assert (loss, da.shape, dw.shape) == (pytest.approx(whole), (3, 0), (0, 4))
+        np.testing.assert_allclose(db, dz.sum(axis=0), rtol=1e-14)
+        assert F.linear_softmax_cross_entropy_with_grad(a, w, None, [0, 1, 2])[0] == pytest.approx(
+            F.softmax_cross_entropy(np.zeros((3, 4)), [0, 1, 2])
+        )
+
     def test_memory_stays_under_two_chunks_of_logits_and_the_outputs(self):
         n, inputs, m, chunk_rows = 2000, 16, 5000, 100
         random = np.random.default_rng(0)
@@ -378,7 +390,10 @@ class TestRefusals:
             ({"w": np.zeros((2, 4), np.float32)}, "w is of float32 and a of float64; expected one type"),
             ({"w": np.zeros((2, 1))}, "at least 2 classes"),
             ({"b": np.zeros(3)}, r"b has shape \(3,\); expected \(4,\)"),
-            ({"chunk_rows": 0}, "chunk_rows=0; expected a number of rows ≥ 1"),
+            *(
+                ({"chunk_rows": rows}, rf"chunk_rows={rows!r}; expected a whole number of rows ≥ 1, or None")
+                for rows in (0, -1, 1.5, "3", True)
+            ),
             ({"reduction": "none"}, "has no single dw"),
         ],
     )

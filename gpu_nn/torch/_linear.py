@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 import torch
 
+from gpu_nn.cost import check_chunk_rows
 from gpu_nn.torch._arguments import (
     INDICES,
     autocast_dtype,
@@ -245,5 +246,4 @@ def _check_shapes(
         raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
     if not target.is_floating_point() and target.dtype not in INDICES:
         raise RuntimeError(f"expected target dtype to be Long, Int or Byte, but got {target.dtype}")
-    if chunk_rows is not None and chunk_rows < 1:
-        raise ValueError(f"chunk_rows={chunk_rows}; expected a number of rows ≥ 1, or None")
+    check_chunk_rows(chunk_rows)

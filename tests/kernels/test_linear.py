@@ -37,6 +37,15 @@ def test_a_product_over_nothing_is_zero(backend):
     np.testing.assert_array_equal(backend.host(out), 0)
 
 
+@pytest.mark.parametrize(("n", "m"), [(0, 4), (3, 0), (0, 0)])
+def test_a_product_of_no_rows_or_columns_changes_nothing(backend, n, m):
+    a, b = backend.array(np.ones((n, 2), np.float32)), backend.array(np.ones((2, m), np.float32))
+    out = backend.array(np.empty((n, m), np.float32))
+    backend.kernels.matmul(a, b, out)
+    backend.kernels.matmul_add(a, b, out)
+    assert backend.host(out).shape == (n, m)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_column_sums_of_every_width(backend, width, dtype):

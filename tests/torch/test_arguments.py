@@ -110,7 +110,7 @@ A, W, B = torch.zeros(3, 2), torch.zeros(4, 2), torch.zeros(4)
         ({"bias": B.double()}, RuntimeError, "same dtype, but got: torch.float32 != torch.float64"),
         ({"weight": W.to("meta")}, RuntimeError, "at least two devices, cpu and meta"),
         ({"class_weight": torch.ones(3)}, RuntimeError, "weight tensor should be defined either for all 4 classes"),
-        ({"chunk_rows": 0}, ValueError, "chunk_rows=0; expected a number of rows ≥ 1"),
+        ({"chunk_rows": 0}, ValueError, "chunk_rows=0; expected a whole number of rows ≥ 1"),
         ({"chunk_rows": 1.5}, TypeError, "'chunk_rows' must be int, not float: chunk_rows=1.5"),
         ({"ignore_index": None}, TypeError, "'ignore_index' must be int, not NoneType"),
         ({"label_smoothing": "a"}, TypeError, "'label_smoothing' must be float, not str"),

@@ -20,7 +20,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, tf32: bool = False) ->
 def matmul_add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out += a·b."""
     rows, columns = out.shape
-    step = max(1, _PRODUCT_ELEMENTS // rows)
+    step = max(1, _PRODUCT_ELEMENTS // max(1, rows))
     for start in range(0, columns, step):
         out[:, start : start + step] += a @ b[:, start : start + step]
 
