@@ -7,11 +7,15 @@ given and run one after the other. `readme` puts the tables of those files into 
 
 import argparse
 import os
+import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 from benchmarks import peers, results
+from gpu_nn.cli import DEVICE, USAGE
+from gpu_nn.errors import DeviceError, one_line
 
 # On the CPU, ours beside the peers. `all` is these.
 MEASURED = {
@@ -53,11 +57,9 @@ def measure(name: str, quick: bool) -> None:
         }
     if not quick:
         results.write(name, result)
-    print(f"\n{name}: {MEASURED[name]}\n\n{module.markdown(result)}")
+    print(f"\n{name}: {MEASURED[name]}\n\n{results.shown(module, result)}")
     for line in against_goals(module, result):
         print(line)
-    if result["absent"]:
-        print(f"not measured: {', '.join(result['absent'])}")
 
 
 def against_goals(module: ModuleType, result: dict) -> list[str]:
@@ -73,7 +75,13 @@ def against_goals(module: ModuleType, result: dict) -> list[str]:
     return lines
 
 
+def _failed(verbs: list[str], message: object, code: int) -> NoReturn:
+    print(f"python -m benchmarks {' '.join(verbs)}: {one_line(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
 def main() -> None:
+    """One line on stderr where a device or a package is missing; exit codes are those of gpu-nn."""
     listed = "\n".join(
         f"  {name:<12}{said}" for name, said in (MEASURED | OTHERS | {"all": "what is timed on the CPU"}).items()
     )
@@ -85,14 +93,26 @@ def main() -> None:
     parser.add_argument("verbs", nargs="+", metavar="VERB", choices=[*MEASURED, *OTHERS, "all"])
     parser.add_argument("--quick", action="store_true", help="tiny sizes; shows that it runs, and writes nothing")
     options, rest = parser.parse_known_args()
-    if len(options.verbs) == 1 and options.verbs[0] in OTHERS:
-        import_module(f"benchmarks.{options.verbs[0]}").main()
-        return
-    wrong = [name for name in options.verbs if name in OTHERS]
-    if wrong or rest:
-        parser.error(f"{' '.join(wrong or rest)}: not together with {' '.join(options.verbs)}")
-    for name in MEASURED if "all" in options.verbs else options.verbs:
-        measure(name, options.quick)
+    alone = [name for name in options.verbs if name in OTHERS]
+    if alone and len(options.verbs) > 1:
+        others = " ".join(name for name in options.verbs if name != alone[0])
+        parser.error(f"{alone[0]} runs by itself, for it has a command line of its own; run {others} by another call")
+    if rest and not alone:
+        parser.error(f"{' '.join(rest)}: {' '.join(options.verbs)} takes --quick alone")
+    try:
+        if alone:
+            import_module(f"benchmarks.{alone[0]}").main()
+            return
+        for name in MEASURED if "all" in options.verbs else options.verbs:
+            measure(name, options.quick)
+    except DeviceError as error:
+        _failed(options.verbs, error, DEVICE)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("benchmarks", "gpu_nn", "tests"):  # our own fault
+            raise
+        cure = "pip install -e '.[test,peers]' brings what the benchmarks use"
+        _failed(options.verbs, f"{package} is not installed: {cure}", USAGE)
 
 
 if __name__ == "__main__":

@@ -126,16 +126,19 @@ def markdown(result: dict[str, Any]) -> str:
                 share = sum(cell[name]["non_finite"] for cell in group) / len(group)
                 line += [f"{worst(name, 'grad_error'):.0e}", f"{100 * share:.0f} %"]
             lines.append(line)
-    return table(head, lines)
+    return f"{table(head, lines)}\n\nMeasured against that twentieth: {_cancelled(result)} rows."
+
+
+def _cancelled(result: dict[str, Any]) -> str:
+    """In how many rows, of how many, the exact gradient cancels; each type counts by itself."""
+    cancelled = sum(cell[f"{dtype}_cancelled"] for cell in result["cells"] for dtype in BOUNDS)
+    return f"{cancelled:,} of {sum(cell['rows'] for cell in result['cells']) * len(BOUNDS):,}"
 
 
 def main() -> None:
     result: dict[str, Any] = {"machine": machine("numpy", "mpmath"), "bounds": BOUNDS, "cells": list(cells())}
     write("accuracy", result)
     print(markdown(result))
-    cancelled = sum(cell[f"{dtype}_cancelled"] for cell in result["cells"] for dtype in BOUNDS)
-    total = sum(cell["rows"] for cell in result["cells"]) * len(BOUNDS)
-    print(f"{cancelled} of {total} rows were measured against a twentieth of their gradient's terms")
     for dtype, bound in BOUNDS.items():
         for field in ("grad_error", "cost_error"):
             found = [(cell[dtype][field], cell) for cell in result["cells"]]

@@ -1,5 +1,7 @@
 """python -m benchmarks plots: the results of loss, step and growth as SVG files beside the JSON (the extra plot)."""
 
+import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +66,17 @@ def measured() -> list[str]:
     return [name for name in FIGURES if (results.FOLDER / f"{name}.json").exists()]
 
 
+def drawn_from(result: dict[str, Any]) -> str:
+    """What an SVG file says of the result that it was drawn from, whatever release of Matplotlib drew it."""
+    return f"drawn from {sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
 def draw(name: str, result: dict[str, Any], path: Path) -> None:
-    """The same result gives the same bytes."""
+    """The same result gives the same bytes with the same Matplotlib."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        FIGURES[name](result).savefig(path, metadata={"Date": None})
+        FIGURES[name](result).savefig(path, metadata={"Date": None, "Description": drawn_from(result)})
 
 
 def main() -> None:

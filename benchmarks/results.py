@@ -1,13 +1,20 @@
 """Results as JSON files with the machine they were measured on, and as Markdown tables."""
 
+import ast
+import hashlib
 import json
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
+_ROOT = Path(__file__).parent.parent
+# The code that a result depends on most: of the kernels of the CPU, and, for `gpu`, of those of a GPU.
+_CPU_CODE = ("gpu_nn/kernels/numpy_kernels/*.py",)
+_CODE = {"gpu": ("gpu_nn/kernels/cuda_kernels/*.py", "cuda_src/*.cu*")}
 
 
 def machine(*packages: str) -> dict[str, Any]:
@@ -30,12 +37,50 @@ def _processor() -> str:
 
 
 def write(name: str, result: dict[str, Any]) -> None:
+    """Into NAME.json, with the digest of the code that it was measured on."""
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (FOLDER / f"{name}.json").write_text(json.dumps(result | {"code": digest(name)}, indent=1) + "\n")
 
 
 def read(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def digest(name: str) -> str:
+    """Of the kernels that the result NAME.json is about; comments and docstrings do not count in Python."""
+    found = hashlib.sha256()
+    for pattern in _CODE.get(name, _CPU_CODE):
+        for path in sorted(_ROOT.glob(pattern)):
+            text = path.read_text(encoding="utf-8")
+            found.update(f"{path.name}\n{_code(text) if path.suffix == '.py' else text}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def _code(text: str) -> str:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def older(names: list[str]) -> list[str]:
+    """A line for each of these results that was not measured on the kernels as they are."""
+    lines = []
+    for name in names:
+        code = read(name).get("code")
+        if code is None:
+            lines.append(f"{name}.json does not say on which code it was measured")
+        elif code != digest(name):
+            lines.append(f"{name}.json was measured on other code than {', '.join(_CODE.get(name, _CPU_CODE))} is now")
+    return lines
+
+
+def shown(module: ModuleType, result: dict[str, Any]) -> str:
+    """The table of a verb, and what is not in it, with the reasons."""
+    text: str = module.markdown(result)
+    absent = result.get("absent")
+    return f"{text}\n\nNot measured: {'; '.join(absent)}." if absent else text
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

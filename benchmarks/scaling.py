@@ -10,12 +10,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from benchmarks.results import machine, table, write
-from benchmarks.scaling_model import NDR, NVLINK, PCIE_4, PCIE_5, Cpu, Training, rows_for, step, sum_seconds
+from benchmarks.scaling_model import (
+    FLOAT32,
+    GPUS_OF_A_HOST,
+    NDR,
+    NVLINK,
+    PCIE_4,
+    PCIE_5,
+    Cpu,
+    Training,
+    rows_for,
+    step,
+    sum_seconds,
+)
 from benchmarks.step import NETWORKS
 
 WIDE = Training("wide", [4096] * 5 + [1000], 2048, size=2)
@@ -139,6 +152,30 @@ def gradients() -> str:
     return table([*head, *(f"rows each for {_percent(WORTH)}, {p:,} GPUs" for p in (8, GPUS[-1]))], lines)
 
 
+def conclusions() -> str:
+    """What follows for the size of a batch, in words and figures of the model."""
+    waits = [1e6 * sum(sum_seconds(n_bytes, p) for n_bytes in (0, FLOAT32)) for p in (GPUS[1], GPUS[-1])]
+    rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
+    more = [many / few for few, many in zip(*rows, strict=True)]
+    steps = " and ".join(
+        f"{1e6 * step(training, training.batch, 1).work:,.0f} µs of {training.name}"
+        for training in PAPER
+        if training.name in ("A1", "A3")
+    )
+    return fill(
+        f"What follows from it: a batch that suits one GPU does not suit many. The sums' latency alone, {waits[0]:.0f} to "
+        f"{waits[1]:.0f} µs, is as long as a step, {steps}; what more GPUs are good for is more rows each, or a step that "
+        f"takes long. The first table's last columns say how many rows each GPU needs for {_percent(WORTH)} of the perfect "
+        f"rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and {min(more):.0f} to {max(more):.0f} times "
+        f"as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient crosses a link that is "
+        f"{NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Buckets by layer help where backward takes longer than the "
+        f"sums: wide layers within a host. For small networks several sums cost more latency than they hide, and over many "
+        f"hosts there is too little to hide them under. So gpu_nn sums once.",
+        120,
+        break_on_hyphens=False,
+    )
+
+
 def weak() -> str:
     lines = []
     for p in GPUS[1:]:
@@ -152,14 +189,18 @@ def weak() -> str:
 
 
 def strong() -> str:
-    lines = []
+    """Times the speed of one GPU, and with how many GPUs each network is quickest."""
+    lines, speeds = [], []
     for p in GPUS[1:]:
         found = [step(training, STRONG * training.batch / p, p) for training in PAPER]
         alone = [step(training, STRONG * training.batch, 1).work for training in PAPER]
-        cells = [f"{one / here.seconds:.2g} ×" for one, here in zip(alone, found, strict=True)]
+        speeds.append([one / here.seconds for one, here in zip(alone, found, strict=True)])
+        cells = [f"{speed:.2g} ×" for speed in speeds[-1]]
         lines.append([f"{p:,}", *cells, f"{alone[-1] / found[-1].overlapped:.2g} ×"])
     rows = [f"{training.name}, {STRONG * training.batch:,} rows" for training in PAPER]
-    return table(["GPUs", *rows, f"{WIDE.name}, by buckets"], lines)
+    best = [max(zip((1.0, *of_one), GPUS, strict=True))[1] for of_one in zip(*speeds, strict=True)]
+    quickest = ", ".join(f"{training.name} on {p}" for training, p in zip(PAPER, best, strict=True))
+    return f"{table(['GPUs', *rows, f'{WIDE.name}, by buckets'], lines)}\n\nQuickest: {quickest}."
 
 
 def on_the_cpu(result: dict[str, Any]) -> str:
@@ -180,6 +221,8 @@ def markdown(result: dict[str, Any]) -> str:
     return f"""The links' nominal rates, GB/s one way for each GPU: {rates}.
 
 {gradients()}
+
+{conclusions()}
 
 Weak scaling, the batch above on each GPU: what the sums take, the share of the perfect rate, and how much of the sums
 would hide if each layer's gradient were summed while the layers before it go backward.

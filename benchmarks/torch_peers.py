@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.torch import COPY
 from gpu_nn.data import digits
 from gpu_nn.torch import softmax_cross_entropy
 
@@ -38,23 +39,33 @@ def costs(labels: torch.Tensor, m: int) -> dict[str, tuple[Cost, torch.Tensor]]:
 
 
 def speed(n: int, m: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of forward and backward, by turns; of each cost with one thread or with all, whichever is faster."""
+    """Milliseconds of forward and backward, and of a copy of the logits, by turns; of each with one thread or with all,
+    whichever is faster."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(n, m, generator=generator)
     labels = torch.randint(m, (n,), generator=generator)
-    peers = costs(labels, m)
+    copied = torch.empty_like(logits)
+
+    def run_of(cost: Cost, target: torch.Tensor) -> Callable[[], object]:
+        def run() -> None:
+            z = logits.detach().requires_grad_()
+            cost(z, target).backward()
+
+        return run
+
+    runs = {name: run_of(*peer) for name, peer in costs(labels, m).items()}
+    runs[COPY] = lambda: copied.copy_(logits)
     repeats = max(1, 200_000 // (n * m))
     all_threads = torch.get_num_threads()
     seconds: dict[str, np.ndarray] = {}
     for threads in (1, all_threads):
         torch.set_num_threads(threads)
-        times: dict[str, list[float]] = {name: [] for name in peers}
+        times: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(rounds + 1):
-            for name, (cost, target) in peers.items():
+            for name, run in runs.items():
                 began = time.perf_counter()
                 for _ in range(repeats):
-                    z = logits.detach().requires_grad_()
-                    cost(z, target).backward()
+                    run()
                 if turn:  # the first is the warm-up
                     times[name].append((time.perf_counter() - began) / repeats)
         for name, taken in times.items():

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import growth, memory, plots, results, step, step_parts, timing
-from benchmarks.__main__ import MEASURED, OTHERS, against_goals
+from benchmarks import growth, memory, plots, readme, results, step, step_parts, timing
+from benchmarks.__main__ import MEASURED, OTHERS, against_goals, main
+from benchmarks.torch import markdown as torch_table
 from gpu_nn import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,101 @@ def test_every_verb_is_a_module_with_an_entry():
 
 def test_an_unknown_verb_is_a_usage_error():
     assert run("fly").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("gpu", "step"), "gpu runs by itself, for it has a command line of its own; run step by another call"),
+        (("step", "loss", "readme"), "readme runs by itself, for it has a command line of its own; run step loss by"),
+        (("step", "--fast"), "--fast: step takes --quick alone"),
+    ],
+)
+def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_a_gpu_the_gpu_verb_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m benchmarks gpu: device='cuda', but CuPy ")
+
+
+def test_a_package_that_is_missing_is_named_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "torch"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m benchmarks torch: torch is not installed: pip install ")
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.plots", None)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "plots"])
+    with pytest.raises(ModuleNotFoundError):
+        main()
+
+
+def test_what_is_absent_stands_below_the_table_with_its_reason():
+    for path, names in readme.TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        for name in names:
+            absent = results.read(name).get("absent") if (results.FOLDER / f"{name}.json").exists() else None
+            block = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
+            assert ("Not measured: " in block) == bool(absent)
+            assert all(peer in block for peer in absent or ())
+            assert not any("|  |" in line for line in block.splitlines() if line.startswith("|") and name == "memory")
+
+
+def test_a_memory_cell_without_a_figure_says_why():
+    row = {"n": 2048, "m": 32_000, "inputs": 256, "logits_bytes": 1, "bytes": {"gpu_nn": 1e6}}
+    text = memory.markdown({"losses": [row, row | {"n": 8192, "m": 128_000}], "steps": [], "predictions": []})
+    assert "256 | 1.0 | has no such loss | absent | all" in text
+    assert "256 | 1.0 | has no such loss | not run: whole logits | all" in text
+
+
+def test_a_result_says_on_which_code_it_was_measured(monkeypatch, tmp_path):
+    code = tmp_path / "kernels.py"
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(results, "_ROOT", tmp_path)
+    monkeypatch.setattr(results, "_CPU_CODE", ("*.py",))
+    code.write_text('"""Said."""\nx = 1\n')
+    results.write("step", {"figure": 1})
+    (tmp_path / "results" / "loss.json").write_text("{}")
+    code.write_text('"""Said otherwise."""\nx = 1  # why\n')
+    assert results.older(["step"]) == []
+    code.write_text("x = 2\n")
+    assert results.older(["step", "loss"]) == [
+        "step.json was measured on other code than *.py is now",
+        "loss.json does not say on which code it was measured",
+    ]
+
+
+def test_the_torch_table_has_the_floor_and_our_share_where_they_were_measured():
+    time = {"low": 1.0, "median": 2.0, "high": 3.0}
+    row = {"rows": 8, "classes": 4, "ratio": 1.5, "milliseconds": {"gpu_nn": time, "log1p(-p)": time}}
+    assert "| 1.5 | not measured |  |" in torch_table({"speed": [row], "training": []})
+    row["milliseconds"] |= {"copy": {name: value / 4 for name, value in time.items()}}
+    assert "| 1.5 | 0.5 (0.25–0.75) | 25 % |" in torch_table({"speed": [row], "training": []})
+
+
+def test_a_copy_of_the_logits_is_timed_by_turns_with_the_costs():
+    pytest.importorskip("torch")
+    from benchmarks.torch_peers import speed
+
+    found = speed(64, 10, rounds=1)["milliseconds"]
+    assert set(found) == {"gpu_nn", "log1p(-p)", "log(-expm1(log p))", "copy"}
+    assert 0 < found["copy"]["median"] < found["gpu_nn"]["median"]
 
 
 def test_runs_are_called_by_turns_after_a_warm_up():
@@ -123,12 +219,42 @@ def test_a_goal_is_reached_or_missed_from_the_right_side():
 
 @pytest.mark.parametrize("name", plots.measured())
 def test_a_plot_is_that_of_the_result_file(name, tmp_path):
-    plots.draw(name, results.read(name), tmp_path / "drawn.svg")
-    assert (tmp_path / "drawn.svg").read_bytes() == (results.FOLDER / f"{name}.svg").read_bytes()
+    """By what it says of itself: its bytes change with the release of Matplotlib."""
+    result = results.read(name)
+    drawn = plots.drawn_from(result)
+    assert drawn in (results.FOLDER / f"{name}.svg").read_text(encoding="utf-8"), "run python -m benchmarks plots"
+    plots.draw(name, result, tmp_path / "drawn.svg")
+    assert drawn in (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    assert plots.drawn_from(result | {"more": 1}) != drawn
 
 
-def test_growth_is_drawn_with_its_exponents(tmp_path):
+def test_bars_are_medians_with_their_spread_and_the_names_of_the_runs():
+    runs = {
+        "gpu_nn": {"low": 1.0, "median": 2.0, "high": 4.0},
+        "peer": {"low": 5.0, "median": 6.0, "high": 9.0},
+    }
+    (axes,) = plots.bars("Title", {"panel": runs}).axes
+    assert (axes.get_title(), axes.get_xlabel()) == ("panel", "µs")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["peer", "gpu_nn"]
+    assert [bar.get_width() for bar in axes.patches] == [6.0, 2.0]
+    assert [line[:, 0].tolist() for line in axes.collections[0].get_segments()] == [[5.0, 9.0], [1.0, 4.0]]
+    assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()
+
+
+@pytest.mark.parametrize(("name", "panels"), [("loss", "shapes"), ("step", "networks")])
+def test_every_run_of_a_result_is_a_bar(name, panels):
+    result = results.read(name)
+    for axes, row in zip(plots.FIGURES[name](result).axes, result[panels], strict=True):
+        medians = [spread["median"] for run, spread in row["microseconds"].items() if run != "best jax"]
+        assert sorted(bar.get_width() for bar in axes.patches) == sorted(medians)
+
+
+def test_growth_is_drawn_with_its_exponents():
     row = {"series": "n", "sizes": [1, 2], "microseconds": [3, 6], "bytes": [4, 8]}
     row |= {"time_exponent": 1.0, "memory_exponent": 1.0}
-    plots.draw("growth", {"series": [row]}, tmp_path / "drawn.svg")
-    assert (tmp_path / "drawn.svg").read_text().count("exponent 1.00") == 2
+    time, memory = plots.FIGURES["growth"]({"series": [row]}).axes
+    for axes, label, y in ((time, "µs", [3, 6]), (memory, "bytes", [4, 8])):
+        assert (axes.get_ylabel(), axes.get_xscale(), axes.get_yscale()) == (label, "log", "log")
+        (line,) = axes.get_lines()
+        assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], y)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["n: exponent 1.00"]

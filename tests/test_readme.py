@@ -36,6 +36,15 @@ def test_an_example_prints_what_stands_below_it(code, output):
     assert printed.getvalue() == output
 
 
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_block_is_of_a_kind_that_is_looked_at(file):
+    """A block of Python that is opened otherwise would not be run."""
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert len(fences) % 2 == 0
+    assert set(fences[::2]) <= {"python", "text", "sh", ""}
+    assert set(fences[1::2]) <= {""}
+
+
 def test_the_examples_are_found():
     assert len(blocks()) >= 2
     assert len(FILES) >= 3 or not (ROOT / "cuda_src").exists()
