@@ -162,18 +162,15 @@ def conclusions() -> str:
         for training in PAPER
         if training.name in ("A1", "A3")
     )
-    return fill(
-        f"What follows from it: a batch that suits one GPU does not suit many. The sums' latency alone, {waits[0]:.0f} to "
-        f"{waits[1]:.0f} µs, is as long as a step, {steps}; what more GPUs are good for is more rows each, or a step that "
-        f"takes long. The first table's last columns say how many rows each GPU needs for {_percent(WORTH)} of the perfect "
-        f"rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and {min(more):.0f} to {max(more):.0f} times "
-        f"as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient crosses a link that is "
-        f"{NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Buckets by layer help where backward takes longer than the "
-        f"sums: wide layers within a host. For small networks several sums cost more latency than they hide, and over many "
-        f"hosts there is too little to hide them under. So gpu_nn sums once.",
-        120,
-        break_on_hyphens=False,
-    )
+    text = f"""What follows from it: a batch that suits one GPU does not suit many. The sums' latency alone,
+        {waits[0]:.0f} to {waits[1]:.0f} µs, is as long as a step, {steps}; what more GPUs are good for is more rows
+        each, or a step that takes long. The first table's last columns say how many rows each GPU needs for
+        {_percent(WORTH)} of the perfect rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and
+        {min(more):.0f} to {max(more):.0f} times as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient
+        crosses a link that is {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Buckets by layer help where
+        backward takes longer than the sums: wide layers within a host. For small networks several sums cost more
+        latency than they hide, and over many hosts there is too little to hide them under. So gpu_nn sums once."""
+    return fill(" ".join(text.split()), 120, break_on_hyphens=False)
 
 
 def weak() -> str:

@@ -8,6 +8,20 @@
 #include "activations.cuh"
 #include "columns.cuh"
 
+// Blocks of a multiprocessor at least. 0 leaves it to the compiler, which for these few stops at 64 or 80 registers and
+// spills the rest; with two blocks each thread may have 128. In float64 they wait for arithmetic, not for memory.
+template <class S, class Activation> constexpr int FORWARD_BLOCKS = 0;
+template <> constexpr int FORWARD_BLOCKS<double, sigmoid_activation> = 2;
+template <> constexpr int FORWARD_BLOCKS<double, silu_activation> = 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <> constexpr int FORWARD_BLOCKS<__half, elu_activation> = 2;
+template <> constexpr int FORWARD_BLOCKS<__nv_bfloat16, elu_activation> = 2;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <> constexpr int FORWARD_BLOCKS<__nv_bfloat16, gelu_activation> = 2;
+#endif
+template <class S, class Activation> constexpr int BACKWARD_BLOCKS = 0;
+template <> constexpr int BACKWARD_BLOCKS<double, gelu_activation> = 2;
+
 template <int ROWS, bool WHOLE, class Activation, class S, int N>
 __device__ void activate_rows(const Columns<N>& columns, Index row, S* z, const Compute<S> (&bias)[N], S* a, bool keep_z) {
     typedef Compute<S> C;
@@ -31,7 +45,7 @@ __device__ void activate_rows(const Columns<N>& columns, Index row, S* z, const 
 
 // z += b, a = act(z). b may be null.
 template <class S, class Activation>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, (FORWARD_BLOCKS<S, Activation>))
     bias_activation(S* z, const S* b, S* a, int width, int span, int rows, Index size) {
     constexpr int N = PACK<S>;
     const Columns<N> columns(size, width, span, rows, lead(z) == 0 && lead(a) == 0);
@@ -75,7 +89,7 @@ __device__ void derive_rows(const Columns<N>& columns, Index row, S* da, const S
 
 // da ← da · act'(saved), and the partial column sums of the result unless `partial` is null.
 template <class S, class Activation>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, (BACKWARD_BLOCKS<S, Activation>))
     bias_activation_backward(S* da, const S* saved, Compute<S>* partial, int width, int span, int rows, Index size) {
     constexpr int N = PACK<S>;
     const Columns<N> columns(size, width, span, rows, lead(da) == 0 && lead(saved) == 0);

@@ -46,11 +46,18 @@ template <class T> __device__ T one_minus_power(T log_beta, long long t) {
     return -expm1(T(t) * log_beta);
 }
 
+// Blocks of a multiprocessor at least. 0 leaves it to the compiler, which from sm_120 on stops at 64 registers for adam in
+// float64 and spills the rest.
+template <class T> constexpr int ADAM_BLOCKS = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <> constexpr int ADAM_BLOCKS<double> = 3;
+#endif
+
 // One step of Adam, of AdamW when decoupled. mean and square hold the moments without their factor: with
 // m = (1-β₁) mean, v = (1-β₂) square and c_i = 1 - β_i^t,
 //     parameter ← parameter - η (m/c₁) / (√(v/c₂) + ε) = parameter - η' mean / (√square + ε')
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, ADAM_BLOCKS<T>)
     adam(T* parameter, const T* gradient, T* mean, T* square, const double* learning_rate, const long long* step,
          const T* gradient_scale, T beta1, T beta2, T log_beta1, T log_beta2, T one_minus_beta1, T one_minus_beta2, T eps,
          T weight_decay, bool decoupled, Index decayed, Index size) {

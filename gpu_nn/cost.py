@@ -55,7 +55,7 @@ def check_reduction(reduction: str) -> None:
         raise unknown_name("reduction", reduction, get_args(Reduction))
 
 
-def check_chunk_rows(chunk_rows: object) -> None:
+def check_chunk_rows(chunk_rows: Any) -> None:
     """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
     if chunk_rows is None:
         return
