@@ -24,6 +24,7 @@ _MOVED = {
     "advance": (2,),
     "bias_activation": (1, 1, 1),
     "bias_activation_backward": (2, 1, 1),
+    "cast": (1, 1),
     "chunk_sums": (1, 1),
     "column_sum": (1, 1),
     "gemm": (1, 1, 0, 1, 1, 1),  # A, B, C, D, the bias and the mask: C is D, and is not read
@@ -42,8 +43,8 @@ class Launch:
     flops: int = 0
 
 
-def launches_of(widths: list[int], batch: int) -> list[Launch]:
-    """The launches of a step in their order."""
+def launches_of(widths: list[int], batch: int, dtype: str = "float32") -> list[Launch]:
+    """The launches of a step of a network in that precision in their order."""
     from tests.cuda_emulator.device import emulated_device
     from tests.cuda_emulator.work import watched
 
@@ -51,7 +52,7 @@ def launches_of(widths: list[int], batch: int) -> list[Launch]:
     x = random.random((2 * batch, widths[0]), dtype=np.float32)
     y = random.integers(0, widths[-1], len(x))
     with emulated_device(nvmath=True) as device, watched() as works:
-        Trainer(Network(widths, device=device), Adam(1e-3), batch_size=batch).fit(x, y, epochs=1)
+        Trainer(Network(widths, device=device, dtype=dtype), Adam(1e-3), batch_size=batch).fit(x, y, epochs=1)
     # Steps end with Adam: the eager one, the captured one while it is captured, and its graph.
     _, captured, launched = (i for i, work in enumerate(works) if work.name.startswith("adam"))
     return [_launch(work) for work in works[captured + 1 : launched + 1]]

@@ -108,7 +108,7 @@ class Training:
         """By layer, the last first: when its launches are through, its gradient is there."""
         found = []
         for i, (inputs, outputs) in reversed(list(enumerate(self.layers))):
-            launches = [self._product(rows, inputs, outputs)]
+            launches = [self._product(rows, inputs, outputs, of_weight=FLOAT32)]
             if i:
                 # It brings the derivative of the ReLU below, and the gradient of its bias, along.
                 launches.append(self._product(rows, inputs, outputs, masked=inputs))
@@ -119,14 +119,16 @@ class Training:
         return found
 
     def update(self) -> Launch:
-        """Adam reads and writes parameters and moments and reads the gradient; mixed, it writes the copies too. And
-        the bookkeeping of losses and steps."""
-        mixed = self.size if self.size < FLOAT32 else 0
-        return Launch(3, sum(self.parameters) * (7 * FLOAT32 + mixed))
+        """Adam reads and writes parameters and moments and reads the gradient; mixed, a cast then reads the parameters
+        and writes the copies. And the bookkeeping of losses and steps."""
+        kernels, cast = (4, FLOAT32 + self.size) if self.size < FLOAT32 else (3, 0)
+        return Launch(kernels, sum(self.parameters) * (7 * FLOAT32 + cast))
 
-    def _product(self, rows: float, inputs: int, outputs: int, masked: int = 0) -> Launch:
-        """masked: of so many units a mask of bits is written or read, which says where the ReLU is not 0."""
-        moved = self.size * (rows * inputs + inputs * outputs + rows * outputs) + rows * _mask_bytes(masked)
+    def _product(self, rows: float, inputs: int, outputs: int, masked: int = 0, of_weight: int = 0) -> Launch:
+        """masked: of so many units a mask of bits is written or read, which says where the ReLU is not 0. of_weight:
+        bytes of a weight, or of its gradient, where they are not those of an activation."""
+        moved = self.size * rows * (inputs + outputs) + (of_weight or self.size) * inputs * outputs
+        moved += rows * _mask_bytes(masked)
         return Launch(1, moved, 2 * rows * inputs * outputs)
 
 

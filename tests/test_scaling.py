@@ -15,10 +15,11 @@ def launches(training, rows):
     return [*training.forward(rows), *chain(*training.backward(rows)), training.update()]
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("mixed_bfloat16", 2)])
 @pytest.mark.parametrize(("widths", "batch"), [(NETWORKS["A3"][0], 32), ([160, 96, 64, 32, 10], 64)])
-def test_the_work_on_paper_is_that_of_the_launches_that_are_made(widths, batch):
+def test_the_work_on_paper_is_that_of_the_launches_that_are_made(widths, batch, dtype, size):
     require()
-    made, paper = launches_of(widths, batch), launches(Training("", widths, batch), batch)
+    made, paper = launches_of(widths, batch, dtype), launches(Training("", widths, batch, size), batch)
     assert sum(launch.kernels for launch in paper) == len(made)
     assert sum(launch.operations for launch in paper) == sum(launch.flops for launch in made)
     assert sum(launch.bytes for launch in paper) == pytest.approx(sum(launch.bytes for launch in made), rel=0.02)
