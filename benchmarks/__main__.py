@@ -10,7 +10,6 @@ import os
 import sys
 import warnings
 from importlib import import_module
-from types import ModuleType
 from typing import NoReturn
 
 from benchmarks import peers, results
@@ -58,21 +57,8 @@ def measure(name: str, quick: bool) -> None:
     if not quick:
         results.write(name, result)
     print(f"\n{name}: {MEASURED[name]}\n\n{results.shown(module, result)}")
-    for line in against_goals(module, result):
+    for line in results.against_goals(module, result):
         print(line)
-
-
-def against_goals(module: ModuleType, result: dict) -> list[str]:
-    """A line for each goal of the verb: the figure, the goal, and whether it is reached."""
-    lines = []
-    for what, figure, goal in module.goals(result) if hasattr(module, "goals") else ():
-        if figure is None:
-            lines.append(f"{what}: absent, goal {goal:g}")
-        else:
-            most = getattr(module, "GOALS_ARE_UPPER_BOUNDS", False)
-            said = "reached" if (figure <= goal if most else figure >= goal) else "MISSED"
-            lines.append(f"{what}: {figure:.2f}, goal {'≤' if most else '≥'} {goal:g}, {said}")
-    return lines
 
 
 def _failed(verbs: list[str], message: object, code: int) -> NoReturn:

@@ -1,8 +1,9 @@
 """python -m benchmarks gpu: everything that needs a GPU, in one call of under ten minutes.
 
-The tests marked gpu; the accuracy table; the bandwidth of every kernel as a share of a measured device copy; the loss
-beside PyTorch's, eager and compiled: medians of single launches between CUDA events, each on data well past the L2
-cache. A training step as a CUDA graph and kernel by kernel, beside PyTorch's: medians of epochs. Results go to
+The loss by number of classes, ours by turns with PyTorch's, eager and compiled, with Liger's, and with a copy that
+moves as many bytes: single launches between CUDA events, each on data well past the L2 cache. The other kernels beside
+such a copy. A training step as a CUDA graph and kernel by kernel, by turns with PyTorch's and with the matrix products
+alone: whole epochs. A last layer with very many classes. The accuracy table, and the tests marked gpu. Results go to
 benchmarks/results/gpu.json.
 
 --emulated runs the same program at tiny sizes on the CPU emulation of the kernels, where times mean nothing; it writes
@@ -15,58 +16,52 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy, gpu_large_m
-from benchmarks.gpu_kernels import LOSS_COLUMNS, Workload, loss_workloads, other_workloads
-from benchmarks.gpu_peers import compiled_peers, eager_peers, missing_peers
-from benchmarks.gpu_steps import measured as measured_steps
-from benchmarks.results import machine, table, write
+from benchmarks import accuracy, gpu_large_m, gpu_peers, gpu_steps, gpu_tables, peers, results
+from benchmarks.gpu_clock import Clock
+from benchmarks.gpu_kernels import CLASSES, Workload, loss_workloads, other_workloads
+from benchmarks.timing import OURS
 from gpu_nn.device import Device, resolve_device
 
-LAUNCHES = 21
 SECONDS = 540  # what starts after this is left out, and named
+# The least share of copy bandwidth; times as fast as a peer, ours as a graph; and the least share of the products.
+COPY_GOAL, PRODUCTS_GOAL = 0.9, 0.95
+STEP_GOALS = {gpu_steps.TORCH_EAGER: 4.0, gpu_steps.REDUCE_OVERHEAD: 1.2}
+# Costs that are the same: peers sum a half type in that type.
+_SAME = {"float32": 1e-3, "bfloat16": 2e-2}
+PACKAGES = ("numpy", "torch", "triton", "liger-kernel", "nvmath-python")
 
 
-class Clock:
-    """Seconds of one launch: CUDA events on a GPU, the host's clock where the kernels are emulated."""
-
-    def __init__(self, device: Device, emulated: bool):
-        self.cuda, self.emulated = device.xp.cuda, emulated
-        self.launches = 1 if emulated else LAUNCHES
-
-    def median(self, run: Callable[[], object]) -> float:
-        for _ in range(1 if self.emulated else 3):
-            run()
-        return float(np.median([self._once(run) for _ in range(self.launches)]))
-
-    def _once(self, run: Callable[[], object]) -> float:
-        if self.emulated:
-            began = time.perf_counter()
-            run()
-            return time.perf_counter() - began
-        begin, end = self.cuda.Event(), self.cuda.Event()
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        return float(self.cuda.get_elapsed_time(begin, end)) / 1e3
+def loss_row(device: Device, clock: Clock, workload: Workload, compiled: bool) -> tuple[dict[str, Any], list[str]]:
+    """A cell of the loss with the peers that compute the same cost, and those that do not."""
+    facts, absent = workload.facts, []
+    runs: dict[str, Callable[[], Any]] = {OURS: workload.prepare()}
+    ours = float(runs[OURS]().sum(dtype=np.float64))
+    for name, run in gpu_peers.runs(facts, clock.emulated, compiled):
+        theirs = float(run())
+        if np.isclose(theirs, ours, rtol=_SAME[facts["dtype"]]):
+            runs[name] = run
+        else:
+            absent.append(f"{name} at {_cell(facts)} (it computes {theirs:g}, ours {ours:g}: not the same cost)")
+    row = {**facts, **clock.beside_a_copy(workload.bytes, runs)}
+    runs.clear()
+    _release(device)
+    return row, absent
 
 
-def copy_bandwidth(device: Device, clock: Clock, size: int) -> float:
-    """Bytes read and written a second by a copy of `size` bytes within the device's memory."""
-    source = device.xp.zeros(size // 4, np.float32)
-    target = device.xp.empty_like(source)
-    return 2 * source.nbytes / clock.median(lambda: device.xp.copyto(target, source))
+def _cell(facts: dict[str, Any]) -> str:
+    return f"{facts['n']} × {facts['m']}, {facts['dtype']}, {facts['cost']}"
 
 
-def measured(workload: Workload, clock: Clock, copy: float) -> dict[str, Any]:
-    run = workload.prepare()
-    seconds = clock.median(run)
-    rate = workload.bytes / seconds
-    return {**workload.facts, "seconds": seconds, "bytes": workload.bytes, "share_of_copy": rate / copy}
+def _release(device: Device) -> None:
+    """Memory that the pools of CuPy and of PyTorch keep, so that each finds room."""
+    device.xp.get_default_memory_pool().free_all_blocks()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def gpu_tests() -> dict[str, Any]:
@@ -101,15 +96,22 @@ def chosen_device(emulated: bool) -> Iterator[Device]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The loss's share of copy bandwidth by number of classes, for each type, target and cost."""
-    rows = [row for row in result["kernels"] if row["kernel"] == "softmax_cross_entropy"]
-    classes = sorted({row["m"] for row in rows})
-    lines = []
-    for m in classes:
-        found = {(row["dtype"], row["target"], row["cost"]): row["share_of_copy"] for row in rows if row["m"] == m}
-        cells = [f"{100 * found[column]:.0f} %" if column in found else "" for column in LOSS_COLUMNS]
-        lines.append([str(m), *cells])
-    return table(["classes", *(", ".join(column) for column in LOSS_COLUMNS)], lines)
+    tables = ("shares", "losses", "kernels", "steps", "large_m", "conditions")
+    return "\n\n".join(getattr(gpu_tables, name)(result) for name in tables)
+
+
+def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+    """What, the figure (None where it is absent), and the goal."""
+    found: list[tuple[str, float | None, float]] = []
+    for m in sorted({*CLASSES, *(row["m"] for row in result["loss"])}):
+        shares = [row["share_of_copy"] for row in result["loss"] if row["m"] == m]
+        found.append((f"loss, {m} classes, least share of copy bandwidth", min(shares, default=None), COPY_GOAL))
+    steps = {row["network"]: row for row in result["steps"]}
+    for network in ("A1", "A3"):
+        faster = steps.get(network, {}).get("times_as_fast", {})
+        found += [(f"step of {network} × {peer}", faster.get(peer), goal) for peer, goal in STEP_GOALS.items()]
+    found.append(("step of wide, share of products", steps.get("wide", {}).get("share_of_products"), PRODUCTS_GOAL))
+    return found
 
 
 def main() -> None:
@@ -121,60 +123,71 @@ def main() -> None:
         result = measurements(device, emulated, lambda: time.perf_counter() - began < SECONDS)
     result["seconds"] = time.perf_counter() - began
     if not emulated:
-        write("gpu", result)
-    print(markdown(result))
-    for row in result["kernels"]:
-        if row["kernel"] != "softmax_cross_entropy":
-            print(f"{row['kernel']}, {row['dtype']}: {100 * row['share_of_copy']:.0f} % of copy bandwidth")
-    for row in result["steps"]:
-        print(f"step of {row['network']}, {row['dtype']}, {row['way']}: {1e6 * row['seconds']:.1f} µs")
-    for row in result["large_m"]:
-        used = "not enough memory" if row["seconds"] is None else f"{row['seconds']:.3f} s"
-        beyond = (
-            "" if row["bytes_beyond"] is None else f", {row['bytes_beyond'] / 2**20:,.0f} MiB beyond inputs and outputs"
-        )
-        print(f"{row['rows']} rows of {row['classes']} classes, {row['way']}: {used}{beyond}")
-    print(f"not run: {', '.join(result['left_out']) or 'nothing'}")
-    print(f"tests: {result['tests']['summary']}")
+        results.write("gpu", result)
+    module = import_module("benchmarks.gpu")
+    print(results.shown(module, result))
+    for line in results.against_goals(module, result):
+        print(line)
 
 
 def measurements(device: Device, emulated: bool, in_time: Callable[[], bool]) -> dict[str, Any]:
+    """All of it. What waits for torch.compile comes last, for it may use up the time."""
     clock = Clock(device, emulated)
     size = 1 << 14 if emulated else 1 << 30
-    copy = copy_bandwidth(device, clock, size)
-    left_out = missing_peers()
-    kernels, peers = [], []
-    for workload in [*loss_workloads(device, size // 2, emulated), *other_workloads(device, size // 2)]:
-        kernels.append(measured(workload, clock, copy))
-    rows = accuracy_on(device, emulated)
-    for peer in [*eager_peers(size // 2, emulated), *compiled_peers(size // 2, emulated)]:
-        if in_time():
-            peers.append(measured(peer, clock, copy))
+    copy_bandwidth = clock.copy_bandwidth(size)
+    absent = gpu_peers.absent(emulated)
+    losses: list[dict[str, Any]] = []
+    later: list[Workload] = []
+
+    def measure_loss(workload: Workload, compiled: bool) -> None:
+        row, gone = loss_row(device, clock, workload, compiled)
+        losses.append(row)
+        absent.extend(gone)
+
+    for workload in loss_workloads(device, size // 2, emulated):
+        if gpu_peers.compiles(workload.facts):
+            later.append(workload)
         else:
-            left_out.append(f"{peer.facts['kernel']} at {peer.facts['m']} classes (no time left)")
-    steps, steps_left_out = measured_steps(device, emulated, in_time)
-    large_m = gpu_large_m.measured(device, emulated, clock.median)
+            measure_loss(workload, False)
+    kernels = []
+    for workload in other_workloads(device, size // 2):
+        kernels.append({**workload.facts, **clock.beside_a_copy(workload.bytes, {OURS: workload.prepare()})})
+        _release(device)
+    steps, gone = gpu_steps.measured(device, emulated, copy_bandwidth, in_time)
+    absent += gone
+    _release(device)
+    large_m = gpu_large_m.measured(device, clock, emulated)
+    accurate = accuracy_on(device, emulated)
+    for workload in later:
+        compiled = in_time()
+        measure_loss(workload, compiled)
+        if not compiled:
+            absent.append(f"torch.compile at {_cell(workload.facts)} (no time left)")
     tests = {"summary": "not run on the emulated device"} if emulated else gpu_tests()
     return {
-        "machine": machine("numpy") | _gpu(device, emulated),
-        "copy_bandwidth": copy,
+        "machine": results.machine() | _gpu(device, emulated),
+        "absent": absent,
+        "copy_bandwidth": copy_bandwidth,
+        "loss": losses,
         "kernels": kernels,
         "steps": steps,
         "large_m": large_m,
-        "peers": peers,
-        "accuracy": rows,
-        "left_out": left_out + steps_left_out,
+        "accuracy": accurate,
         "tests": tests,
     }
 
 
 def _gpu(device: Device, emulated: bool) -> dict[str, Any]:
-    """The GPU, its driver and its clocks as nvidia-smi gives them, and CuPy's version."""
-    facts: dict[str, Any] = {"cupy": device.xp.__version__}
+    """The GPU, its driver and its clocks as nvidia-smi gives them, and the versions of all that was measured."""
+    runtime = device.xp.cuda.runtime.runtimeGetVersion()
+    versions = peers.versions(PACKAGES)
+    versions |= {"cupy": device.xp.__version__, "CUDA runtime": f"{runtime // 1000}.{runtime % 1000 // 10}"}
     if emulated:
-        return facts | {"gpu": "emulated"}
+        return {"gpu": "emulated", "versions": versions}
     query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit"
     done = subprocess.run(
         ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    return facts | dict(zip(query.split(","), (part.strip() for part in done.stdout.split(",")), strict=False))
+    facts = dict(zip(query.split(","), (part.strip() for part in done.stdout.split(",")), strict=False))
+    versions["driver"] = facts.pop("driver_version", "unknown")
+    return {"gpu": facts.pop("name", "unknown") or "unknown", **facts, "versions": versions}

@@ -18,11 +18,14 @@ TARGETS = ("index", "dense")
 COSTS = {"everyday": 0.0, "full": 1.0}
 LOSS_COLUMNS = list(product(DTYPES, TARGETS, COSTS))
 WIDTH = 1024
+NOISE_FACTOR, NOISE_MODULUS = 48271, 65521
 
 
 @dataclass
 class Workload:
-    """facts: its name and sizes.  bytes: read and written by one run.  prepare: allocates, and returns the run."""
+    """facts: its name and sizes.  bytes: read and written by one run.  prepare: allocates, and returns the run, which
+    may return a loss.
+    """
 
     facts: dict[str, Any]
     bytes: int
@@ -57,13 +60,19 @@ def _loss_run(device: Device, facts: dict[str, Any]) -> Callable[[], object]:
         y = xp.full((n, m), 1 / m, np.float32)
     loss, dz = xp.empty(n, np.float32), xp.empty_like(z)
     weight = COSTS[facts["cost"]]
-    return lambda: kernels.softmax_cross_entropy(z, y, loss, dz, complement_weight=weight)
+
+    def run() -> Array:
+        kernels.softmax_cross_entropy(z, y, loss, dz, complement_weight=weight)
+        return loss
+
+    return run
 
 
 def _noise(device: Device, size: int) -> Array:
     """Numbers between -5 and 5 that do not repeat along rows of any length in use."""
     xp = device.xp
-    return (xp.arange(size, dtype=np.int64) * 48271 % 65521).astype(np.float32) * np.float32(10 / 65521) - np.float32(5)
+    whole = (xp.arange(size, dtype=np.int64) * NOISE_FACTOR % NOISE_MODULUS).astype(np.float32)
+    return whole * np.float32(10 / NOISE_MODULUS) - np.float32(5)
 
 
 def other_workloads(device: Device, size: int) -> Iterator[Workload]:

@@ -8,27 +8,42 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_clock import Clock
+from benchmarks.timing import ratios, spreads
 from gpu_nn import functional as F
 from gpu_nn.device import Array, Device
 
 ROWS, INPUTS = 8192, 1024
 CLASSES = (32_768, 131_072, 262_144)
+CHUNKS, WHOLE = "chunks", "all logits at once"
 
 
-def measured(device: Device, emulated: bool, median: Callable[[Callable[[], object]], float]) -> list[dict[str, Any]]:
-    """A row for each number of classes and way. median: the seconds of a run."""
+def measured(device: Device, clock: Clock, emulated: bool) -> list[dict[str, Any]]:
+    """A row for each number of classes, in which a way that memory does not allow is missing; by turns."""
     rows, inputs = (64, 8) if emulated else (ROWS, INPUTS)
     found = []
     for m in (100,) if emulated else CLASSES:
         arrays = _arrays(device, rows, inputs, m)
-        for way, chunk_rows in (("chunks", None), ("all logits at once", rows)):
-            facts = {"classes": m, "rows": rows, "inputs": inputs, "way": way}
+        beyond: dict[str, int] = {}
+        runs: dict[str, Callable[[], object]] = {}
+        for way, chunk_rows in ((CHUNKS, None), (WHOLE, rows)):
             try:
-                beyond = _beyond(device, arrays, chunk_rows)
-                run = _run(arrays, chunk_rows)
-                found.append(facts | {"bytes_beyond": beyond, "seconds": median(run)})
+                beyond[way] = _beyond(device, arrays, chunk_rows)
+                runs[way] = _run(arrays, chunk_rows)
             except MemoryError:
-                found.append(facts | {"bytes_beyond": None, "seconds": None})
+                pass
+        seconds = clock.times(runs)
+        found.append(
+            {
+                "classes": m,
+                "rows": rows,
+                "inputs": inputs,
+                "logits_bytes": 4 * rows * m,
+                "bytes_beyond": beyond,
+                "microseconds": spreads(seconds),
+                "times_as_fast": ratios(seconds, CHUNKS) if CHUNKS in seconds else {},
+            }
+        )
     return found
 
 

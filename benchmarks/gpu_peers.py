@@ -1,60 +1,76 @@
-"""PyTorch and Liger on the same logits as ours: loss and gradient, eager and compiled."""
+"""PyTorch and Liger on the same logits as ours, and which of them are here."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.gpu_kernels import CLASSES, Workload, named_dtype
+from benchmarks.gpu_kernels import NOISE_FACTOR, NOISE_MODULUS
 
-_PEERS = {"torch": "PyTorch", "liger_kernel": "Liger"}
-_COMPILED_CLASSES = (256, 1000, 4096, 32768)
+WHERE = "cuda"  # of PyTorch
+_COMPILED_CLASSES = (256, 1000, 4096, 32768)  # each takes many seconds to compile
+_DTYPES = ("float32", "bfloat16")
 
-
-def missing_peers() -> list[str]:
-    """Names of the peers that are not installed."""
-    return [f"{name} (not installed)" for module, name in _PEERS.items() if find_spec(module) is None]
+Run = Callable[[], Any]
 
 
-def eager_peers(size: int, emulated: bool) -> Iterator[Workload]:
-    """PyTorch's cross_entropy, and the full cost as people compose it; Liger's cross entropy."""
-    if emulated or find_spec("torch") is None:
-        return
-    for m in CLASSES:
-        for dtype in ("float32", "bfloat16"):
-            yield _torch_workload("torch everyday", m, dtype, size, lambda torch: _everyday(torch))
-            yield _torch_workload("torch full", m, dtype, size, lambda torch: _full(torch))
-            if find_spec("liger_kernel") is not None:
-                yield _torch_workload("liger everyday", m, dtype, size, lambda torch: _liger())
-
-
-def compiled_peers(size: int, emulated: bool) -> Iterator[Workload]:
-    """The same through torch.compile, at a few lengths: each takes many seconds to compile."""
-    if emulated or find_spec("torch") is None:
-        return
-    for m in _COMPILED_CLASSES:
-        for dtype in ("float32", "bfloat16"):
-            yield _torch_workload(
-                "torch.compile everyday", m, dtype, size, lambda torch: torch.compile(_everyday(torch))
-            )
-            yield _torch_workload("torch.compile full", m, dtype, size, lambda torch: torch.compile(_full(torch)))
-
-
-def _torch_workload(name: str, m: int, dtype: str, size: int, make: Callable[[Any], Callable]) -> Workload:
-    n = max(1, size // (m * named_dtype(dtype).itemsize))
-    moved = 2 * n * m * named_dtype(dtype).itemsize + 12 * n
-    return Workload({"kernel": name, "m": m, "n": n, "dtype": dtype}, moved, lambda: _torch_run(n, m, dtype, make))
-
-
-def _torch_run(n: int, m: int, dtype: str, make: Callable[[Any], Callable]) -> Callable[[], object]:
+def why_no_torch(emulated: bool) -> str:
+    """Empty where PyTorch can run beside ours, otherwise why not."""
+    if emulated:
+        return "no GPU: ours is emulated"
+    if find_spec("torch") is None:
+        return "not installed"
     import torch
 
-    cost = make(torch)
-    z = torch.rand(n, m, device="cuda").mul_(10).sub_(5).to(getattr(torch, dtype)).requires_grad_()
-    y = torch.arange(n, device="cuda") * 7919 % m
+    return "" if torch.cuda.is_available() else "it sees no GPU"
 
-    def run() -> None:
+
+def why_no_liger(emulated: bool) -> str:
+    return why_no_torch(emulated) or ("" if find_spec("liger_kernel") is not None else "not installed")
+
+
+def absent(emulated: bool) -> list[str]:
+    """Peers that are not measured, and why."""
+    reasons = {"PyTorch": why_no_torch(emulated), "Liger": why_no_liger(emulated)}
+    return [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+
+
+def takes(facts: dict[str, Any]) -> bool:
+    """Whether the peers take part in a cell of the loss."""
+    return facts["target"] == "index" and facts["dtype"] in _DTYPES
+
+
+def compiles(facts: dict[str, Any]) -> bool:
+    return takes(facts) and facts["m"] in _COMPILED_CLASSES
+
+
+def runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iterator[tuple[str, Run]]:
+    """Name and run of each peer: loss and gradient of the logits that ours has; each run returns the loss."""
+    if why_no_torch(emulated) or not takes(facts):
+        return
+    import torch
+
+    z, y = _logits(torch, facts)
+    cost = _everyday(torch) if facts["cost"] == "everyday" else _full(torch)
+    yield "torch eager", _run(cost, z, y)
+    if facts["cost"] == "everyday" and not why_no_liger(emulated):
+        yield "Liger", _run(_liger(), z, y)
+    if compiled and compiles(facts):
+        yield "torch.compile", _run(torch.compile(cost), z, y)
+
+
+def _logits(torch: Any, facts: dict[str, Any]) -> tuple[Any, Any]:
+    n, m = facts["n"], facts["m"]
+    z = (torch.arange(n * m, device=WHERE) * NOISE_FACTOR % NOISE_MODULUS).float() * (10 / NOISE_MODULUS) - 5
+    z = z.reshape(n, m).to(getattr(torch, facts["dtype"])).requires_grad_()
+    return z, torch.arange(n, device=WHERE) * 7919 % m
+
+
+def _run(cost: Callable, z: Any, y: Any) -> Run:
+    def run() -> Any:
         z.grad = None
-        cost(z, y).backward()
+        loss = cost(z, y)
+        loss.backward()
+        return loss.detach()
 
     return run
 

@@ -1,6 +1,7 @@
 """The libraries that ours is measured beside on the CPU: which are here, and on how many threads they work."""
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,9 +22,9 @@ def present(name: str) -> bool:
     return find_spec(PEERS[name]) is not None
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Iterable[str] = ("numpy", *PEERS)) -> dict[str, str]:
     found = {}
-    for name in ("numpy", *PEERS):
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

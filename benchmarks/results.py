@@ -83,6 +83,19 @@ def shown(module: ModuleType, result: dict[str, Any]) -> str:
     return f"{text}\n\nNot measured: {'; '.join(absent)}." if absent else text
 
 
+def against_goals(module: ModuleType, result: dict) -> list[str]:
+    """A line for each goal of the verb: the figure, the goal, and whether it is reached."""
+    lines = []
+    for what, figure, goal in module.goals(result) if hasattr(module, "goals") else ():
+        if figure is None:
+            lines.append(f"{what}: absent, goal {goal:g}")
+        else:
+            most = getattr(module, "GOALS_ARE_UPPER_BOUNDS", False)
+            said = "reached" if (figure <= goal if most else figure >= goal) else "MISSED"
+            lines.append(f"{what}: {figure:.2f}, goal {'≤' if most else '≥'} {goal:g}, {said}")
+    return lines
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; the first column to the left, numbers to the right."""
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]

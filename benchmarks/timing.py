@@ -36,17 +36,18 @@ def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> Times:
+def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1, rest: float = _REST) -> Times:
     """Seconds of each run in each round: every round calls all of them, `repeats` times each, one after the other.
 
     One more round goes before them, to warm up; who begins changes from round to round, for a run may leave the caches
-    and the threads in a state that costs the next one time.
+    and the threads in a state that costs the next one time. rest: seconds between two runs.
     """
     seconds: Times = {name: [] for name in runs}
     names = list(runs)
     for turn in range(rounds + 1):
         for name in names:
-            time.sleep(_REST)
+            if rest:
+                time.sleep(rest)
             took = seconds_of(runs[name], repeats)
             if turn:
                 seconds[name].append(took)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, memory, plots, readme, results, step, step_parts, timing
-from benchmarks.__main__ import MEASURED, OTHERS, against_goals, main
+from benchmarks.__main__ import MEASURED, OTHERS, main
+from benchmarks.results import against_goals
 from benchmarks.torch import markdown as torch_table
 from gpu_nn import Trainer
 
@@ -127,15 +128,6 @@ def test_the_torch_table_has_the_floor_and_our_share_where_they_were_measured():
     assert "| 1.5 | not measured |  |" in torch_table({"speed": [row], "training": []})
     row["milliseconds"] |= {"copy": {name: value / 4 for name, value in time.items()}}
     assert "| 1.5 | 0.5 (0.25–0.75) | 25 % |" in torch_table({"speed": [row], "training": []})
-
-
-def test_a_copy_of_the_logits_is_timed_by_turns_with_the_costs():
-    pytest.importorskip("torch")
-    from benchmarks.torch_peers import speed
-
-    found = speed(64, 10, rounds=1)["milliseconds"]
-    assert set(found) == {"gpu_nn", "log1p(-p)", "log(-expm1(log p))", "copy"}
-    assert 0 < found["copy"]["median"] < found["gpu_nn"]["median"]
 
 
 def test_runs_are_called_by_turns_after_a_warm_up():

@@ -313,18 +313,3 @@ class TestDevice:
     def test_out_of_range_labels_are_found_when_data_enter_a_trainer(self, device):
         with pytest.raises(ValueError, match=r"y\[1\] = 2; expected 0 to 1"):
             Trainer(Network([4, 2], device=device), SGD()).fit(np.zeros((2, 4)), device.asarray(np.array([0, 2])))
-
-    def test_the_gpu_benchmark_reaches_its_end(self, capsys, monkeypatch):
-        from benchmarks import gpu
-
-        monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
-        gpu.main()
-        printed = capsys.readouterr().out
-        assert "| 1000 |" in printed
-        for network, dtype in (("A3", "float32"), ("wide", "bfloat16")):
-            for way in ("graph", "graph, full cost", "eager", "products alone"):
-                assert f"step of {network}, {dtype}, {way}: " in printed
-        assert "64 rows of 100 classes, chunks: " in printed
-        assert "64 rows of 100 classes, all logits at once: " in printed
-        assert "step of A3, torch compile, reduce-overhead (emulated)" in printed
-        assert "tests: not run on the emulated device" in printed

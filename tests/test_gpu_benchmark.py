@@ -1,0 +1,163 @@
+"""The benchmark of a GPU on the emulated device: all of it runs; times mean nothing. With peers: tests/torch."""
+
+import contextlib
+import io
+import json
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, results
+from benchmarks.gpu_clock import Clock
+from benchmarks.launches import launches_of
+from tests.cuda_emulator import require
+from tests.cuda_emulator.device import emulated_device
+
+WAYS = (gpu_steps.GRAPH, gpu_steps.FULL, gpu_steps.EAGER, gpu_steps.PRODUCTS)
+SPREAD = {"low", "median", "high"}
+
+
+@pytest.fixture(scope="module")
+def printed():
+    require()
+    written = {path.name for path in results.FOLDER.iterdir()}
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
+        gpu.main()
+    assert {path.name for path in results.FOLDER.iterdir()} == written
+    return out.getvalue()
+
+
+@pytest.fixture
+def device():
+    with emulated_device(nvmath=True) as found:
+        yield found
+
+
+def test_it_reaches_its_end_and_prints_every_table(printed):
+    for row in ("| 1,000 |", "| 1,024 × 2, float32, full |", "| adam, float32 |", "| 64 × 100 × 8 |"):
+        assert row in printed
+    for way in WAYS:
+        assert f"| {way} |" in printed
+    assert "| launches | 11 | 19 |" in printed
+    assert "emulated; numpy " in printed
+    assert "Tests: not run on the emulated device." in printed
+
+
+def test_it_names_what_is_absent_and_why(printed):
+    assert "Not measured: PyTorch (no GPU: ours is emulated); Liger (no GPU: ours is emulated); " in printed
+    for way in (gpu_steps.TORCH_EAGER, gpu_steps.REDUCE_OVERHEAD):
+        assert f"step of A3, {way} (no GPU: ours is emulated)" in printed
+        assert f"| {way} | absent | absent |" in printed
+
+
+def test_it_names_every_goal(printed):
+    lines = [line for line in printed.splitlines() if ", goal " in line]
+    assert len([line for line in lines if "classes, least share of copy bandwidth: " in line]) >= 13
+    for network in ("A1", "A3"):
+        assert f"step of {network} × torch eager: absent, goal 4" in lines
+        assert f"step of {network} × torch.compile, reduce-overhead: absent, goal 1.2" in lines
+    assert any(line.startswith("step of wide, share of products: ") and "goal ≥ 0.95" in line for line in lines)
+
+
+def test_its_result_is_the_same_out_of_a_file(device):
+    result = gpu.measurements(device, True, lambda: False)
+    assert gpu.markdown(json.loads(json.dumps(result))) == gpu.markdown(result)
+    assert "steps of wide (no time left)" in result["absent"]
+    assert "torch.compile at 2 × 1000, float32, everyday (no time left)" in result["absent"]
+    assert result["steps"] == []
+    versions = result["machine"]["versions"]
+    assert {*gpu.PACKAGES, "cupy", "CUDA runtime"} <= set(versions)
+    assert (versions["numpy"], versions["CUDA runtime"]) == (np.__version__, "12.9")
+    assert {row["kernel"] for row in result["kernels"]} >= {"adam", "layer_norm", "gather"}
+    for row in (*result["loss"], *result["kernels"]):
+        assert set(row["microseconds"]["gpu_nn"]) == SPREAD
+        assert row["share_of_copy"] == row["times_as_fast"]["copy"] > 0
+
+
+def test_launches_are_timed_by_events_and_by_turns(device):
+    called = []
+    runs = {"gpu_nn": lambda: called.append("a"), "peer": lambda: called.append("b")}
+    found = Clock(device, emulated=False).beside_a_copy(1 << 12, runs)
+    assert "".join(called) == "abab" + "".join(["ab", "ba", "ab"][turn % 3] for turn in range(gpu_clock.LAUNCHES + 1))
+    assert set(found["microseconds"]) == {"gpu_nn", "peer", "copy"}
+    assert set(found["times_as_fast"]) == {"peer", "copy"}
+    assert found["bytes"] == 1 << 12
+
+
+@pytest.mark.parametrize("setting", gpu_steps.settings(True), ids=lambda setting: setting.name)
+def test_the_floors_of_a_step_are_those_of_the_launches_that_are_made(setting):
+    """Bytes are compared in test_scaling.py, at sizes where padding and counters are little beside them."""
+    require()
+    made = launches_of(setting.widths, setting.batch, "float32" if setting.dtype == "float32" else "mixed_bfloat16")
+    found = gpu_steps.floors(setting)
+    assert found["launches"] == len(made)
+    assert found["flops"] == sum(launch.flops for launch in made)
+
+
+def test_the_products_alone_are_those_of_the_step(device, monkeypatch):
+    """Three for each layer, less the gradient of the data."""
+    from gpu_nn.kernels import cuda_kernels
+
+    flops = []
+
+    def matmul(a, b, out):
+        flops.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
+
+    monkeypatch.setattr(cuda_kernels, "matmul", matmul)
+    setting = gpu_steps.Setting("", [6, 8, 4], 4, 1)
+    gpu_steps._products_epoch(device, setting)()
+    assert len(flops) == 3 * len(list(pairwise(setting.widths))) - 1
+    assert sum(flops) == gpu_steps.floors(setting)["flops"]
+
+
+def test_without_nvmath_ours_is_launched_kernel_by_kernel_and_half_types_are_absent():
+    with emulated_device(nvmath=False) as device:
+        rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True)
+    assert [row["ours"] for row in rows] == [gpu_steps.EAGER]
+    assert set(rows[0]["microseconds"]) == {gpu_steps.EAGER, gpu_steps.PRODUCTS}
+    assert absent[0].startswith(f"step of A3, {gpu_steps.GRAPH} (nvmath-python is not installed: ")
+    assert absent[-1].startswith("step of wide, every way (nvmath-python is not installed: ")
+
+
+def test_a_way_that_memory_does_not_allow_is_said_in_its_cell(device, monkeypatch):
+    run_of = gpu_large_m._run
+
+    def refused(arrays, chunk_rows):
+        if chunk_rows:
+            raise MemoryError
+        return run_of(arrays, chunk_rows)
+
+    monkeypatch.setattr(gpu_large_m, "_run", refused)
+    rows = gpu_large_m.measured(device, Clock(device, True), emulated=True)
+    assert list(rows[0]["microseconds"]) == [gpu_large_m.CHUNKS]
+    assert " | not enough memory | " in gpu_tables.large_m({"large_m": rows})
+
+
+def test_goals_are_the_worst_cell_of_a_length_and_the_graph_beside_each_peer():
+    loss = [{"m": 10, "share_of_copy": share} for share in (0.95, 0.89)] + [{"m": 1000, "share_of_copy": 0.91}]
+    faster = {gpu_steps.TORCH_EAGER: 4.5, gpu_steps.REDUCE_OVERHEAD: 1.1}
+    steps = [{"network": "A3", "times_as_fast": faster}, {"network": "wide", "share_of_products": 0.96}]
+    steps[1]["times_as_fast"] = {}
+    result = {"loss": loss, "steps": steps}
+    said = {line.partition(": ")[0]: line.split()[-1] for line in results.against_goals(gpu, result)}
+    assert said["loss, 10 classes, least share of copy bandwidth"] == "MISSED"
+    assert said["loss, 1000 classes, least share of copy bandwidth"] == "reached"
+    assert said["step of A3 × torch eager"] == "reached"
+    assert said["step of A3 × torch.compile, reduce-overhead"] == "MISSED"
+    assert said["step of wide, share of products"] == "reached"
+    assert said["step of A1 × torch eager"] == "4"  # absent, goal 4
+
+
+def test_the_gpu_is_told_as_nvidia_smi_has_it(device, monkeypatch):
+    line = "NVIDIA Something, 570.1, 1980 MHz, 2619 MHz, 1980 MHz, 700.00 W\n"
+    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=line))
+    machine = gpu._gpu(device, emulated=False)
+    assert machine["gpu"] == "NVIDIA Something"
+    assert machine["clocks.max.sm"] == "1980 MHz"
+    assert machine["versions"]["driver"] == "570.1"
+    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    assert gpu._gpu(device, emulated=False)["gpu"] == "unknown"
