@@ -55,6 +55,7 @@ def runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iterator[tupl
     if facts["cost"] == "everyday" and not why_no_liger(emulated):
         yield "Liger", _run(_liger(), z, y)
     if compiled and compiles(facts):
+        torch.compiler.reset()  # code seen with other shapes would be compiled for any
         yield "torch.compile", _run(torch.compile(cost), z, y)
 
 

@@ -30,6 +30,8 @@ def torch_epoch(
         with torch.autocast(where, dtype=getattr(torch, dtype)) if half else nullcontext():
             return torch.nn.functional.cross_entropy(model(x), y)
 
+    if compiled:
+        torch.compiler.reset()  # code seen with other shapes would be compiled for any
     loss_function = torch.compile(loss_of, mode="reduce-overhead") if compiled else loss_of
 
     def epoch() -> float:

@@ -1,12 +1,13 @@
 """The model of training by many ranks: its work is that of the launches, its sums are the textbook's."""
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
 from benchmarks import results, scaling
 from benchmarks.launches import launches_of
-from benchmarks.scaling_model import H100, NDR, NVLINK, PCIE_4, Cpu, Training, rows_for, step, sum_seconds
+from benchmarks.scaling_model import H100, NDR, NVLINK, PCIE_4, PCIE_5, Cpu, Training, rows_for, step, sum_seconds
 from benchmarks.step import NETWORKS
 from tests.cuda_emulator import require
 
@@ -23,6 +24,16 @@ def test_the_work_on_paper_is_that_of_the_launches_that_are_made(widths, batch, 
     assert sum(launch.kernels for launch in paper) == len(made)
     assert sum(launch.operations for launch in paper) == sum(launch.flops for launch in made)
     assert sum(launch.bytes for launch in paper) == pytest.approx(sum(launch.bytes for launch in made), rel=0.02)
+
+
+def test_what_the_readme_says_of_the_model_is_what_it_computes_with():
+    text = " ".join((Path(scaling.__file__).parent / "README.md").read_text(encoding="utf-8").split())
+    teraflops = [f"{H100.products[size] / 1e12:g}" for size in (4, 2)]
+    assert f"({H100.memory / 1e12:g} TB/s; {teraflops[0]} TFLOP/s in float32, {teraflops[1]} in bfloat16)" in text
+    assert f"and {1e6 * H100.launch:g} µs a kernel" in text
+    hops = [(f"{1e6 * link.ring:g}", f"{1e6 * link.tree:g}") for link in (NVLINK, PCIE_4, NDR)]
+    assert "{} and {} µs by NVLink, {} and {} µs by PCIe, {} and {} µs between hosts".format(*chain(*hops)) in text
+    assert (PCIE_5.ring, PCIE_5.tree) == (PCIE_4.ring, PCIE_4.tree)
 
 
 def test_the_gradient_is_that_of_the_network():
