@@ -11,27 +11,35 @@ CPU = ("--device", "cpu")
 FAST = ("--epochs", "3", "--hidden", "4", *CPU, "--json")
 
 
-@pytest.fixture(params=["npz", "npy", "csv", "parquet"])
-def source(request, arrays, tmp_path):
-    """The data in a file of this format, as arguments of the command; its file."""
-    x, y = arrays["x"], arrays["y"]
-    path = tmp_path / f"a.{request.param}"
-    match request.param:
+FORMATS = ["npz", "npy", "csv", "parquet"]
+
+
+def written(folder, suffix, x, y):
+    """The data in a file of this format; its path, and it as arguments of the command."""
+    path = folder / f"a.{suffix}"
+    columns = {**{f"c{i}": column for i, column in enumerate(x.T)}, "class": y}
+    match suffix:
         case "npz":
             np.savez(path, x=x, y=y)
         case "npy":
             np.save(path, x)
-            np.save(tmp_path / "y.npy", y)
-            return path, ("--data", path, "--target", tmp_path / "y.npy")
+            np.save(folder / "y.npy", y)
+            return path, ("--data", path, "--target", folder / "y.npy")
         case "csv":
             import pandas
 
-            pandas.DataFrame({**dict(zip("abcde", x.T, strict=True)), "class": y}).to_csv(path, index=False)
+            pandas.DataFrame(columns).to_csv(path, index=False)
         case "parquet":
             import pandas
 
-            pandas.DataFrame({**dict(zip("abcde", x.T, strict=True)), "class": y}).to_parquet(path, index=False)
+            pandas.DataFrame(columns).to_parquet(path, index=False)
     return path, ("--data", path)
+
+
+@pytest.fixture(params=FORMATS)
+def source(request, arrays, tmp_path):
+    """The data in a file of this format, as arguments of the command; its file."""
+    return written(tmp_path, request.param, arrays["x"], arrays["y"])
 
 
 def test_a_run_is_the_same_from_every_format(command, source, data):
@@ -40,6 +48,19 @@ def test_a_run_is_the_same_from_every_format(command, source, data):
         for timed in (result, *result["history"]):
             del timed["seconds"]
     assert done == expected
+
+
+def test_a_column_of_0_and_1_counts_beside_a_salary_in_every_format(command, tmp_path):
+    random = np.random.default_rng(0)
+    member = random.integers(0, 2, 400)
+    x = np.column_stack([random.integers(20_000, 1_000_000, 400), member])
+    found = []
+    for suffix in FORMATS:
+        given = written(tmp_path, suffix, x, member)[1]
+        result = json.loads(command("train", *given, "--epochs", "15", "--hidden", "8", *CPU, "--json").out)
+        found.append((result["test_accuracy"], result["test_loss"]))
+    assert found[0][0] == 1
+    assert found == [found[0]] * len(FORMATS)
 
 
 def test_evaluation_and_prediction_are_the_same_from_every_format(command, source, data, model):

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -23,18 +25,29 @@ def test_parts_have_the_moments_of_the_whole(dtype, parts):
     np.testing.assert_allclose(1 / scale, exact.std(0).astype(float), rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_counts_are_divided_by_the_largest_of_all_parts(dtype):
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_bytes_are_divided_by_the_largest_of_all_parts(dtype):
     x = np.arange(60).reshape(20, 3).astype(dtype)
     shift, scale = added(x[::-1], 7)
     np.testing.assert_array_equal(shift, 0)
     np.testing.assert_array_equal(scale, 1 / 59)
 
 
-def test_whole_numbers_of_which_a_later_part_is_negative_are_standardised():
-    x = np.arange(30).reshape(10, 3)
+def test_bytes_of_which_a_later_part_is_negative_are_standardised():
+    x = np.arange(30, dtype=np.int8).reshape(10, 3)
     x[9, 0] = -1
     np.testing.assert_allclose(added(x, 10)[0], x.mean(0))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("parts", [1, 7])
+def test_columns_of_larger_whole_numbers_come_to_the_same_size(dtype, parts, monkeypatch):
+    monkeypatch.setattr(sys.modules[Scaling.__module__], "_VALUES", 30)
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.integers(0, 2, 100), random.integers(0, 60_000, 100)]).astype(dtype)
+    shift, scale = added(x, parts)
+    np.testing.assert_allclose((x - shift).mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(((x - shift) * scale).std(0), 1)
 
 
 def test_a_constant_column_keeps_its_size():
