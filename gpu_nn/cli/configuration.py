@@ -98,7 +98,7 @@ def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argpar
     settings.device = resolve_device(settings.device).name
     if settings.stream == "auto":
         # A run that is resumed reads as it did before, however much memory is free then.
-        settings.stream = "always" if is_large(settings.data, settings.target) else "never"
+        settings.stream = "always" if is_large(settings.data, settings.target, to_train=True) else "never"
     if settings.lr is None:
         settings.lr = SGD_LR if settings.optimizer == "sgd" else LR
     if settings.early_stopping is not None and settings.validation_fraction is None:

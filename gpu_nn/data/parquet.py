@@ -1,9 +1,9 @@
 """Parquet files, row group by row group. Needs the extra `parquet` (pyarrow)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -11,6 +11,13 @@ from gpu_nn.data.labels import Labels, labels_of_array, labels_of_text
 from gpu_nn.data.memory import check_fits
 from gpu_nn.data.table import Table, Target
 from gpu_nn.errors import DataError
+
+# So many rows of a row group are decoded at once, and of so many columns as have few values: each costs what its
+# dictionary and a page take, up to 1 MiB each.
+_ROWS, _COLUMNS, _VALUES = 1 << 14, 4, 1 << 20
+
+# What pyarrow reads at once of a column, which it would else hold as a whole, packed.
+_BUFFER_BYTES = 1 << 16
 
 
 class ParquetTable:
@@ -24,16 +31,15 @@ class ParquetTable:
         self.path = path
         self._arrow, parquet = _pyarrow()
         with _Errors(self._arrow, path):
-            self._file = parquet.ParquetFile(path)
+            self._file = parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES)
             metadata, schema = self._file.metadata, self._file.schema_arrow
             self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             self.n_rows = metadata.num_rows
-        columns = list(schema.names)
+        self._columns = columns = list(schema.names)
         if not columns:
             raise DataError(f"{path} has no columns; expected inputs and a target")
         self._place = target.place(path, columns)
         self.target = None if self._place is None else columns[self._place]
-        self._of_its_name = columns[: self._place].count(self.target)
         self.names = self._in_file = [name for i, name in enumerate(columns) if i != self._place]
         types = [field.type for field in schema]
         self._for_prediction = target.n_inputs is not None
@@ -71,24 +77,48 @@ class ParquetTable:
 
     def read_group(self, i: int, out: np.ndarray) -> Labels | None:
         """The inputs of row group i into `out`, (rows, inputs); returns its labels, None for prediction."""
-        with _Errors(self._arrow, self.path):
-            group = self._file.read_row_group(i)
-            columns = list(group.columns)
-            if group.num_rows != len(out) or len(columns) != len(self.names) + (self._place is not None):
-                raise DataError(f"{self.path}: row group {i} is not what the file says of it; it is damaged")
-            del group
-            label = None if self._place is None else columns.pop(self._place)
-            for j, column in enumerate(columns):
-                self._check_nulls(self._in_file[j], column, i)
-                if self._arrow.types.is_decimal(column.type):
-                    column = column.cast(self._arrow.float64())
-                out[:, self._into[j]] = column.to_numpy()
-            return None if label is None or self._for_prediction else self._labels(label, i)
+        labels = []
+        for column, start, values in self._pieces(i, self._columns):
+            if column != self._place:
+                if self._arrow.types.is_decimal(values.type):
+                    values = values.cast(self._arrow.float64())
+                place = column - (self._place is not None and column > self._place)
+                out[start : start + len(values), self._into[place]] = values.to_numpy(zero_copy_only=False)
+            elif not self._for_prediction:
+                labels.append(self._labels(values))
+        return _joined(labels) if labels else None
 
-    def _labels(self, column: Any, group: int) -> Labels:
-        self._check_nulls(str(self.target), column, group)
+    def _pieces(self, group: int, names: Sequence[str]) -> Iterator[tuple[int, int, Any]]:
+        """The columns of these names in a row group, some rows of some columns at a time: the column's number, the
+        first row's number in the group, and the values, of which none is null."""
+        rows = self.group_rows[group]
+        names = list(dict.fromkeys(names))
+        at_once = max(_COLUMNS, _VALUES // max(rows, 1))
+        for first in range(0, len(names), at_once):
+            chosen = names[first : first + at_once]
+            expected = [i for i, name in enumerate(self._columns) if name in set(chosen)]
+            start = 0
+            with _Errors(self._arrow, self.path):
+                for batch in self._file.iter_batches(_ROWS, [group], chosen):
+                    # With a come columns that are called a.b, too.
+                    found = [
+                        values for name, values in zip(batch.schema.names, batch.columns, strict=True) if name in chosen
+                    ]
+                    if len(found) != len(expected) or start + len(batch) > rows:
+                        self._refuse_group(group)
+                    for column, values in zip(expected, found, strict=True):
+                        self._check_nulls(column, values, sum(self.group_rows[:group]) + start)
+                        yield column, start, values
+                    start += len(batch)
+            if start != rows:
+                self._refuse_group(group)
+
+    def _refuse_group(self, group: int) -> NoReturn:
+        raise DataError(f"{self.path}: row group {group} is not what the file says of it; it is damaged")
+
+    def _labels(self, column: Any) -> Labels:
         if not _is_text(self._arrow, column.type):
-            return labels_of_array(self._where, column.to_numpy())
+            return labels_of_array(self._where, column.to_numpy(zero_copy_only=False))
         texts, codes = self._texts(column)
         all_texts, classes = self._classes
         found, places = np.unique(classes[np.searchsorted(all_texts, texts)], return_inverse=True)
@@ -99,10 +129,9 @@ class ParquetTable:
         """The different texts of the whole target, in order, and what they stand for: numbers only where all are."""
         found = set[str]()
         for i in range(len(self.group_rows)):
-            # By name come all columns of that name.
-            column = self._file.read_row_group(i, columns=[self.target]).column(self._of_its_name)
-            self._check_nulls(str(self.target), column, i)
-            found.update(self._texts(column)[0])
+            for column, _, values in self._pieces(i, [str(self.target)]):
+                if column == self._place:
+                    found.update(self._texts(values)[0])
         texts = sorted(found)
         labels = labels_of_text(self._where, texts, np.arange(len(texts)))
         return np.array(texts, str), labels.classes[labels.codes]
@@ -116,7 +145,6 @@ class ParquetTable:
         arrow, where = self._arrow, self._where
         if not arrow.types.is_dictionary(column.type):
             column = column.cast(arrow.large_string()).dictionary_encode()
-        column = column.combine_chunks()
         used, codes = np.unique(column.indices.to_numpy(), return_inverse=True)
         if len(used) and not 0 <= used[0] <= used[-1] < len(column.dictionary):
             raise DataError(f"{where} points to values that are not there; the file is damaged")
@@ -125,10 +153,11 @@ class ParquetTable:
             raise DataError(f"{where} has nulls; fill them in, or drop their rows")
         return texts, codes
 
-    def _check_nulls(self, name: str, column: Any, group: int) -> None:
-        if column.null_count:
+    def _check_nulls(self, column: int, values: Any, first: int) -> None:
+        if values.null_count:
+            row = first + int(values.is_null().to_numpy(zero_copy_only=False).argmax())
             raise DataError(
-                f"{self.path}: column {name!r} has {column.null_count} nulls in row group {group}; fill them in, or "
+                f"{self.path}: column {self._columns[column]!r} has nulls, the first in row {row}; fill them in, or "
                 "drop their rows or the column"
             )
 

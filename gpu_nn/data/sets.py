@@ -20,6 +20,10 @@ TEST_FRACTION = 0.2
 # A data set that would take a larger share of the free memory is streamed.
 _SHARE = 0.5
 
+# What data in memory take at most, measured: so many times their own bytes, and so many bytes more for each input and
+# for each row. A training parts them, which copies them, then has them on the device as they came and standardised.
+_TO_TRAIN, _TO_READ = (1, 8, 48), (1, 1, 32)
+
 
 @dataclass
 class DataSet:
@@ -159,13 +163,16 @@ def is_large(
     target: str | int | None = None,
     n_inputs: int | None = None,
     features: Features | None = None,
+    *,
+    to_train: bool = False,
 ) -> bool:
-    """Whether the source can be streamed and would take more than half of the free memory, in float32 and as it is.
+    """Whether the source can be streamed and would take more than half of the free memory.
 
-    n_inputs, features: as for `open_rows`.
+    n_inputs, features: as for `open_rows`. to_train: on its rows, and not only to evaluate or predict them.
     """
     if source is None or kind(source) not in ("npy", "Parquet"):
         return False
     available, rows = available_bytes(), open_rows(source, target, n_inputs, features)
-    wanted = rows.shape[0] * (rows.shape[1] * (4 + rows.dtype.itemsize) + 8)
+    times, of_input, of_row = _TO_TRAIN if to_train else _TO_READ
+    wanted = rows.shape[0] * (rows.shape[1] * (times * rows.dtype.itemsize + of_input) + of_row)
     return available is not None and wanted > _SHARE * available

@@ -28,9 +28,10 @@ class Stream:
     """Rows of x and y that a Trainer, or an evaluation, reads as it goes. Made by `stream`, parted by `split`.
 
     In each epoch blocks come in a new order, and rows are shuffled within windows of many blocks; so a row meets rows
-    from all over the data, while reading stays one pass over long stretches. A window is in memory twice: as it is
-    trained on, and as the next one is read by a background thread. So much, and the largest row group of a Parquet
-    file, is the memory that a stream takes.
+    from all over the data, while reading stays one pass over long stretches. Of a Parquet file the row groups come in a
+    new order, and in each its blocks: a row meets rows from all over its group, and of other groups where a window has
+    several. A window is in memory twice: as it is trained on, and as the next one is read by a background thread. So
+    much, and the largest row group of a Parquet file, is the memory that a stream takes.
 
     source: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
     of the source that each is in; pieces of a group come one after the other.  block_rows, window_rows: rows of a block
@@ -77,12 +78,14 @@ class Stream:
         return self.source.targets
 
     def order(self, random: np.random.Generator | None) -> Pieces:
-        """The pieces in the order of an epoch; None: as they lie in the source."""
+        """The pieces in the order of an epoch: the groups by lot, and by lot those of a group, which is read as one.
+        None: as they lie in the source.
+        """
         if random is None:
             return Pieces(self.pieces)
         numbers, group = np.unique(self.group, return_inverse=True)
-        rank = random.permutation(len(numbers))
-        return Pieces(self.pieces[np.argsort(rank[group], kind="stable")])
+        rank, place = random.permutation(len(numbers)), random.permutation(len(group))
+        return Pieces(self.pieces[np.lexsort((place, rank[group]))])
 
     def windows(self, dtype: Any = np.float32, n_classes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows in order, as (x, y) of up to window_rows rows; good until the next ones are asked for.
@@ -152,11 +155,13 @@ class Stream:
         piece = np.searchsorted(ends, chosen, "right")
         # Parts of equal rows are told apart, too.
         checksum = zlib.crc32(np.ascontiguousarray(self.pieces, "<i8").data)
+        # One of its own: the row group that it holds goes with it.
+        source = self.source.opened()
         for row in (pieces[piece, 1] - (ends[piece] - chosen)).tolist():
-            x, y = self.source.load(row, row + 1)
+            x, y = source.load(row, row + 1)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
-            self.source.let_go(row, row + 1)
+            source.let_go(row, row + 1)
         return {
             "rows": len(self),
             "columns": self.shape[1],

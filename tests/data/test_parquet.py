@@ -1,11 +1,14 @@
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_nn.data import Target, read, read_inputs, read_parquet
+from gpu_nn.data import Target, parquet, read, read_inputs, read_parquet
 from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.parquet import ParquetTable
 from gpu_nn.errors import DataError
@@ -137,9 +140,9 @@ def test_prediction_takes_a_file_with_the_target_or_without(written, target):
 @pytest.mark.parametrize(
     ("more", "target", "message"),
     [
-        ({"d": [None, *[1.0] * 19]}, None, "column 'd' has 1 nulls in row group 0; fill them in"),
-        ({"d": [1.0] * 19 + [None]}, None, "column 'd' has 1 nulls in row group 2"),
-        ({"kind": [*NAMES[:-1], None]}, None, "column 'kind' has 1 nulls in row group 2"),
+        ({"d": [None, *[1.0] * 19]}, None, "column 'd' has nulls, the first in row 0; fill them in"),
+        ({"d": [1.0] * 19 + [None]}, None, "column 'd' has nulls, the first in row 19"),
+        ({"kind": [*NAMES[:-1], None]}, None, "column 'kind' has nulls, the first in row 19"),
         ({"d": NAMES}, None, r"column 'd' is string; expected numbers; is it the target\? That is 'kind' here"),
         ({"d": [[1.0]] * N}, None, "column 'd' is list<.*>; expected numbers"),
         ({"d": [{"e": 1.0}] * N}, None, "column 'd' is struct<.*>; expected numbers"),
@@ -181,6 +184,41 @@ def test_a_table_that_memory_does_not_hold_is_refused_before_it_is_read(written,
     monkeypatch.setattr("gpu_nn.data.memory.available_bytes", lambda: 479)
     with pytest.raises(DataError, match="does not fit in memory"):
         read(str(written(columns())))
+
+
+READ_ONE_GROUP = """
+import sys
+from pathlib import Path
+import numpy as np, pyarrow
+from gpu_nn.data import Target
+from gpu_nn.data.parquet import ParquetTable
+table = ParquetTable(Path(sys.argv[1]), Target())
+out = np.empty((table.n_rows, len(table.names)), table.dtype)
+table.read_group(0, out)
+print(pyarrow.default_memory_pool().max_memory(), float(out.sum(dtype=np.float64)))
+"""
+
+
+def test_a_large_row_group_is_decoded_a_little_at_a_time(tmp_path):
+    x = np.random.default_rng(0).random((300_000, 40), np.float32)
+    table = arrow.table({**{f"c{i}": x[:, i] for i in range(40)}, "label": np.arange(len(x)) % 2})
+    pq.write_table(table, tmp_path / "a.parquet")
+    command = [sys.executable, "-c", READ_ONE_GROUP, tmp_path / "a.parquet"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    most, total = done.stdout.split()
+    assert float(total) == x.sum(dtype=np.float64)
+    assert int(most) < 0.6 * x.nbytes
+
+
+def test_columns_of_several_pieces_keep_their_places(written, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS", 2)
+    monkeypatch.setattr(parquet, "_COLUMNS", 1)
+    monkeypatch.setattr(parquet, "_VALUES", 14)
+    path = written({"a": X[:, 0], "kind": NAMES, "a.b": X[:, 1], "c": np.arange(N)})
+    found = read_parquet(path, Target("kind"))
+    np.testing.assert_array_equal(found.x, np.column_stack([X[:, 0], X[:, 1], np.arange(N)]))
+    assert (found.names, texts(found.labels)) == (["a", "a.b", "c"], NAMES.tolist())
 
 
 def test_without_pyarrow_the_cure_is_named(written, monkeypatch):

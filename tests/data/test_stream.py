@@ -2,6 +2,7 @@
 
 import os
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_an_epoch_draws_the_blocks_and_keeps_row_groups_together(tmp_path, kind)
         np.testing.assert_array_equal(np.sort(covered), np.arange(ROWS))
         groups = [start // 190 for start, _ in pieces] if kind == "parquet" else range(len(pieces))
         assert 1 + np.count_nonzero(np.diff(groups)) == len(set(groups))
+
+
+def test_the_blocks_of_a_row_group_come_in_an_order_of_their_own(tmp_path):
+    parquet.write_table(arrow.table({"x": X[:, 0], "label": Y}), tmp_path / "t.parquet", row_group_size=500)
+    some = stream(tmp_path / "t.parquet", block_rows=10)
+    orders = [np.array(some.order(np.random.default_rng(seed)).of(0, ROWS))[:, 0] for seed in (0, 1)]
+    for order in orders:
+        for group in range(2):
+            blocks = order[order // 500 == group]
+            assert sorted(blocks) == list(range(500 * group, 500 * group + 500, 10))
+            # Of a random order few blocks are followed by the next one.
+            assert np.count_nonzero(np.diff(blocks) == 10) < 5
+    assert (orders[0] != orders[1]).any()
 
 
 def test_places_of_a_sequence_are_found_in_its_pieces():
@@ -225,7 +239,7 @@ class TestValues:
     def test_a_null_in_a_row_group_is_refused(self, tmp_path):
         columns = {"a": arrow.array([1.0, None, 3.0]), "label": arrow.array([0, 1, 0])}
         parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
-        with pytest.raises(DataError, match="column 'a' has 1 nulls in row group 0"):
+        with pytest.raises(DataError, match="column 'a' has nulls, the first in row 1"):
             rows_of(stream(tmp_path / "t.parquet"))
 
     def test_a_value_of_a_table_is_named_by_its_column(self, tmp_path):
@@ -299,6 +313,22 @@ def test_a_description_tells_other_data(tmp_path):
     assert all(other != one for other in others)
     path, target = written(tmp_path, "parquet")
     assert described(path, target)["checksum"] == described(path, target)["checksum"]
+
+
+def test_one_row_group_is_in_memory_at_a_time(tmp_path):
+    n, inputs = 40_000, 20
+    x = np.random.default_rng(0).random((n, inputs), np.float32)
+    table = arrow.table({**{f"c{i}": x[:, i] for i in range(inputs)}, "label": np.arange(n) % 2})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    tracemalloc.start()
+    try:
+        some = stream(tmp_path / "t.parquet", block_rows=100, window_rows=1000)
+        some.described()
+        for _ in some.windows():
+            pass
+        assert x.nbytes < tracemalloc.get_traced_memory()[1] < 1.8 * x.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(tmp_path):
