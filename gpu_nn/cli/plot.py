@@ -10,11 +10,9 @@ from typing import Any
 from gpu_nn import pictures
 from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
 from gpu_nn.cli.results import print_json, say, to_stdout
-from gpu_nn.cli.rows import features_of
+from gpu_nn.cli.rows import add_stream_argument, labelled_rows, tested_rows
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
-from gpu_nn.data import labelled, read
-from gpu_nn.data.labels import Labels, encoded
 from gpu_nn.errors import DataError
 from gpu_nn.files import whole_file
 from gpu_nn.model_file import load
@@ -33,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data_help = f"draw the answers on these, {SOURCES}, on their test part, if any; default: the run's test part"
     parser.add_argument("--data", metavar="FILE|IDX-FOLDER", help=data_help)
     parser.add_argument("--target", metavar="COLUMN|FILE", help=f"of --data: {TARGET}")
+    add_stream_argument(parser)
     parser.add_argument("--out", metavar="FOLDER", help="write the pictures there (default FOLDER/pictures)")
     parser.add_argument("--format", type=one_of(FORMATS), default="png", help="png, svg, pdf (default png)")
     shape_help = "of the rows of images that are not square; with colours HEIGHT,WIDTH,3"
@@ -44,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.target is not None and options.data is None:
         raise ValueError("--target goes with --data; the run's own data have the target that it was trained with")
+    if options.stream != "auto" and options.data is None:
+        raise ValueError("--stream goes with --data; the run's own data are read as they were for it")
     folder = RunFolder(options.folder)
     settings = folder.settings(add_arguments_of_train, "FOLDER")
     try:
@@ -99,24 +100,28 @@ def _of_answers(
     net = load(folder.model, options.device)
     classes = list(range(net.n_classes) if net.classes is None else net.classes)
     if options.data is None:
-        name = "digits" if settings.data is None else settings.data
-        data = read(settings.data, settings.test_fraction, settings.test_last, settings.seed, target=settings.target)
-        x, labels = data.x_test, Labels(data.classes, data.y_test)
+        rows = tested_rows(settings, net, classes)
     else:
-        name = options.data
-        x, labels = labelled(options.data, options.target, features_of(net))
-    if x.shape[1] != net.n_inputs:
-        raise DataError(f"{name} has {x.shape[1]} columns; the model was trained on {net.n_inputs}")
-    y = encoded(name, labels, classes)
-    p = net.device.to_host(net.predict_proba(x))
-    draw: dict[str, Callable[[], Any]] = {
-        "confusion": lambda: pictures.confusion_matrix(y, p.argmax(axis=1), names),
-        "calibration": lambda: pictures.calibration(y, p, names),
-    }
+        rows = labelled_rows(options, net, classes, as_stored=True)
     names = [str(value) for value in classes]
-    shape = _image_shape(x.shape[1], options.image_shape)
+    confusion, calibration = pictures.ConfusionCounts(names), pictures.CalibrationBins(names)
+    draw: dict[str, Callable[[], Any]] = {"confusion": confusion.figure, "calibration": calibration.figure}
+    add: dict[str, Callable[[Any, Any, Any], None]] = {
+        "confusion": lambda x, y, p: confusion.add(y, p.argmax(axis=1)),
+        "calibration": lambda x, y, p: calibration.add(y, p),
+    }
+    shape = _image_shape(net.n_inputs, options.image_shape)
     if shape is not None:
-        draw["mistakes"] = lambda: pictures.worst_mistakes(x, y, p, shape, names)
+        mistakes = pictures.WorstMistakes(shape, names)
+        draw["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
+    for x, y in rows.pieces:
+        p = net.device.to_host(net.predict_proba(x))
+        for name in tuple(add):
+            try:
+                add[name](x, y, p)
+            except ValueError as error:
+                say(f"no {name}: {error}")
+                del add[name], draw[name]
     return draw
 
 

@@ -2,16 +2,17 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gpu_nn.cli.arguments import STREAM, STREAMED
+from gpu_nn.cli.parts import read_parts
 from gpu_nn.cli.results import say
 from gpu_nn.data import Features, Stream, is_large, labelled, open_rows, read_inputs
-from gpu_nn.data.labels import encoded
+from gpu_nn.data.labels import Labels, encoded
 from gpu_nn.errors import DataError
 from gpu_nn.network import INFERENCE_ROWS, Network
 
@@ -41,19 +42,34 @@ def features_of(net: Network) -> Features | None:
     return Features(tuple(net.feature_names), net.target_name, cache(say))
 
 
-def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[Any]) -> Rows:
-    """Those of --data, with y as indices into `classes`. Raises DataError for data that do not fit the network."""
+def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[Any], as_stored: bool = False) -> Rows:
+    """Those of --data, with y as indices into `classes`. as_stored: x of the type that the data have, where it might be
+    the network's. Raises DataError for data that do not fit the network."""
     features = features_of(net)
     if _streamed(options, None, features):
         source = open_rows(options.data, options.target, None, features)
         whole = Stream.of(source, window_rows=_piece(net), classes=classes)
         if whole.targets:
             raise DataError(f"{options.data}: y has rows of {whole.targets}; expected one label for each row")
-        _check_width(options, whole.shape[1], net)
-        return Rows(len(whole), whole.windows(net.dtype, net.n_classes))
+        _check_width(options.data, whole.shape[1], net)
+        dtype = whole.source.dtype if as_stored else net.dtype
+        return Rows(len(whole), whole.windows(dtype, net.n_classes))
     x, labels = labelled(options.data, options.target, features)
-    _check_width(options, x.shape[1], net)
+    _check_width(options.data, x.shape[1], net)
     return Rows(len(x), _cut(x, encoded(options.data, labels, classes), net))
+
+
+def tested_rows(settings: argparse.Namespace, net: Network, classes: Sequence[Any]) -> Rows:
+    """Those that a run with these settings was tested on, as they are stored, with y as indices into `classes`. Raises
+    DataError for data that do not fit the network."""
+    data = read_parts(settings)
+    name = "digits" if settings.data is None else settings.data
+    _check_width(name, data.n_inputs, net)
+    if isinstance(data.test, Stream):
+        test = replace(data.test, window_rows=_piece(net), classes=np.asarray(classes))
+        return Rows(len(test), test.windows(test.source.dtype, net.n_classes))
+    x, y = data.test
+    return Rows(len(x), _cut(x, encoded(name, Labels(data.classes, y), classes), net))
 
 
 def input_rows(options: argparse.Namespace, net: Network) -> Rows:
@@ -62,10 +78,10 @@ def input_rows(options: argparse.Namespace, net: Network) -> Rows:
     if _streamed(options, net.n_inputs, features):
         source = open_rows(options.data, options.target, net.n_inputs, features)
         whole = Stream.of(source, window_rows=_piece(net))
-        _check_width(options, whole.shape[1], net)
+        _check_width(options.data, whole.shape[1], net)
         return Rows(len(whole), ((x, None) for x, _ in whole.windows(net.dtype)))
     x = read_inputs(options.data, options.target, net.n_inputs, features)
-    _check_width(options, x.shape[1], net)
+    _check_width(options.data, x.shape[1], net)
     return Rows(len(x), _cut(x, None, net))
 
 
@@ -75,9 +91,9 @@ def _streamed(options: argparse.Namespace, n_inputs: int | None, features: Featu
     return bool(options.stream == "always")
 
 
-def _check_width(options: argparse.Namespace, columns: int, net: Network) -> None:
+def _check_width(source: str, columns: int, net: Network) -> None:
     if columns != net.n_inputs:
-        raise DataError(f"{options.data} has {columns} columns; the model was trained on {net.n_inputs}")
+        raise DataError(f"{source} has {columns} columns; the model was trained on {net.n_inputs}")
 
 
 def _cut(x: np.ndarray, y: np.ndarray | None, net: Network) -> Iterator[tuple[np.ndarray, Any]]:

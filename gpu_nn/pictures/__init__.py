@@ -1,15 +1,20 @@
 """Pictures of a training and of what a model says, as Figures of Matplotlib (the extra `plot`).
 
-Nothing here touches pyplot: `figure.savefig("a.png")` writes a picture, and a notebook shows what a cell returns.
+Of answers that are not all in memory ConfusionCounts, CalibrationBins and WorstMistakes make the same pictures: `add`
+takes them piece by piece, `figure` draws. Nothing here touches pyplot: `figure.savefig("a.png")` writes a picture, and
+a notebook shows what a cell returns.
 """
 
-from gpu_nn.pictures._calibration import calibration, expected_calibration_error
-from gpu_nn.pictures._confusion import confusion_matrix
+from gpu_nn.pictures._calibration import CalibrationBins, calibration, expected_calibration_error
+from gpu_nn.pictures._confusion import ConfusionCounts, confusion_matrix
 from gpu_nn.pictures._curves import learning_curves, learning_rates
-from gpu_nn.pictures._mistakes import worst_mistakes
+from gpu_nn.pictures._mistakes import WorstMistakes, worst_mistakes
 from gpu_nn.pictures._sheet import require_matplotlib
 
 __all__ = [
+    "CalibrationBins",
+    "ConfusionCounts",
+    "WorstMistakes",
     "calibration",
     "confusion_matrix",
     "expected_calibration_error",

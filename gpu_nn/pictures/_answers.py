@@ -49,8 +49,8 @@ def classes_of(classes: Sequence[Any] | None, m: int) -> Sequence[Any]:
     return classes
 
 
-def distributions(probabilities: Any) -> np.ndarray:
-    """Probabilities (n, classes), as float64. Raises ValueError for what is none."""
+def distributions(probabilities: Any, first: int = 0) -> np.ndarray:
+    """Probabilities (n, classes), as float64. first: number of the first row. Raises ValueError for what is none."""
     p = on_host(probabilities)
     if p.ndim != 2 or p.shape[1] < 2 or not len(p):
         raise ValueError(f"probabilities has shape {p.shape}; expected (n, classes), at least 1 row and 2 classes")
@@ -60,8 +60,8 @@ def distributions(probabilities: Any) -> np.ndarray:
     if not good.all():
         row = int(np.argmin(good))
         raise ValueError(
-            f"probabilities[{row}] sums to {p[row].sum():g}, with a least value of {p[row].min():g}; expected numbers "
-            f"≥ 0 that sum to 1: pass what predict_proba gives"
+            f"probabilities[{first + row}] sums to {p[row].sum():g}, with a least value of {p[row].min():g}; expected "
+            f"numbers ≥ 0 that sum to 1: pass what predict_proba gives"
         )
     return p
 

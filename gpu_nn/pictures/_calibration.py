@@ -27,7 +27,9 @@ def expected_calibration_error(
 
     In [0, 1]; Naeini, Cooper and Hauskrecht 2015. Arguments and errors as in `calibration`.
     """
-    return _Bins(y, probabilities, classes, bins).error
+    found = CalibrationBins(classes, bins)
+    found.add(y, probabilities)
+    return found.error
 
 
 def calibration(y: Any, probabilities: Any, classes: Sequence[Any] | None = None, bins: int = 10) -> Any:
@@ -41,63 +43,84 @@ def calibration(y: Any, probabilities: Any, classes: Sequence[Any] | None = None
     Raises ValueError for arrays that are empty or do not fit, or for probabilities that are none; ImportError without
     Matplotlib.
     """
-    b = _Bins(y, probabilities, classes, bins)
-    n = int(b.rows.sum())
-    heading = f"Calibration: expected error {100 * b.error:.2f} percentage points on {n:,} rows"
-    figure = sheet(6.5, 7.0, heading)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    width = 100 / bins
-    low, high = b.intervals()
-    upper.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), label="as often right as it says")
-    upper.bar(b.middles, 100 * b.accuracy, width * 0.92, color=BLUE, alpha=0.75, label="share of right rows")
-    bars = np.stack([100 * (b.accuracy - low), 100 * (high - b.accuracy)])
-    upper.errorbar(
-        b.middles, 100 * b.accuracy, bars, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5, label="its 95 % interval"
-    )
-    upper.plot(
-        100 * b.confidence, 100 * b.accuracy, "D", color=ORANGE, markersize=5, label="at the bin's mean confidence"
-    )
-    draw_lines(upper, "", "right, % of the bin's rows")
-    upper.set(xlim=(0, 100), ylim=(0, 104))
-    draw_legend(upper, columns=2)
-    lower.bar(b.middles, b.rows, width * 0.92, color=GREY)
-    draw_lines(lower, "confidence: probability of the predicted class, %", "rows")
-    lower.set_xticks(np.linspace(0, 100, 11))
-    if logarithmic(b.rows):
-        lower.set_ylim(0.7, None)
-        set_logarithmic(lower)
-    else:
-        number_axis(lower.yaxis, 5)
-    return figure
+    found = CalibrationBins(classes, bins)
+    found.add(y, probabilities)
+    return found.figure()
 
 
-class _Bins:
-    """The rows by confidence. Of each bin that has any: middle, in %, rows, accuracy, mean confidence in [0, 1]."""
+class CalibrationBins:
+    """The rows by confidence, as they come piece by piece. classes, bins: as for `calibration`."""
 
-    def __init__(self, y: Any, probabilities: Any, classes: Sequence[Any] | None, bins: int):
-        from sklearn.calibration import calibration_curve
-
+    def __init__(self, classes: Sequence[Any] | None = None, bins: int = 10):
         if not (isinstance(bins, int | np.integer) and bins >= 1):
             raise ValueError(f"bins={bins!r}; expected a whole number ≥ 1")
-        p = distributions(probabilities)
-        true = indices("y", y, classes_of(classes, p.shape[1]))
+        self._classes, self._edges = classes, np.linspace(0, 1, bins + 1)
+        # Of each bin: its rows, those that are right, and the sum of their confidences.
+        self._rows, self._right, self._confidence = np.zeros((3, bins))
+
+    def add(self, y: Any, probabilities: Any) -> None:
+        """Some more rows, (n,) labels and (n, m). Raises ValueError as `calibration` does."""
+        p = distributions(probabilities, int(self._rows.sum()))
+        true = indices("y", y, classes_of(self._classes, p.shape[1]))
         check_rows("y", len(true), len(p), "probabilities")
         # Sums that were rounded up may leave a probability just above 1.
         confidences = np.minimum(p.max(axis=1), 1)
         right = p.argmax(axis=1) == true
-        self.accuracy, self.confidence = calibration_curve(right.astype(int), confidences, n_bins=bins)
-        # scikit-learn leaves empty bins out and counts none: these are its own edges.
-        edges = np.linspace(0, 1, bins + 1)
-        counts = np.bincount(np.searchsorted(edges[1:-1], confidences), minlength=bins)
-        self.rows = counts[counts > 0]
-        self.middles = 100 * (edges[:-1] + edges[1:])[counts > 0] / 2
-        self.error = float(self.rows @ np.abs(self.accuracy - self.confidence) / len(p))
+        bins = len(self._rows)
+        place = np.searchsorted(self._edges[1:-1], confidences)
+        self._rows += np.bincount(place, minlength=bins)
+        self._right += np.bincount(place, right, bins)
+        self._confidence += np.bincount(place, confidences, bins)
 
-    def intervals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 95 % intervals of the accuracies (Wilson 1927)."""
-        from scipy.stats import binomtest
+    @property
+    def error(self) -> float:
+        """The expected calibration error of all the rows."""
+        return float(np.abs(self._right - self._confidence).sum() / self._rows.sum())
 
-        right = np.rint(self.accuracy * self.rows).astype(int)
-        found = [binomtest(int(k), int(n)).proportion_ci(0.95, "wilson") for k, n in zip(right, self.rows, strict=True)]
-        low, high = np.array([interval.low for interval in found]), np.array([interval.high for interval in found])
-        return np.minimum(low, self.accuracy), np.maximum(high, self.accuracy)
+    def figure(self) -> Any:
+        """`calibration` of all the rows. Raises ValueError where there are none."""
+        n = int(self._rows.sum())
+        if n == 0:
+            raise ValueError("probabilities has no rows; expected at least 1")
+        # Of the bins that have any.
+        some = self._rows > 0
+        rows = self._rows[some].astype(int)
+        accuracy, confidence = self._right[some] / rows, self._confidence[some] / rows
+        middles = 100 * (self._edges[:-1] + self._edges[1:])[some] / 2
+        heading = f"Calibration: expected error {100 * self.error:.2f} percentage points on {n:,} rows"
+        figure = sheet(6.5, 7.0, heading)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        width = 100 / len(self._rows)
+        low, high = _intervals(self._right[some].astype(int), rows)
+        upper.plot(
+            [0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), label="as often right as it says"
+        )
+        upper.bar(middles, 100 * accuracy, width * 0.92, color=BLUE, alpha=0.75, label="share of right rows")
+        bars = np.stack([100 * (accuracy - low), 100 * (high - accuracy)])
+        upper.errorbar(
+            middles, 100 * accuracy, bars, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5, label="its 95 % interval"
+        )
+        upper.plot(
+            100 * confidence, 100 * accuracy, "D", color=ORANGE, markersize=5, label="at the bin's mean confidence"
+        )
+        draw_lines(upper, "", "right, % of the bin's rows")
+        upper.set(xlim=(0, 100), ylim=(0, 104))
+        draw_legend(upper, columns=2)
+        lower.bar(middles, rows, width * 0.92, color=GREY)
+        draw_lines(lower, "confidence: probability of the predicted class, %", "rows")
+        lower.set_xticks(np.linspace(0, 100, 11))
+        if logarithmic(rows):
+            lower.set_ylim(0.7, None)
+            set_logarithmic(lower)
+        else:
+            number_axis(lower.yaxis, 5)
+        return figure
+
+
+def _intervals(right: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % intervals of the shares right / rows (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    found = [binomtest(int(k), int(n)).proportion_ci(0.95, "wilson") for k, n in zip(right, rows, strict=True)]
+    low, high = np.array([interval.low for interval in found]), np.array([interval.high for interval in found])
+    return np.minimum(low, right / rows), np.maximum(high, right / rows)

@@ -29,33 +29,71 @@ def confusion_matrix(y: Any, predicted: Any, classes: Sequence[Any] | None = Non
     Raises ValueError for a label that is no class, or for arrays that are empty or do not fit each other; ImportError
     without Matplotlib.
     """
-    from sklearn import metrics
-
     if classes is None:
         classes = _found(on_host(y), on_host(predicted))
-    true, said = indices("y", y, classes), indices("predicted", predicted, classes)
-    check_rows("predicted", len(said), len(true), "y")
-    right = float(metrics.accuracy_score(true, said))
-    rows = np.bincount(true, minlength=len(classes))
-    shown = _shown(true, said, rows)
-    # Of a single class scikit-learn says that there should be more.
-    counts = metrics.confusion_matrix(true, said, labels=shown) if len(classes) > 1 else rows[:, None]
-    shares = counts / np.maximum(rows[shown], 1)[:, None]
+    counts = ConfusionCounts(classes)
+    counts.add(y, predicted)
+    return counts.figure()
 
-    m = len(shown)
-    side = float(np.clip(0.55 * m, 4, 6.5) if m <= _WITH_SHARES else np.clip(0.38 * m, 6.5, 15))
-    of = f", {m} of {len(classes):,} classes: those of the most frequent mistakes" if m < len(classes) else ""
-    heading = f"Confusion matrix: {100 * right:.2f} % of {len(true):,} rows right{of}"
-    width = side + 1.8 + (0 if m <= _WITH_SHARES else 3.2)
-    figure = sheet(width, side + 1.2, heading)
-    names = Names(classes)
-    if m <= _WITH_SHARES:
-        axes = figure.subplots()
-    else:
-        axes, beside = figure.subplots(1, 2, width_ratios=[side, 3.0])
-        _list_mistakes(beside, true, said, rows, names)
-    _draw_matrix(figure, axes, counts, shares, rows[shown], [names.texts[i] for i in shown], names.family)
-    return figure
+
+class ConfusionCounts:
+    """How often each class was taken for each, of rows that come piece by piece. classes: as for `confusion_matrix`."""
+
+    def __init__(self, classes: Sequence[Any]):
+        self.classes = classes
+        self.rows = np.zeros(len(classes), np.int64)
+        # Only the pairs that there are: of many classes a matrix would not fit in memory.
+        self._pairs, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def add(self, y: Any, predicted: Any) -> None:
+        """Some more rows, true and predicted, (n,) each. Raises ValueError as `confusion_matrix` does."""
+        true, said = indices("y", y, self.classes), indices("predicted", predicted, self.classes)
+        check_rows("predicted", len(said), len(true), "y")
+        m = len(self.classes)
+        self.rows += np.bincount(true, minlength=m)
+        pairs, counts = np.unique(true * m + said, return_counts=True)
+        self._pairs, places = np.unique(np.concatenate([self._pairs, pairs]), return_inverse=True)
+        # As floats they are exact up to 2⁵³ rows.
+        self._counts = np.bincount(places, np.concatenate([self._counts, counts])).astype(np.int64)
+
+    def figure(self) -> Any:
+        """`confusion_matrix` of all the rows. Raises ValueError where there are none."""
+        m, n = len(self.classes), int(self.rows.sum())
+        if n == 0:
+            raise ValueError("y has no rows; expected a label for each of at least 1 row")
+        true, said = np.divmod(self._pairs, m)
+        wrong = true != said
+        order = np.argsort(-self._counts[wrong], kind="stable")
+        mistakes, often = np.stack([true, said], axis=1)[wrong][order], self._counts[wrong][order]
+        right = (n - int(often.sum())) / n
+        shown = _shown(mistakes, self.rows)
+        counts = self._matrix(true, said, shown)
+        shares = counts / np.maximum(self.rows[shown], 1)[:, None]
+
+        m = len(shown)
+        side = float(np.clip(0.55 * m, 4, 6.5) if m <= _WITH_SHARES else np.clip(0.38 * m, 6.5, 15))
+        of_all = f", {m} of {len(self.classes):,} classes: those of the most frequent mistakes"
+        of = of_all if m < len(self.classes) else ""
+        heading = f"Confusion matrix: {100 * right:.2f} % of {n:,} rows right{of}"
+        width = side + 1.8 + (0 if m <= _WITH_SHARES else 3.2)
+        figure = sheet(width, side + 1.2, heading)
+        names = Names(self.classes)
+        if m <= _WITH_SHARES:
+            axes = figure.subplots()
+        else:
+            axes, beside = figure.subplots(1, 2, width_ratios=[side, 3.0])
+            _list_mistakes(beside, mistakes, often, self.rows, names)
+        _draw_matrix(figure, axes, counts, shares, self.rows[shown], [names.texts[i] for i in shown], names.family)
+        return figure
+
+    def _matrix(self, true: np.ndarray, said: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """The counts of the shown classes, which are ascending."""
+        place = np.full(len(self.classes), -1)
+        place[shown] = np.arange(len(shown))
+        there = (place[true] >= 0) & (place[said] >= 0)
+        counts = np.zeros((len(shown), len(shown)), np.int64)
+        counts[place[true[there]], place[said[there]]] = self._counts[there]
+        return counts
 
 
 def _found(y: np.ndarray, predicted: np.ndarray) -> list[Any]:
@@ -65,23 +103,17 @@ def _found(y: np.ndarray, predicted: np.ndarray) -> list[Any]:
     return np.unique(np.concatenate([y.ravel(), predicted.ravel()])).tolist()
 
 
-def _shown(true: np.ndarray, said: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The indices of the classes to show, ascending: of too many, those of the most frequent mistakes."""
+def _shown(mistakes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The indices of the classes to show, ascending: of too many, those of the most frequent mistakes.
+
+    mistakes: pairs of a true class and another that it was taken for, (k, 2), the most frequent first.
+    """
     if len(rows) <= _MOST_CLASSES:
         return np.arange(len(rows))
-    pairs, _ = _mistakes(true, said)
     # Classes in the order in which the pairs name them, then, where there are not enough, those with the most rows.
-    order = np.concatenate([pairs.ravel(), np.argsort(-rows, kind="stable")])
+    order = np.concatenate([mistakes.ravel(), np.argsort(-rows, kind="stable")])
     _, first = np.unique(order, return_index=True)
     return np.sort(order[np.sort(first)[:_OF_TOO_MANY]])
-
-
-def _mistakes(true: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of a true class and another that it was taken for, (k, 2), the most frequent first, and how often."""
-    wrong = true != said
-    pairs, counts = np.unique(np.stack([true[wrong], said[wrong]], axis=1), axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return pairs[order], counts[order]
 
 
 def _draw_matrix(
@@ -125,9 +157,8 @@ def _draw_matrix(
     bar.set_label("share of the true class's rows", fontsize=SMALL, color=INK)
 
 
-def _list_mistakes(axes: Any, true: np.ndarray, said: np.ndarray, rows: np.ndarray, names: Names) -> None:
+def _list_mistakes(axes: Any, pairs: np.ndarray, counts: np.ndarray, rows: np.ndarray, names: Names) -> None:
     axes.set_axis_off()
-    pairs, counts = _mistakes(true, said)
     lines = ["Most frequent mistakes" if len(pairs) else "No mistakes", ""]
     for (of, taken_for), count in zip(pairs[:_MISTAKES_LISTED], counts, strict=False):
         lines += [f"{names.texts[of]} → {names.texts[taken_for]}", f"    {count:,} of {rows[of]:,} rows"]

@@ -5,7 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_nn.cli import main, plot
+from gpu_nn import pictures
+from gpu_nn.cli import main, plot, rows
+from gpu_nn.cli.parts import read_parts
+from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.cli.train_flags import add_arguments
+from gpu_nn.network import INFERENCE_ROWS
 from gpu_nn.training.checkpoint import written_in
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 from tests.cuda_emulator.device import emulated_device
@@ -24,20 +29,44 @@ def run(tmp_path_factory):
     return folder
 
 
+class Drawn:
+    """What the command has drawn: x, y and p of all rows, the arguments of each picture, and in how many pieces they
+    came."""
+
+    def __init__(self):
+        self.made, self.pieces = {}, []
+
+    def __getattr__(self, name):
+        return np.concatenate([piece["xyp".index(name)] for piece in self.pieces])
+
+
 @pytest.fixture
 def drawn(monkeypatch):
-    """The arguments of the pictures that the command draws."""
-    seen = {}
+    seen = Drawn()
 
-    def watched(name, real):
-        def draw(*arguments):
-            seen[name] = arguments
-            return real(*arguments)
+    def watched(name):
+        class Watched(getattr(pictures, name)):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                seen.made[name] = arguments
+                if name == "CalibrationBins":
+                    seen.pieces = []
 
-        return draw
+            def add(self, *piece):
+                super().add(*piece)
+                if name == "CalibrationBins":
+                    seen.pieces.append((np.empty((len(piece[0]), 0)), *map(np.array, piece)))
+                if name == "WorstMistakes":
+                    seen.pieces[-1] = tuple(map(np.array, piece))
 
-    for name in ("confusion_matrix", "calibration", "worst_mistakes", "learning_curves"):
-        monkeypatch.setattr(plot.pictures, name, watched(name, getattr(plot.pictures, name)))
+        return Watched
+
+    for name in ("ConfusionCounts", "CalibrationBins", "WorstMistakes"):
+        monkeypatch.setattr(plot.pictures, name, watched(name))
+    curves = pictures.learning_curves
+    monkeypatch.setattr(
+        pictures, "learning_curves", lambda history: seen.made.update(curves=history) or curves(history)
+    )
     return seen
 
 
@@ -74,12 +103,71 @@ def test_json_names_the_files(command, run, tmp_path):
 def test_the_answers_are_those_on_the_runs_own_test_part(command, run, tmp_path, drawn):
     trained = json.loads(command("train", "--resume", run, "--json").out)
     command("plot", run, "--out", tmp_path, *CPU)
-    y, predicted, classes = drawn["confusion_matrix"]
-    assert len(y) == trained["test_rows"] == 360
-    assert (y == predicted).mean() == pytest.approx(trained["test_accuracy"])
-    assert classes == [str(i) for i in range(10)]
-    assert drawn["worst_mistakes"][3] == (8, 8)
-    assert len(drawn["learning_curves"][0]) == 3
+    assert len(drawn.y) == trained["test_rows"] == 360
+    assert (drawn.y == drawn.p.argmax(axis=1)).mean() == pytest.approx(trained["test_accuracy"])
+    assert drawn.made["ConfusionCounts"] == ([str(i) for i in range(10)],)
+    assert drawn.made["WorstMistakes"][0] == (8, 8)
+    assert len(drawn.made["curves"]) == 3
+
+
+@pytest.fixture(scope="module")
+def labelled_files(tmp_path_factory):
+    """Images of 8 by 8 pixels whose first is the row's number, with names for classes, in files of the two kinds."""
+    folder = tmp_path_factory.mktemp("files")
+    n = 5000
+    y = np.arange(n) % 3
+    x = np.random.default_rng(0).normal(size=(n, 64)).astype(np.float32) + np.eye(3, 64, 1)[y].astype(np.float32)
+    x[:, 0] = np.arange(n)
+    names = np.array(["a", "b", "c"])[y]
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", names)
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({f"c{i}": x[:, i] for i in range(64)} | {"shape": names})
+    parquet.write_table(table, folder / "t.parquet", row_group_size=1900)
+    return {
+        "npy": ("--data", folder / "x.npy", "--target", folder / "y.npy"),
+        "parquet": ("--data", folder / "t.parquet", "--target", "shape"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+@pytest.mark.parametrize("stream", ["always", "never"])
+def test_the_answers_drawn_are_those_of_the_runs_own_test_part_streamed_or_not(
+    command, labelled_files, tmp_path, drawn, monkeypatch, kind, stream
+):
+    monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
+    settings = ("--test-fraction", "0.7", "--validation-fraction", "0.1", "--seed", "5", "--epochs", "1", *CPU)
+    given = (*labelled_files[kind], *settings, "--stream", stream, "--out", tmp_path / "run")
+    trained = json.loads(command("train", *given, "--json").out)
+    assert command("plot", tmp_path / "run", "--out", tmp_path / "p", *CPU).code == 0
+    part = read_parts(RunFolder(tmp_path / "run").settings(add_arguments)).test
+    expected = part[0] if stream == "never" else np.concatenate([x.copy() for x, _ in part.windows()])
+    np.testing.assert_array_equal(drawn.x, expected)
+    np.testing.assert_array_equal(drawn.y, expected[:, 0] % 3)
+    assert len(drawn.y) == trained["test_rows"]
+    assert (drawn.y == drawn.p.argmax(axis=1)).mean() == pytest.approx(trained["test_accuracy"], abs=1e-12)
+    assert len(drawn.pieces) > 1
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_named_data_are_drawn_the_same_streamed_or_not(command, labelled_files, tmp_path, drawn, monkeypatch, kind):
+    command("train", *labelled_files[kind], "--epochs", "1", *CPU, "--out", tmp_path / "run")
+    monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
+    found = {}
+    for flag in ("always", "never"):
+        with monkeypatch.context() as patch:
+            if flag == "always":
+                patch.setattr(rows, "labelled", None)
+            out = ("--out", tmp_path / flag, "--format", "svg", *CPU)
+            assert command("plot", tmp_path / "run", *labelled_files[kind], "--stream", flag, *out).code == 0
+        found[flag] = drawn.x, drawn.y, drawn.p
+        assert len(drawn.pieces) == 3
+    for one, other in zip(found["always"], found["never"], strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype.kind == other.dtype.kind
+    assert stems(tmp_path / "never") == sorted([*CURVES, *ANSWERS, "mistakes"])
+    for path in (tmp_path / "never").iterdir():
+        assert path.read_bytes() == (tmp_path / "always" / path.name).read_bytes()
 
 
 def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path, drawn):
@@ -87,8 +175,8 @@ def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path
     images = random.integers(0, 17, (20, 8, 8), np.uint8)
     write_idx_pair(tmp_path / "data", "t10k", images, np.arange(20, dtype=np.uint8) % 10)
     assert command("plot", run, "--data", tmp_path / "data", "--out", tmp_path / "p", *CPU).code == 0
-    np.testing.assert_array_equal(drawn["confusion_matrix"][0], np.arange(20) % 10)
-    np.testing.assert_array_equal(drawn["worst_mistakes"][0], images.reshape(20, 64))
+    np.testing.assert_array_equal(drawn.y, np.arange(20) % 10)
+    np.testing.assert_array_equal(drawn.x, images.reshape(20, 64))
 
 
 def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command, model, tmp_path, drawn):
@@ -98,7 +186,7 @@ def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command
     assert "no mistakes: rows of 5 inputs are not taken for images; --image-shape HEIGHT,WIDTH says" in done.err
     done = command("plot", folder, "--out", tmp_path, "--image-shape", "1,5", *CPU)
     assert stems(tmp_path) == sorted([*CURVES, *ANSWERS, "mistakes"])
-    assert drawn["worst_mistakes"][3] == (1, 5)
+    assert drawn.made["WorstMistakes"][0] == (1, 5)
 
 
 def test_names_that_no_font_has_are_said_once(command, model, arrays, tmp_path, monkeypatch):
@@ -128,7 +216,7 @@ def test_a_run_that_goes_on_has_the_curves_so_far(command, data, tmp_path, with_
     done = command("plot", tmp_path / "run", "--out", tmp_path / "p")
     assert (done.code, stems(tmp_path / "p")) == (0, CURVES)
     assert "the run is not finished: only its curves are drawn, up to epoch 3" in done.err
-    assert drawn["learning_curves"][0].column("epoch") == [1, 2, 3]
+    assert drawn.made["curves"].column("epoch") == [1, 2, 3]
     for path in written_in(tmp_path / "run" / "checkpoints").values():
         path.unlink()
     assert "checkpoints holds no checkpoint" in command("plot", tmp_path / "run").err
@@ -152,6 +240,7 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(refused, run, data,
     assert "has 5 columns; the model was trained on 64" in refused(3, "plot", run, "--data", data, *out)
     assert "gone.npz does not exist" in refused(3, "plot", run, "--data", "gone.npz", *out)
     assert "--target goes with --data" in refused(2, "plot", run, "--target", "y", *out)
+    assert "--stream goes with --data" in refused(2, "plot", run, "--stream", *out)
     assert "--image-shape 3,3 does not fit rows of 64 inputs" in refused(2, "plot", run, "--image-shape", "3,3", *out)
     assert "expected HEIGHT,WIDTH" in refused(2, "plot", run, "--image-shape", "8", *out)
     assert "'0'; expected a whole number ≥ 1" in refused(2, "plot", run, "--image-shape", "8,0", *out)
@@ -188,6 +277,6 @@ def test_a_gpu_draws_the_same_answers(command, model, tmp_path, drawn):
     with emulated_device():
         done = command("plot", model.parent, "--out", tmp_path, "--device", "cuda")
     assert (done.code, stems(tmp_path)) == (0, sorted([*CURVES, *ANSWERS]))
-    on_gpu = drawn["calibration"][1]
+    on_gpu = drawn.p
     command("plot", model.parent, "--out", tmp_path, *CPU)
-    np.testing.assert_allclose(on_gpu, drawn["calibration"][1], rtol=1e-5)
+    np.testing.assert_allclose(on_gpu, drawn.p, rtol=1e-5)

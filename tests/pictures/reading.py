@@ -5,10 +5,15 @@ import io
 
 def drawn(figure):
     """The Figure, once it has been drawn: warnings of its layout or its fonts would have failed the test."""
+    assert figure_bytes(figure).startswith(b"\x89PNG")
+    return figure
+
+
+def figure_bytes(figure):
+    """The Figure as a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    assert content.getvalue().startswith(b"\x89PNG")
-    return figure
+    return content.getvalue()
 
 
 def heading(figure):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
 
-from gpu_nn.pictures import calibration, expected_calibration_error
+from gpu_nn.pictures import CalibrationBins, calibration, expected_calibration_error
 from tests.pictures.reading import drawn, heading, legend
 
 
@@ -109,3 +110,24 @@ def test_float32_sums_above_one_are_probabilities():
 def test_what_is_no_distribution_is_named(y, p, options, message):
     with pytest.raises(ValueError, match=message):
         calibration(y, p, **options)
+
+
+def test_pieces_make_the_diagram_of_the_whole():
+    random = np.random.default_rng(0)
+    y, p = random.integers(0, 3, 1000), random.dirichlet([0.4] * 3, 1000)
+    found = CalibrationBins()
+    for piece in np.array_split(np.arange(1000), 7):
+        found.add(y[piece], p[piece])
+    assert found.error == pytest.approx(expected_calibration_error(y, p), rel=1e-12)
+    accuracy, confidence = calibration_curve(p.argmax(axis=1) == y, p.max(axis=1), n_bins=10)
+    some = found._rows > 0
+    np.testing.assert_allclose(found._right[some] / found._rows[some], accuracy)
+    np.testing.assert_allclose(found._confidence[some] / found._rows[some], confidence)
+    assert heading(drawn(found.figure())) == heading(drawn(calibration(y, p)))
+    with pytest.raises(ValueError, match=r"probabilities\[1002\] sums to"):
+        found.add([0, 0, 0], [[1, 0, 0], [1, 0, 0], [2, 0, 0]])
+
+
+def test_of_no_rows_nothing_is_drawn():
+    with pytest.raises(ValueError, match="probabilities has no rows"):
+        CalibrationBins().figure()

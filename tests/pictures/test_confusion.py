@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from gpu_nn.pictures import confusion_matrix
-from tests.pictures.reading import drawn, heading, overlaps, ticks
+from gpu_nn.pictures import ConfusionCounts, confusion_matrix
+from tests.pictures.reading import drawn, figure_bytes, heading, overlaps, ticks
 
 
 def image(axes):
@@ -154,3 +154,22 @@ def test_a_name_that_no_font_can_draw_is_its_number_and_a_warning_says_so():
 def test_labels_that_are_no_classes_are_named(y, predicted, classes, message):
     with pytest.raises(ValueError, match=message):
         confusion_matrix(y, predicted, classes)
+
+
+@pytest.mark.parametrize("m", [2, 30, 150])
+def test_pieces_make_the_matrix_of_the_whole(m):
+    random = np.random.default_rng(0)
+    y, predicted = random.integers(0, m, (2, 4000))
+    predicted[::2] = y[::2]
+    counts = ConfusionCounts(range(m))
+    for piece in np.array_split(np.arange(4000), 7):
+        counts.add(y[piece], predicted[piece])
+    figures = [figure_bytes(figure) for figure in (counts.figure(), confusion_matrix(y, predicted, range(m)))]
+    assert figures[0] == figures[1]
+    pairs = metrics.confusion_matrix(y, predicted, labels=range(m))
+    np.testing.assert_array_equal(counts._matrix(*np.divmod(counts._pairs, m), np.arange(m)), pairs)
+
+
+def test_of_no_rows_nothing_is_drawn():
+    with pytest.raises(ValueError, match="y has no rows"):
+        ConfusionCounts("ab").figure()

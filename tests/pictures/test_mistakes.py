@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from gpu_nn.pictures import worst_mistakes
-from tests.pictures.reading import drawn, heading, overlaps
+from gpu_nn.pictures import WorstMistakes, worst_mistakes
+from tests.pictures.reading import drawn, figure_bytes, heading, overlaps
 
 
 def shown(figure):
@@ -103,3 +103,21 @@ def test_long_names_do_not_run_into_each_other():
 def test_rows_that_are_no_images_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         worst_mistakes(*arguments)
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_pieces_make_the_picture_of_the_whole_and_few_rows_are_kept(levels):
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, levels, (600, 9), np.uint8), random.integers(0, 3, 600)
+    # Of few different probabilities, so that rows are equally wrong.
+    p = random.dirichlet([1.0] * 3, 8)[random.integers(0, 8, 600)]
+    mistakes = WorstMistakes(count=10)
+    for piece in np.array_split(np.arange(600), 7):
+        mistakes.add(x[piece], y[piece], p[piece])
+        assert len(mistakes._worst.row) == 10
+    assert figure_bytes(mistakes.figure()) == figure_bytes(worst_mistakes(x, y, p, count=10))
+
+
+def test_of_no_rows_nothing_is_drawn():
+    with pytest.raises(ValueError, match="probabilities has no rows"):
+        WorstMistakes().figure()
