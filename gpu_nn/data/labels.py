@@ -1,5 +1,6 @@
 """Labels as a file gives them, and as indices of classes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ _LARGEST_WHOLE = 2**53
 
 # Arrays of text take the longest label's room for each: a text column taken for the target must not cost memory.
 _LONGEST = 256
+
+# How numbers are written, whole or as floats: 7, -1, 1.0, 1e+01. With zeros or a sign before them, as in 01 beside 1,
+# they are codes, which differ.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def labels_of_array(where: str, y: np.ndarray) -> Labels:
 
 
 def labels_of_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Labels:
-    """Rows whose labels are texts[codes]: numbers where all of them are whole numbers, else names."""
+    """Rows whose labels are texts[codes]: numbers where all are whole numbers as they are written, else names."""
     long = max(texts, key=len)
     if len(long) > _LONGEST:
         raise DataError(
@@ -71,19 +76,20 @@ def _numbers(where: str, texts: Sequence[str]) -> np.ndarray:
     if any("_" in text for text in texts):
         return np.array(texts, str)
     try:
+        numbers = np.array([float(text) for text in texts])
+    except ValueError:
+        return np.array(texts, str)
+    fraction = (numbers != np.floor(numbers)) | np.isinf(numbers)
+    if fraction.any():
+        raise DataError(f"{where} has {texts[int(fraction.argmax())]}, not a class; expected whole numbers or names")
+    if not all(map(_NUMBER.fullmatch, texts)):
+        return np.array(texts, str)
+    try:
         return np.array([int(text) for text in texts], np.int64)
     except OverflowError:
         return np.array(texts, str)
     except ValueError:
-        pass
-    try:
-        numbers = np.array([float(text) for text in texts])
-    except ValueError:
-        return np.array(texts, str)
-    fraction = numbers != np.floor(numbers)
-    if fraction.any():
-        raise DataError(f"{where} has {texts[int(fraction.argmax())]}, not a class; expected whole numbers or names")
-    return _whole(where, numbers)
+        return _whole(where, numbers)
 
 
 def _whole(where: str, y: np.ndarray) -> np.ndarray:

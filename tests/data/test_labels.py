@@ -19,12 +19,33 @@ def test_labels_are_told_by_value_not_by_place():
     [
         (["3", "-1", "3"], [-1, 3]),
         (["1.0", "2", "1e1"], [1, 2, 10]),
+        (["1.000000e+00", "2.000000e+01"], [1, 20]),
+        (["-0", "3"], [0, 3]),
         (["b", "a", "1"], ["1", "a", "b"]),
+        (["01", "1"], ["01", "1"]),
+        (["02134", "10001"], ["02134", "10001"]),
+        (["1", "+1"], ["+1", "1"]),
+        (["1.0", "01"], ["01", "1.0"]),
+        (["٣", "3"], ["3", "٣"]),
         (["1_0", "2"], ["1_0", "2"]),
         (["9" * 30, "2"], ["2", "9" * 30]),
         (["yes", "no", "été"], ["no", "yes", "été"]),
     ],
-    ids=["whole", "whole floats", "mixed", "underscore", "beyond int64", "names"],
+    ids=[
+        "whole",
+        "whole floats",
+        "exponents",
+        "minus 0",
+        "mixed",
+        "zeros before one",
+        "postal codes",
+        "plus",
+        "zeros beside a float",
+        "other digits",
+        "underscore",
+        "beyond int64",
+        "names",
+    ],
 )
 def test_text_is_a_number_where_all_of_it_is(texts, classes):
     labels = labels_of_text("a", texts, np.arange(len(texts)))
@@ -33,9 +54,10 @@ def test_text_is_a_number_where_all_of_it_is(texts, classes):
     assert labels.classes[labels.codes].tolist() == expected
 
 
-def test_numbers_that_are_not_whole_are_no_classes():
-    with pytest.raises(DataError, match=r"a has 2\.5, not a class; expected whole numbers or names"):
-        labels_of_text("a", ["1", "2.5"], np.arange(2))
+@pytest.mark.parametrize("text", ["2.5", "nan", "inf", "-Infinity"])
+def test_numbers_that_are_not_whole_are_no_classes(text):
+    with pytest.raises(DataError, match=rf"a has {text}, not a class; expected whole numbers or names"):
+        labels_of_text("a", ["1", text], np.arange(2))
 
 
 def test_a_column_of_prose_is_no_target():

@@ -86,8 +86,13 @@ def test_the_target_may_have_any_name_and_share_it(tmp_path, name):
 
 
 def test_text_that_is_whole_numbers_in_all_row_groups_is_numbers(written):
-    y = np.repeat(["07", "7", "1e1"], [7, 7, 6])
+    y = np.repeat(["7.0", "7", "1e1"], [7, 7, 6])
     assert texts(read_parquet(written(columns(y)), Target()).labels) == [7] * 14 + [10] * 6
+
+
+def test_codes_with_zeros_before_them_stay_text(written):
+    y = np.repeat(["07", "7", "10"], [7, 7, 6])
+    assert texts(read_parquet(written(columns(y)), Target()).labels) == y.tolist()
 
 
 @pytest.mark.parametrize("y", [np.arange(N) % 3 - 1, np.arange(N) % 2 == 0, (np.arange(N) % 3).astype(float)])
