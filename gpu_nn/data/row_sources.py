@@ -85,6 +85,16 @@ def open_rows(
     return ArrayRows(name, x, NpyRows(path) if beside else array_target(name, target))
 
 
+def open_rows_beside(source: str | Path, y: np.ndarray) -> RowSource:
+    """The rows of an npy file, whose labels or targets are an array. Raises DataError as `open_rows` does."""
+    name = str(source)
+    found = kind(name)
+    if found != "npy":
+        cure = "name the column of its labels" if found == "Parquet" else "save it as npy"
+        raise DataError(f"{name} is {found}; an array of labels goes with an npy file: {cure}")
+    return ArrayRows(name, NpyRows(Path(name)), y)
+
+
 def _unlabelled(rows: tuple[int, ...]) -> np.ndarray:
     """The y of rows without labels."""
     return np.empty((*rows, 0))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.data.read_ahead import Pieces, ReadAhead
-from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows
+from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows, open_rows_beside
 from gpu_nn.errors import DataError
 
 # What is read at once, and what is shuffled together, in bytes of float32 inputs.
@@ -180,13 +180,18 @@ def stream(
     Of a file the name does better than the array that `np.load(file, mmap_mode="r")` makes of it, whose pages stay with
     this process as long as the system has room, and which ends it when the file is cut short meanwhile.
 
-    x: the file's name, or an array (n, …). y: the file of the labels or the column that they are, as for `read`; or an
-    array (n,) of labels, (n, classes) of targets. block_rows: rows that are read at once; window_rows: rows that are
-    shuffled together; by default what takes 1 MiB, or a 256th of all, and 64 MiB in float32. classes: see `Stream`.
+    x: the file's name, or an array (n, …). y: of a file the file of its labels or the column that they are, as for
+    `read`; of arrays, or an npy file, an array (n,) of labels, (n, classes) of targets. block_rows: rows that are read
+    at once; window_rows: rows that are shuffled together; by default what takes 1 MiB, or a 256th of all, and 64 MiB in
+    float32. classes: see `Stream`.
 
     Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
     """
-    source: RowSource = (
-        open_rows(x, y) if isinstance(x, str | Path) else ArrayRows("x", np.asanyarray(x), np.asanyarray(y))
-    )
+    source: RowSource
+    if not isinstance(x, str | Path):
+        source = ArrayRows("x", np.asanyarray(x), np.asanyarray(y))
+    elif np.ndim(y):
+        source = open_rows_beside(x, np.asanyarray(y))
+    else:
+        source = open_rows(x, y)
     return Stream.of(source, block_rows=block_rows, window_rows=window_rows, classes=classes)

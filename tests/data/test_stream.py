@@ -86,6 +86,14 @@ def test_the_blocks_of_a_row_group_come_in_an_order_of_their_own(tmp_path):
     assert (orders[0] != orders[1]).any()
 
 
+@pytest.mark.parametrize("y", [Y, Y.tolist(), np.eye(7)[Y]], ids=["array", "list", "targets"])
+def test_labels_may_be_an_array_beside_a_file(tmp_path, y):
+    path, _ = written(tmp_path, "npy beside")
+    rows, found = rows_of(stream(path, y, block_rows=30, window_rows=100))
+    np.testing.assert_array_equal(rows, np.arange(ROWS))
+    np.testing.assert_array_equal(found, y)
+
+
 def test_places_of_a_sequence_are_found_in_its_pieces():
     random = np.random.default_rng(3)
     starts = np.cumsum(random.integers(1, 9, 40))
@@ -289,6 +297,14 @@ class TestRefusals:
     def test_arrays_that_do_not_fit(self, x, y, message):
         with pytest.raises(DataError, match=message):
             stream(x, y)
+
+    def test_an_array_of_labels_goes_with_an_npy_file_and_its_rows(self, tmp_path):
+        path, _ = written(tmp_path, "npy beside")
+        with pytest.raises(DataError, match=r"x\.npy: y has shape \(1002,\); expected \(1003,\), one label"):
+            stream(path, Y[:-1])
+        path, _ = written(tmp_path, "parquet")
+        with pytest.raises(DataError, match=r"t\.parquet is Parquet; .*: name the column of its labels"):
+            stream(path, Y)
 
     @pytest.mark.parametrize("size", [0, -1, 1.5])
     def test_sizes(self, size):
