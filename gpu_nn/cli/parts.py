@@ -69,7 +69,7 @@ def read_parts(settings: argparse.Namespace) -> Parts:
     x, y, validation = data.x, data.y, None
     if fraction is not None:
         name = "the training part of " + ("digits" if source is None else source)
-        x, y, *held_out = split(name, x, y, fraction, None, seed)
+        x, y, *held_out = split(name, x, y, fraction, None, seed, "validation_fraction")
         validation = held_out[0], held_out[1]
     return Parts((x, y), validation, (data.x_test, data.y_test), data.classes, data.target, data.names, *scaling(x))
 

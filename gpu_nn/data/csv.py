@@ -5,9 +5,11 @@ The first line holds names when none of its cells is a number, or when one of th
 that a model knows tell it. Without names the columns are called column 0, column 1, …
 """
 
+import codecs
 import csv
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -19,6 +21,14 @@ from gpu_nn.data.table import Table, Target
 from gpu_nn.errors import DataError
 
 _SEPARATORS = ",;\t"
+
+# The mark of UTF-16 is how that of UTF-32 begins.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 # The separator is sought in so many characters.
 _FIRST = 1 << 16
@@ -38,7 +48,7 @@ def read_csv(path: Path, target: Target) -> Table:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a piece") from None
+        raise DataError(f"{path} is not UTF-8 text{_not_utf8(path)} ({error.reason}); save it as UTF-8") from None
     except MemoryError:
         raise DataError(f"{path} does not fit in memory") from None
 
@@ -139,6 +149,23 @@ class _Reading:
 
     def _at(self, column: str) -> str:
         return f"{self.path}: line {self.reader.line_num}, column {column!r}"
+
+
+def _not_utf8(path: Path) -> str:
+    """What the file is instead, where its byte-order mark says it, and the first of its bytes that is wrong."""
+    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
+    with suppress(OSError), path.open("rb") as file:
+        first = file.peek(4)
+        said = next((f" but {name}" for mark, name in _MARKS.items() if first.startswith(mark)), "")
+        while piece := file.read(_FIRST):
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                return f"{said}: byte {read - waiting + error.start} of the file cannot be read"
+            read += len(piece)
+        return f"{said}: it ends within a character"
+    return ""
 
 
 def _tells(names: set[str], cells: Sequence[str]) -> bool:

@@ -12,14 +12,14 @@ from gpu_nn.data.compression import most_bytes
 from gpu_nn.errors import DataError
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 
 
 def read_idx(path: Path) -> np.ndarray:
     """The array in an IDX file, compressed with gzip or not; DataError for anything else."""
     try:
         with path.open("rb") as file:
-            if file.peek(2)[:2] == _GZIP:
+            if file.peek(2)[:2] == GZIP:
                 with gzip.open(file) as unpacked:
                     return _array(path, cast(BinaryIO, unpacked), most_bytes(path))
             return _array(path, file, path.stat().st_size)

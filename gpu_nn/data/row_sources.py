@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from gpu_nn.data.kinds import kind
 from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.npy import NpyRows
 from gpu_nn.data.parquet import ParquetTable
-from gpu_nn.data.sources import array_target, kind, target_column
+from gpu_nn.data.sources import array_target, target_column
 from gpu_nn.data.table import Features, Target, distinct
 from gpu_nn.errors import DataError
 

@@ -1,15 +1,17 @@
 """A data set for training and testing, whatever file it came from."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from gpu_nn.data.kinds import kind
 from gpu_nn.data.labels import encoded, labels_of_array
 from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.row_sources import open_rows
 from gpu_nn.data.scaling import Scaling
-from gpu_nn.data.sources import kind, labelled_parts
+from gpu_nn.data.sources import labelled_parts
 from gpu_nn.data.stream import Stream, stream
 from gpu_nn.data.table import Features
 from gpu_nn.errors import DataError
@@ -83,22 +85,29 @@ def _check_one(test_fraction: float | None, test_last: int | None) -> None:
 
 
 def split(
-    name: str, x: np.ndarray, y: np.ndarray, test_fraction: float, test_last: int | None, seed: int
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    fraction: float,
+    test_last: int | None,
+    seed: int,
+    argument: str = "test_fraction",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x, y, x_test, y_test."""
+    """x, y, x_test, y_test. argument: what errors call the fraction. Raises DataError for a part without rows."""
     if test_last is not None:
         if not 0 < test_last < len(x):
             raise DataError(f"{name} has {len(x)} rows; its test part cannot be the last {test_last}: choose fewer")
         return x[:-test_last], y[:-test_last], x[-test_last:], y[-test_last:]
+    held_out = math.ceil(fraction * len(x))
+    if held_out >= len(x):
+        cure = "choose a smaller one" if len(x) > 1 else "add rows"
+        raise DataError(f"{name} has {len(x)} rows, of which {argument}={fraction} leaves none to train on: {cure}")
     from sklearn.model_selection import train_test_split
 
     counts = np.bincount(y)
-    size = round(len(x) * test_fraction)
-    stratify = y if counts.min() >= 2 and size >= len(counts) and len(x) - size >= len(counts) else None
-    try:
-        x, x_test, y, y_test = train_test_split(x, y, test_size=test_fraction, random_state=seed, stratify=stratify)
-    except ValueError as error:
-        raise DataError(f"{name} with {len(x)} rows cannot be split: {error}") from None
+    size = round(len(x) * fraction)
+    stratify = y if counts.min() >= 2 and size >= len(counts) and len(x) - held_out >= len(counts) else None
+    x, x_test, y, y_test = train_test_split(x, y, test_size=fraction, random_state=seed, stratify=stratify)
     return x, y, x_test, y_test
 
 

@@ -1,6 +1,6 @@
 """What data may come from, and its inputs and labels, checked.
 
-A source is named by its path; which reader it takes is told from its first bytes, else from its suffix:
+A source is named by its path; which reader it takes is told by `kinds`:
     npz             arrays x and y, and x_test and y_test where there is a test part
     npy, an IDX file    x; target names the file of y (npy or IDX), or the column of a two-dimensional x
     CSV, Parquet    a table; target names its column, by name or number (see `table.Target`)
@@ -17,8 +17,9 @@ import numpy as np
 from gpu_nn.data.csv import read_csv
 from gpu_nn.data.digits import digits
 from gpu_nn.data.idx import read_idx, read_idx_folder, read_idx_images
+from gpu_nn.data.kinds import kind
 from gpu_nn.data.labels import Labels, labels_of_array
-from gpu_nn.data.npy import MAGIC, NpyRows, read_npy
+from gpu_nn.data.npy import NpyRows, read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
 from gpu_nn.data.table import Features, Table, Target, distinct
@@ -26,17 +27,6 @@ from gpu_nn.errors import DataError
 
 # Inputs and their scale stay below this, so that float32, which ends at 3e38, has room for what is computed from them.
 LARGEST = 1e30
-
-_BEGINNINGS = {MAGIC: "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "Parquet", b"\x1f\x8b": "IDX"}
-_SUFFIXES = {
-    ".npz": "npz",
-    ".npy": "npy",
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".txt": "CSV",
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-}
 
 
 @dataclass(frozen=True)
@@ -48,32 +38,6 @@ class Part:
     labels: Labels
     target: str | None = None
     names: list[str] | None = None
-
-
-def kind(source: str) -> str:
-    """ "folder", "npz", "npy", "IDX", "CSV" or "Parquet". Raises DataError for what is none of them."""
-    path = Path(source)
-    # Unlike Path's own, os.path's questions have the answer no for what cannot be a path.
-    if os.path.isdir(path):
-        return "folder"
-    try:
-        with path.open("rb") as file:
-            first = file.read(8)
-    except FileNotFoundError:
-        raise DataError(f"{source} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DataError(f"{source} is no path: {error}") from None
-    for beginning, name in _BEGINNINGS.items():
-        if first.startswith(beginning):
-            return name
-    if path.suffix.lower() in _SUFFIXES:
-        return _SUFFIXES[path.suffix.lower()]
-    if first.startswith(b"\0\0") or "-idx" in path.name:
-        return "IDX"
-    shown = f"it begins with {first.hex(' ')}" if first else "it is empty"
-    raise DataError(f"{source} is none of npz, npy, CSV, Parquet and IDX: {shown}")
 
 
 def labelled_parts(source: str | None, target: str | int | None = None, features: Features | None = None) -> list[Part]:

@@ -125,3 +125,9 @@ def test_a_flag_of_the_test_part_that_the_data_bring_is_wrong_usage(refused, com
 def test_two_ways_to_say_what_the_test_part_is_are_wrong_usage(refused, data):
     line = refused(2, "train", "--data", data, "--test-last", "5", "--test-fraction", "0.2", *FAST)
     assert "test_fraction=0.2 and test_last=5; leave one of them out" in line
+
+
+def test_a_share_that_leaves_no_row_is_refused_by_the_name_of_its_flag(refused, data):
+    line = refused(3, "train", "--data", data, "--validation-fraction", "0.999999", *FAST)
+    assert "has 72 rows, of which validation_fraction=0.999999 leaves none to train on: choose a smaller one" in line
+    assert "test_fraction=0.9999 leaves" in refused(3, "train", "--data", data, "--test-fraction", "0.9999", *FAST)

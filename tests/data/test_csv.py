@@ -153,7 +153,17 @@ class TestPrediction:
         ('a,y\n1,"x\n', r"line 2 is no CSV"),
         ('a,y\n1,"x"z\n', r"line 2 is no CSV"),
         ("a,y\n1," + "x" * 200_000 + "\n", r"line 2 is no CSV: field larger"),
-        (b"a,y\n1,\xff\n", r"is not UTF-8 text"),
+        (
+            b"a,y\n1,\xff\n",
+            r"is not UTF-8 text: byte 6 of the file cannot be read \(invalid start byte\); save it as UTF-8",
+        ),
+        (b"\xef\xbb\xbfa,y\n1,\xff\n", r"is not UTF-8 text: byte 9 of the file"),
+        ("é".encode() * 100_000 + b"\xe9,y\n", r"is not UTF-8 text: byte 200000 of the file"),
+        (b"x" + "é".encode() * 100_000 + b"\xe9,y\n", r"is not UTF-8 text: byte 200001 of the file"),
+        (b"a,y\n1,\xc3", r"is not UTF-8 text: it ends within a character \(unexpected end of data\)"),
+        ("a,y\n1,2\n".encode("utf-16"), r"is not UTF-8 text but UTF-16: byte 0 of the file"),
+        (b"\xfe\xff" + "a,y\n1,2\n".encode("utf-16-be"), r"but UTF-16: byte 0 of the file"),
+        ("a,y\n1,2\n".encode("utf-32"), r"is not UTF-8 text but UTF-32: byte 0 of the file"),
         ("a,y\n1,x\n2,x\n", r"has 1 class, x"),
     ],
 )

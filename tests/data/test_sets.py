@@ -183,9 +183,16 @@ def test_a_test_part_of_all_rows_is_refused(npz, count):
         read(npz(x=X, y=Y), test_last=count)
 
 
-def test_two_rows_cannot_be_split_by_a_share_that_leaves_none(npz):
-    with pytest.raises(DataError, match="with 2 rows cannot be split"):
-        read(npz(x=X[:2], y=Y[:2]), test_fraction=0.9)
+@pytest.mark.parametrize("fraction", [0.951, 0.9999])
+def test_a_share_that_leaves_no_row_to_train_on_is_refused_by_its_name(npz, fraction):
+    message = rf"has 20 rows, of which test_fraction={fraction} leaves none to train on: choose a smaller one$"
+    with pytest.raises(DataError, match=message):
+        read(npz(x=X, y=Y), test_fraction=fraction)
+    assert len(read(npz(x=X, y=Y), test_fraction=0.95).x) == 1
+
+
+def test_a_training_part_of_fewer_rows_than_classes_is_drawn_without_regard_to_them(npz):
+    assert len(read(npz(x=X, y=np.arange(N) // 2), test_fraction=0.51).x) == 9
 
 
 @pytest.mark.parametrize("source", ["gone.npz", "gone"])
