@@ -1,9 +1,10 @@
 """python -m benchmarks.resume [--kills 50]: a training is killed at random moments, and each time it resumes.
 
-Every run is `gpu-nn train` on the digits, with dropout, early stopping and a checkpoint every few steps, as a process
-of its own that gets SIGKILL at a random moment, up to one epoch's time after the end of an epoch that is drawn by lot,
-or after the training has begun. `gpu-nn train --resume` then goes on to the end, where parameters and history must have
-the bits of a run that was left alone. In half of the runs the resumed training is killed too.
+Every run is `gpu-nn train` on the digits, for a third of the kills streamed from an npy file, with dropout, early
+stopping and a checkpoint every few steps, as a process of its own that gets SIGKILL at a random moment, up to one
+epoch's time after the end of an epoch that is drawn by lot, or after the training has begun. `gpu-nn train --resume`
+then goes on to the end, where parameters and history must have the bits of a run that was left alone. In half of the
+runs the resumed training is killed too.
 
 Writes benchmarks/results/resume.json. Exit code 1 when a resume failed or a bit differs.
 """
@@ -18,10 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.results import machine, write
+from gpu_nn.data import digits
 from gpu_nn.model_file import load
 from gpu_nn.training import History
 
@@ -35,8 +41,16 @@ def started(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def begun(folder: Path) -> subprocess.Popen:
-    return started(*SETTINGS, "--device", "cpu", "--checkpoint-every", EVERY, "--out", str(folder))
+def begun(folder: Path, data: Sequence[str]) -> subprocess.Popen:
+    return started(*data, *SETTINGS, "--device", "cpu", "--checkpoint-every", EVERY, "--out", str(folder))
+
+
+def streamed(folder: Path) -> list[str]:
+    """The digits in npy files of the folder, as arguments of a run that streams them."""
+    x, y = str(folder / "x.npy"), str(folder / "y.npy")
+    for path, array in zip((x, y), digits(), strict=True):
+        np.save(path, array)
+    return ["--data", x, "--target", y, "--stream"]
 
 
 def went_on_until(process: subprocess.Popen, folder: Path, epoch: int) -> None:
@@ -76,47 +90,69 @@ def killed(process: subprocess.Popen, folder: Path, epoch: int, seconds: float) 
     }
 
 
+@dataclass(frozen=True)
+class Unbroken:
+    """A run that was left alone: the arguments that say its data, what it came to, and the seconds of an epoch."""
+
+    data: Sequence[str]
+    outcome: tuple[bytes, list[tuple]]
+    seconds: float
+
+    @property
+    def epochs(self) -> int:
+        return len(self.outcome[1])
+
+
+def unbroken(folder: Path, data: Sequence[str]) -> Unbroken:
+    process = begun(folder, data)
+    errors = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(f"the unbroken run failed: {errors}")
+    seconds = History.from_json((folder / "history.json").read_text()).column("seconds")
+    return Unbroken(data, outcome(folder), statistics.median(seconds))
+
+
 def measured(kills: int, seed: int = 0) -> dict[str, Any]:
     chosen = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "unbroken"
-        process = begun(folder)
-        errors = process.communicate()[1]
-        if process.returncode:
-            raise RuntimeError(f"the unbroken run failed: {errors}")
-        expected = outcome(folder)
-        epochs = len(expected[1])
-        seconds = History.from_json((folder / "history.json").read_text()).column("seconds")
-        of_an_epoch = statistics.median(seconds)
+        in_memory = unbroken(Path(place) / "in memory", ())
+        from_file = unbroken(Path(place) / "streamed", streamed(Path(place)))
         moments: list[dict[str, Any]] = []
         problems: list[str] = []
         runs = resumes = late = 0
         while len(moments) < kills:
             runs += 1
             folder = Path(place) / f"run{runs}"
-            process = begun(folder)
+            # Of a third of the kills, in runs that are killed once and in such that are killed twice.
+            streams = 3 * sum(moment["streamed"] for moment in moments) < len(moments)
+            run = from_file if streams else in_memory
+            process = begun(folder, run.data)
             # Not after the last epoch, so that the moment lies within the run.
-            for epoch in sorted(chosen.sample(range(epochs - 1), 1 + runs % 2)):
-                moment = killed(process, folder, epoch, chosen.uniform(0, of_an_epoch))
+            for epoch in sorted(chosen.sample(range(run.epochs - 1), 1 + runs % 2)):
+                moment = killed(process, folder, epoch, chosen.uniform(0, run.seconds))
                 if moment is None:
                     late += 1
                 else:
-                    moments.append(moment)
+                    moments.append({"streamed": streams, **moment})
                 process = started("--resume", str(folder))
                 resumes += 1
             errors = process.communicate()[1]
+            name = f"run {runs}, {'streamed' if streams else 'in memory'}"
             if process.returncode:
-                problems.append(f"run {runs}: exit code {process.returncode}: {errors.splitlines()[-1:]}")
-            elif outcome(folder) != expected:
-                problems.append(f"run {runs}: other bits than the unbroken run")
+                problems.append(f"{name}: exit code {process.returncode}: {errors.splitlines()[-1:]}")
+            elif outcome(folder) != run.outcome:
+                problems.append(f"{name}: other bits than the unbroken run")
             print(f"{len(moments)} kills, {len(problems)} problems", file=sys.stderr, flush=True)
     return {
         "settings": " ".join(SETTINGS),
         "checkpoint_every": EVERY,
-        "epochs": epochs,
-        "seconds_of_an_epoch": round(of_an_epoch, 4),
+        "epochs": in_memory.epochs,
+        "seconds_of_an_epoch": round(in_memory.seconds, 4),
+        "epochs_streamed": from_file.epochs,
+        "seconds_of_an_epoch_streamed": round(from_file.seconds, 4),
         "runs": runs,
         "kills": len(moments),
+        "kills_of_streamed_runs": sum(moment["streamed"] for moment in moments),
         "resumes": resumes,
         "kills_before_the_first_checkpoint": sum(not moment["checkpoints"] for moment in moments),
         "kills_while_a_checkpoint_was_written": sum(moment["while_writing"] for moment in moments),

@@ -394,3 +394,4 @@ def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits():
     result = measured(kills=4, seed=1)
     assert result["problems"] == []
     assert result["kills"] >= 4
+    assert 1 <= result["kills_of_streamed_runs"] < result["kills"]
