@@ -1,33 +1,17 @@
 """gpu-nn train --dry-run: what would be trained, and what it would take."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import print_json, table, to_stdout
-from gpu_nn.cli.run_folder import check_writable
-from gpu_nn.errors import DataError
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
 
 # Labels are indices of this type.
 _LABEL = np.dtype(np.int64)
-
-
-def check_logs(settings: argparse.Namespace) -> None:
-    """Raises DataError, with the flag's name, for a place to which no log could be written."""
-    for flag, paths in (("--log", settings.log), ("--tensorboard", [settings.tensorboard])):
-        for path in filter(None, paths or ()):
-            folder = Path(path) if flag == "--tensorboard" else Path(path).parent
-            try:
-                if flag == "--log" and not folder.exists():
-                    raise FileNotFoundError(2, "No such file or directory")
-                check_writable(folder)
-            except OSError as error:
-                raise DataError(f"{flag} {path} cannot be written: {error.strerror}; choose another folder") from None
 
 
 def report(

@@ -33,6 +33,17 @@ class RunFolder:
         self.configuration_of_unfinished = self.checkpoints / configuration.NAME
 
     @property
+    def files(self) -> list[tuple[Path, str]]:
+        """Those that a run writes, each with what it is."""
+        own = (self.model, self.history, self.configuration, self.configuration_of_unfinished)
+        return [(file, f"{file.name} of the run") for file in own]
+
+    @property
+    def made(self) -> set[Path]:
+        """The folders that are made for a run where they are not there."""
+        return {self.checkpoints.resolve(), *self.checkpoints.resolve().parents}
+
+    @property
     def is_unfinished(self) -> bool:
         return self.configuration_of_unfinished.is_file()
 

@@ -15,6 +15,7 @@ from typing import Any
 from gpu_nn import distributed
 from gpu_nn.cli import USAGE, configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
+from gpu_nn.cli.logs import check_logs
 from gpu_nn.cli.parts import Parts, read_parts
 from gpu_nn.cli.results import keep_silent, print_json, say
 from gpu_nn.cli.run_folder import RunFolder
@@ -87,7 +88,7 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
         configuration.check_agrees(options, settings, folder.path, add_arguments)
         if written_in(folder.checkpoints):
             newest(folder.checkpoints)
-    dry_run.check_logs(settings)
+    check_logs(settings, options.config, folder)
     device, optimizer = resolve_device(settings.device), _optimizer(settings)
     data = read_parts(settings)
     net = _network(settings, data)
@@ -99,6 +100,8 @@ def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: 
     with ExitStack() as until_done:
         with ranks.agreed():
             settings = configuration.resolved(options, add_arguments)
+            if ranks.rank == 0:
+                check_logs(settings, options.config, folder)
             if folder is not None and ranks.rank == 0:
                 until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
         _train(settings, folder, None, interruption, options.json, ranks)
@@ -110,6 +113,8 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
         if ranks.size > 1:
             settings.device = options.device
         configuration.check_agrees(options, settings, folder.path, add_arguments)
+        if ranks.rank == 0:
+            check_logs(settings, options.config, folder)
     if folder.is_finished:
         if ranks.rank == 0:
             say(f"the run in {folder.path} is finished")
