@@ -60,7 +60,8 @@ class RunFolder:
         """A new run in the folder, which is made if need be and proved to be writable before any work is done.
 
         write_settings: writes them to a file. When the work fails before there is a checkpoint, what was made is taken
-        away again. Raises DataError when the folder cannot be written, or holds an unfinished run.
+        away again. Raises DataError when the folder cannot be written, or holds an unfinished run
+        or another training's checkpoints.
         """
         self._check_free()
         made: list[Path] = []
@@ -97,6 +98,11 @@ class RunFolder:
             raise self._not_written(error) from None
 
     def _check_free(self) -> None:
+        if written_in(self.checkpoints) and not (self.is_unfinished or self.is_finished):
+            raise DataError(
+                f"--out {self.path} holds checkpoints of a training that `gpu-nn train` did not begin: choose another "
+                f"folder, or delete {self.checkpoints} if they are not needed"
+            )
         if self.is_unfinished and written_in(self.checkpoints):
             raise DataError(
                 f"--out {self.path} holds an unfinished run: {self.resume_command} goes on with it; "
@@ -153,7 +159,7 @@ class RunFolder:
 
     def _remove_checkpoints(self) -> None:
         """And what writes that were broken off have left."""
-        halves = [*self.checkpoints.glob(".*")]
+        halves = [*self.checkpoints.glob(".steps-*"), *self.checkpoints.glob(f".{configuration.NAME}.*")]
         for file in (self.model, self.history):
             halves += self.path.glob(f".{file.name}.*")
         for path in (*written_in(self.checkpoints).values(), *halves):

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 
+import numpy as np
 import pytest
 
-from gpu_nn import files, load
+from gpu_nn import Adam, Network, Trainer, files, load
 from gpu_nn.cli import parts, train
-from gpu_nn.training import Callback, Every, History
+from gpu_nn.training import Callback, Checkpoints, Every, History
 from gpu_nn.training.checkpoint import written_in
 
 SETTINGS = (
@@ -324,6 +325,25 @@ def test_an_unfinished_run_is_not_overwritten(refused, data, broken_off):
     line = refused(3, "train", "--data", data, *SETTINGS, "--out", broken_off)
     assert "holds an unfinished run: gpu-nn train --resume " in line
     assert f"delete {broken_off / 'checkpoints'} to begin anew" in line
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
+def test_checkpoints_of_a_training_in_python_are_not_deleted(command, refused, data, tmp_path, dry):
+    net = Network([5, 3], device="cpu")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    Trainer(net, Adam(), callbacks=[Checkpoints(tmp_path / "run" / "checkpoints")]).fit(
+        np.zeros((4, 5)), np.zeros(4, int), epochs=2
+    )
+    line = refused(3, "train", "--data", data, *SETTINGS, "--out", tmp_path / "run", *dry)
+    assert "holds checkpoints of a training that `gpu-nn train` did not begin: choose another folder" in line
+    assert f"or delete {tmp_path / 'run' / 'checkpoints'}" in line
+
+
+def test_what_else_lies_beside_checkpoints_stays(command, data, broken_off):
+    (broken_off / "checkpoints" / ".gitignore").write_text("*")
+    (broken_off / "checkpoints" / ".steps-000000000020.safetensors.abc").write_bytes(b"half")
+    assert command("train", "--resume", broken_off).code == 0
+    assert os.listdir(broken_off / "checkpoints") == [".gitignore"]
 
 
 def test_a_folder_without_a_run_is_named(refused, tmp_path):
