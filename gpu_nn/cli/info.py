@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gpu_nn import __version__
-from gpu_nn.cli.results import print_json
+from gpu_nn.cli.results import print_json, to_stdout
 from gpu_nn.device import resolve_device, why_no_cuda
 from gpu_nn.errors import one_line
 from gpu_nn.kernels import why_no_half_products
@@ -74,13 +74,14 @@ def _print_model(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    names = facts["feature_names"]
-    print(f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}")
-    print(f"{facts['inputs']:,} inputs: {'without names' if names is None else _shown(names)}")
-    target = facts["target_name"]
-    print(f"{len(facts['classes']):,} classes{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}")
-    for layer in facts["layers"]:
-        print(layer)
+    names, target = facts["feature_names"], facts["target_name"]
+    lines = [
+        f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}",
+        f"{facts['inputs']:,} inputs: {'without names' if names is None else _shown(names)}",
+        f"{len(facts['classes']):,} classes{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}",
+        *facts["layers"],
+    ]
+    to_stdout("".join(f"{line}\n" for line in lines))
 
 
 def _shown(names: Sequence[Any]) -> str:

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     dtype = net.dtype if options.proba else classes.dtype
     answers = Answers(rows.n, classes, options.proba, dtype, _answers(options, net, classes, rows))
     if options.out is None:
-        to_stdout_whole(_json(answers) if options.json else _csv(answers))
+        to_stdout_whole(_json(answers) if options.json else _csv(answers), "--out FILE.csv is in UTF-8, and ")
         return
     with whole_file(options.out) as file:
         if parquet is not None:
@@ -86,18 +86,26 @@ def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, row
 
 def _csv(answers: Answers) -> Iterator[str]:
     """A class a line; or probabilities under a line with the classes."""
+    classes = answers.classes.tolist()
     if answers.of_each:
-        head = io.StringIO()
-        csv.writer(head, lineterminator="\n").writerow(answers.classes.tolist())
-        yield head.getvalue()
+        yield _line(classes)
+    lines = {value: _line([value]) for value in classes}
     for values in answers.pieces:
         text = io.StringIO()
         if answers.of_each:
             # Nine digits tell any two float32 apart.
             np.savetxt(text, values, fmt="%.9g", delimiter=",")
         else:
-            text.writelines(f"{value}\n" for value in values.tolist())
+            text.writelines(map(lines.__getitem__, values.tolist()))
         yield text.getvalue()
+
+
+def _line(values: list) -> str:
+    """A line of CSV, in quotes what needs them."""
+    line = io.StringIO()
+    # Characters of the end of a line are put in quotes: this end has all that readers know.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _json(answers: Answers) -> Iterator[str]:

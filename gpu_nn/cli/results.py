@@ -1,5 +1,6 @@
 """Results on stdout, as text for people or as JSON for machines: whole, or an error. On stderr what else is said."""
 
+import codecs
 import json
 import math
 import sys
@@ -8,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from unicodedata import combining, east_asian_width
 
-# Texts of so many bytes wait in memory.
+from gpu_nn.errors import DataError
+
+# So many bytes wait in memory.
 _IN_MEMORY = 1 << 22
 
 
@@ -18,20 +21,43 @@ def print_json(result: dict[str, Any]) -> None:
 
 
 def to_stdout(text: str) -> None:
-    """All of it, or an error: with PYTHONUNBUFFERED Python drops what a full disk or a reader did not take at once."""
+    """All of it, or an error: with PYTHONUNBUFFERED Python drops what a full disk or a reader did not take at once.
+
+    Raises DataError, with the cure, for letters that stdout's encoding does not have.
+    """
+    _write(_encoded(text))
+
+
+def to_stdout_whole(texts: Iterable[str], cure: str = "") -> None:
+    """All of the texts, or an error and nothing: they wait on the disk, where they are many, until the last is made.
+
+    cure: what the error for letters that stdout does not have names before others.
+    """
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+        for text in texts:
+            waiting.write(_encoded(text, cure))
+        waiting.seek(0)
+        while piece := waiting.read(_IN_MEMORY):
+            _write(piece)
+
+
+def _encoded(text: str, cure: str = "") -> bytes:
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
+    try:
+        return text.encode(encoding, errors)
+    except UnicodeEncodeError as error:
+        letter = text[error.start]
+        # What UTF-8 does not have is half a letter, such as a file's name of another encoding brings.
+        other = "utf-8:backslashreplace" if codecs.lookup(encoding).name == "utf-8" else "utf-8"
+        cure = f"{cure}PYTHONIOENCODING={other} lets it through"
+        raise DataError(f"stdout is in {encoding}, which does not have {letter!r}: {cure}") from None
+
+
+def _write(content: bytes) -> None:
     sys.stdout.flush()
-    left = memoryview(text.encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+    left = memoryview(content)
     while left:
         left = left[sys.stdout.buffer.write(left) :]
-
-
-def to_stdout_whole(texts: Iterable[str]) -> None:
-    """All of the texts, or an error and nothing: they wait on the disk, where they are many, until the last is made."""
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="utf-8", newline="") as waiting:
-        waiting.writelines(texts)
-        waiting.seek(0)
-        while text := waiting.read(_IN_MEMORY):
-            to_stdout(text)
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ from gpu_nn.cli import USAGE, configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
 from gpu_nn.cli.logs import check_logs
 from gpu_nn.cli.parts import Parts, read_parts
-from gpu_nn.cli.results import keep_silent, print_json, say
+from gpu_nn.cli.results import keep_silent, print_json, say, to_stdout
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
@@ -298,6 +298,5 @@ def _report(
         }
         print_json(result)
         return
-    print(f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}")
-    if model is not None:
-        print(f"model: {model}")
+    said = f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}\n"
+    to_stdout(said if model is None else f"{said}model: {model}\n")

@@ -8,19 +8,78 @@ import numpy as np
 import pandas
 import pytest
 
-from gpu_nn import load, save
+from gpu_nn import Network, load, save
+from gpu_nn.cli import main
 from tests.cli.conftest import CLASSES
 from tests.data.files import idx_bytes, live_pickle
 
 CPU = ("--device", "cpu")
 
 
+def names_in(text):
+    return [name for (name,) in csv.reader(io.StringIO(text))]
+
+
 def test_each_row_has_the_name_of_its_class_on_a_line(command, model, data, arrays):
     done = command("predict", model, "--data", data, *CPU)
     net = load(model, "cpu")
     assert done.err == ""
-    assert done.out.splitlines() == [net.classes[i] for i in net.predict(arrays["x"])]
-    assert set(done.out.splitlines()) == set(CLASSES)
+    named = names_in(done.out)
+    assert named == [net.classes[i] for i in net.predict(arrays["x"])]
+    assert set(named) == set(CLASSES)
+    assert set(done.out.splitlines()) == {"circle", "été", '"日本, 東京"'}
+
+
+NAMES = ["plain", "a, b", 'the "best"', "two\nlines", "a\rb", " blank ", "'", ""]
+
+
+@pytest.mark.parametrize("proba", [(), ("--proba",)], ids=["classes", "proba"])
+def test_csv_gives_any_name_back_and_leaves_a_plain_one_as_it_is(command, arrays, tmp_path, proba):
+    net = Network([5, len(NAMES)], device="cpu")
+    net.classes = NAMES
+    net.parameters["0.weight"][...] = 20 * np.eye(5, len(NAMES))
+    save(net, tmp_path / "m")
+    np.savez(tmp_path / "a.npz", x=np.eye(5))
+    command("predict", tmp_path / "m", "--data", tmp_path / "a.npz", *proba, *CPU, "--out", tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as file:
+        text = file.read()
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read[0] == NAMES if proba else read == [[name] for name in NAMES[:5]]
+    assert text.startswith("plain," if proba else "plain\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "cure"),
+    [
+        ("predict", (), "--out FILE.csv is in UTF-8, and PYTHONIOENCODING=utf-8 lets it through"),
+        ("predict", ("--proba",), "--out FILE.csv is in UTF-8, and"),
+        ("evaluate", (), "PYTHONIOENCODING=utf-8 lets it through"),
+        ("info", (), "PYTHONIOENCODING=utf-8 lets it through"),
+    ],
+)
+def test_letters_that_stdout_does_not_have_are_one_line_with_the_cure(
+    model, data, monkeypatch, capsys, verb, options, cure
+):
+    content = io.BytesIO()
+    stdout = io.TextIOWrapper(content, "ascii")
+    arguments = (verb, model) if verb == "info" else (verb, model, "--data", data, *options, *CPU)
+    with monkeypatch.context() as changed:
+        changed.setattr(sys, "stdout", stdout)
+        code = main([*map(str, arguments)])
+    err = capsys.readouterr().err
+    assert (code, content.getvalue(), err.count("\n")) == (3, b"", 1)
+    assert err.startswith(f"gpu-nn {verb}: stdout is in ascii, which does not have 'é': ")
+    assert cure in err
+
+
+def test_half_a_letter_of_a_name_is_one_line_with_the_cure(command, model, data, tmp_path):
+    net = load(model, "cpu")
+    net.classes = ["a", "b", "\udc80"]
+    save(net, tmp_path / "m")
+    done = command("predict", tmp_path / "m", "--data", data, *CPU)
+    assert (done.code, done.out) == (3, "")
+    assert "stdout is in utf-8, which does not have '\\udc80'" in done.err.lower()
+    assert "PYTHONIOENCODING=utf-8:backslashreplace lets it through" in done.err
 
 
 def test_probabilities_are_csv_with_the_classes_on_top(command, model, data, arrays):
@@ -59,7 +118,7 @@ def test_images_are_predicted_without_labels(command, model, arrays, tmp_path):
     images = arrays["x"].astype(np.float32)
     (tmp_path / "a-images-idx2").write_bytes(idx_bytes(images))
     one = command("predict", model, "--data", tmp_path / "a-images-idx2", *CPU)
-    assert one.out.splitlines() == [load(model, "cpu").classes[i] for i in load(model, "cpu").predict(images)]
+    assert names_in(one.out) == [load(model, "cpu").classes[i] for i in load(model, "cpu").predict(images)]
     assert command("predict", model, "--data", tmp_path, *CPU).out == one.out
 
 
