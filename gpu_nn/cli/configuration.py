@@ -9,6 +9,7 @@ import json
 import reprlib
 import tomllib
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,17 +111,26 @@ def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argpar
     return settings
 
 
-def check_agrees(
+def gone_on(
     options: argparse.Namespace, saved: argparse.Namespace, folder: Path, add_arguments: AddArguments
-) -> None:
-    """Raises ValueError, with the flag's name, for a flag that is given and is not what the run in `folder` has."""
+) -> argparse.Namespace:
+    """The settings with which the run in `folder` goes on: those it has, and a device and more epochs if flags say so.
+
+    Raises ValueError, with the flag's name, for another flag that is given and is not what the run has.
+    """
     if options.out is not None and Path(options.out).resolve() != folder.resolve():
         raise ValueError(f"--out {options.out} contradicts --resume {folder}: a run stays in its folder")
+    settings = copy(saved)
     for name, value in given(options, add_arguments).items():
         there = getattr(saved, name)
-        if value != there:
-            has = "no such flag" if there is None else f"{_flag(name)} {_text(there)}"
-            raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
+        if value == there:
+            continue
+        if name == "device" or (name == "epochs" and value > there):
+            setattr(settings, name, value)
+            continue
+        has = "no such flag" if there is None else f"{_flag(name)} {_text(there)}"
+        raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
+    return settings
 
 
 def write(path: Path, settings: argparse.Namespace) -> None:

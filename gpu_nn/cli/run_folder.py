@@ -1,24 +1,28 @@
 """The folder of a run.
 
 While it goes on, and after it was broken off:   checkpoints/config.toml, checkpoints/steps-….safetensors
-When it is finished:                             config.toml, history.json, model.safetensors
+When it is finished:                             config.toml, history.json, model.safetensors, and in checkpoints/ the
+                                                 state after its last epoch, from which it can go on
 """
 
 import argparse
-import json
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from gpu_nn.cli import configuration
+from gpu_nn.cli.lock import locked
+from gpu_nn.cli.report import Tested
+from gpu_nn.cli.run_history import history_of, read_history, text_of
 from gpu_nn.errors import DataError
 from gpu_nn.files import to_disk, whole_file
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import names_to_disk, newest, written_in
+from gpu_nn.training.checkpoint import Checkpoint, name, names_to_disk, newest, written_in
 
 
 class RunFolder:
@@ -31,6 +35,8 @@ class RunFolder:
         self.configuration = self.path / configuration.NAME
         self.checkpoints = self.path / "checkpoints"
         self.configuration_of_unfinished = self.checkpoints / configuration.NAME
+        self.last_state = self.checkpoints / ".last.safetensors"
+        self.older_state = self.checkpoints / ".older.safetensors"
 
     @property
     def files(self) -> list[tuple[Path, str]]:
@@ -60,34 +66,97 @@ class RunFolder:
         """A new run in the folder, which is made if need be and proved to be writable before any work is done.
 
         write_settings: writes them to a file. When the work fails before there is a checkpoint, what was made is taken
-        away again. Raises DataError when the folder cannot be written, or holds an unfinished run
-        or another training's checkpoints.
+        away again, and an older run there is what it was. Raises DataError when the folder cannot be written, holds an
+        unfinished run or another training's checkpoints, or when another process trains there.
         """
-        self._check_free()
         made: list[Path] = []
         try:
-            try:
-                for place in (*reversed(self.path.parents), self.path, self.checkpoints):
-                    if not place.is_dir():
-                        place.mkdir()
-                        made.append(place)
-                with tempfile.TemporaryFile(dir=self.path):
-                    pass
-            except OSError as error:
-                raise self._not_written(error) from None
-            self._remove_checkpoints()
-            write_settings(self.configuration_of_unfinished)
-            for place in (self.checkpoints, *(folder.parent for folder in made)):
-                names_to_disk(place)
+            self._make(made, (*reversed(self.path.parents), self.path))
+            with locked(self.path):
+                self._check_free()
+                older = next(iter(written_in(self.checkpoints).values()), None)
+                try:
+                    self._make(made, (self.checkpoints,))
+                    if older is not None:
+                        older.replace(self.older_state)
+                    self._remove_checkpoints()
+                    write_settings(self.configuration_of_unfinished)
+                    for place in (self.checkpoints, *(folder.parent for folder in made)):
+                        names_to_disk(place)
+                    yield
+                except BaseException:
+                    _remove(self.last_state)
+                    if not written_in(self.checkpoints):
+                        _remove(self.configuration_of_unfinished)
+                        if older is not None:
+                            self.older_state.replace(older)
+                        _remove_if_empty(self.checkpoints)
+                    raise
+        except BaseException:
+            for place in reversed(made):
+                _remove_if_empty(place)
+            raise
+
+    def _make(self, made: list[Path], places: Iterable[Path]) -> None:
+        try:
+            for place in places:
+                if not place.is_dir():
+                    place.mkdir()
+                    made.append(place)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise self._not_written(error) from None
+
+    @contextmanager
+    def gone_on(self, write_settings: Callable[[Path], None]) -> Iterator[None]:
+        """The run goes on with these settings, which become its own. When the work fails before there is a new
+        checkpoint, it is again what it was, finished or not.
+        """
+        config, there = self.configuration_of_unfinished, written_in(self.checkpoints)
+        before = config.read_bytes() if self.is_unfinished else None
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.checkpoints} cannot be written: {error.strerror}") from None
+        write_settings(config)
+        try:
             yield
         except BaseException:
-            if not written_in(self.checkpoints):
-                with suppress(OSError):
-                    self.configuration_of_unfinished.unlink(missing_ok=True)
-                for place in (self.checkpoints, *reversed(made)):
-                    with suppress(OSError):
-                        place.rmdir()
+            _remove(self.last_state)
+            if written_in(self.checkpoints) == there:
+                if before is None:
+                    _remove(config)
+                else:
+                    with whole_file(config) as file:
+                        file.write(before)
             raise
+
+    def state(self, *, goes_further: bool) -> tuple[Checkpoint | None, list[str]]:
+        """What the run goes on from, None for its beginning; and what there is to say of that, a line each.
+
+        goes_further: to more epochs than it was to have. Raises DataError when it cannot.
+        """
+        if written_in(self.checkpoints):
+            checkpoint, damages = newest(self.checkpoints)
+            position = checkpoint.training.get("position")
+            if goes_further and isinstance(position, dict) and position.get("stopping"):
+                raise DataError(
+                    f"the run in {self.path} was ended by early stopping, not by --epochs; {self._anew} "
+                    f"--early-stopping N, with a larger N, trains longer"
+                )
+            return checkpoint, [f"{damage}; the one before is used: {checkpoint.path.name}" for damage in damages]
+        if self.is_finished and len(self.read_history()):
+            raise DataError(
+                f"{self.checkpoints} does not hold the last state of the run, from which it could go on; {self._anew} "
+                f"--epochs N trains anew"
+            )
+        return None, ["no checkpoint was written yet: the run begins again"]
+
+    @property
+    def _anew(self) -> str:
+        config = self.configuration_of_unfinished if self.is_unfinished else self.configuration
+        return f"gpu-nn train --config {shlex.quote(str(config))} --out FOLDER"
 
     def check_can_begin(self) -> None:
         """Raises the errors that `begun` would raise, and leaves the folder as it is, or not there."""
@@ -129,42 +198,49 @@ class RunFolder:
 
     def read_history(self) -> History:
         """All of it; of a run that is not finished, what its newest checkpoint has. Raises DataError without one."""
-        path = self.history
-        try:
-            if not self.is_unfinished:
-                return History.from_json(path.read_text())
-            checkpoint, _ = newest(self.checkpoints)
-            path = checkpoint.path
-            return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
-        except DataError:
-            raise
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path} is no history of a run: {error!r}") from None
+        if not self.is_unfinished:
+            return read_history(self.history)
+        checkpoint, _ = newest(self.checkpoints)
+        return history_of(checkpoint.path, checkpoint.training)
 
-    def finish(self, net: Network, history: History) -> None:
-        """Write what the run has come to; its checkpoints have done their work and go.
+    def finish(self, net: Network, history: History, tested: Tested, data: dict[str, Any]) -> None:
+        """Write what the run has come to. Of its checkpoints, which have done their work, the last state stays.
 
-        Raises DataError when there is no room: what was there before then stays as it was.
+        data: what a checkpoint says of them. Raises DataError when there is no room: what was there before then stays
+        as it was.
         """
         with whole_file(self.history) as file:
-            file.write(history.to_json().encode())
+            file.write(text_of(history, tested, data).encode())
             # There is room for it before the model is written: neither comes without the other.
             to_disk(file)
             save(net, self.model)
+        if self.last_state.exists():
+            self.last_state.replace(self.checkpoints / name(history[-1].steps))
         self.configuration_of_unfinished.replace(self.configuration)
         names_to_disk(self.path)
-        self._remove_checkpoints()
-        with suppress(OSError):
-            self.checkpoints.rmdir()
+        _remove(self.older_state)
+        self._remove_checkpoints(keep=1)
+        names_to_disk(self.checkpoints)
+        _remove_if_empty(self.checkpoints)
 
-    def _remove_checkpoints(self) -> None:
-        """And what writes that were broken off have left."""
+    def _remove_checkpoints(self, keep: int = 0) -> None:
+        """But for the newest `keep`; and what writes that were broken off have left."""
         halves = [*self.checkpoints.glob(".steps-*"), *self.checkpoints.glob(f".{configuration.NAME}.*")]
+        halves += [self.last_state, *self.checkpoints.glob(f".{self.last_state.name}.*")]
         for file in (self.model, self.history):
             halves += self.path.glob(f".{file.name}.*")
-        for path in (*written_in(self.checkpoints).values(), *halves):
-            with suppress(OSError):
-                path.unlink()
+        for path in (*list(written_in(self.checkpoints).values())[keep:], *halves):
+            _remove(path)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def check_writable(folder: Path) -> None:

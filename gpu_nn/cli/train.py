@@ -6,38 +6,40 @@ import os
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
+from copy import copy
 from functools import partial
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 from gpu_nn import distributed
-from gpu_nn.cli import USAGE, configuration, dry_run
+from gpu_nn.cli import USAGE, assembly, configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
+from gpu_nn.cli.last_state import LastState
+from gpu_nn.cli.lock import locked
 from gpu_nn.cli.logs import check_logs
 from gpu_nn.cli.parts import Parts, read_parts
-from gpu_nn.cli.results import keep_silent, print_json, say, to_stdout
+from gpu_nn.cli.report import Tested, report
+from gpu_nn.cli.results import keep_silent, say
 from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.cli.run_history import read_tested
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import TrainingDiverged
-from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
-from gpu_nn.optimizers import OPTIMIZERS, Optimizer
+from gpu_nn.optimizers import Optimizer
 from gpu_nn.training import (
     Callback,
     Checkpoints,
     CsvLog,
     EarlyStopping,
     EpochRecord,
-    History,
     JsonLinesLog,
     TensorBoardLog,
     Trainer,
 )
-from gpu_nn.training.checkpoint import Checkpoint, newest, written_in
+from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.ranks import ALONE, Ranks
 
 
@@ -84,14 +86,12 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
         if folder is not None:
             folder.check_can_begin()
     else:
-        settings = folder.settings(add_arguments)
-        configuration.check_agrees(options, settings, folder.path, add_arguments)
-        if written_in(folder.checkpoints):
-            newest(folder.checkpoints)
+        saved = folder.settings(add_arguments)
+        settings = configuration.gone_on(options, saved, folder.path, add_arguments)
+        folder.state(goes_further=settings.epochs > saved.epochs)
     check_logs(settings, options.config, folder)
-    device, optimizer = resolve_device(settings.device), _optimizer(settings)
-    data = read_parts(settings)
-    net = _network(settings, data)
+    device, data = resolve_device(settings.device), read_parts(settings)
+    optimizer, net = assembly.optimizer(settings), assembly.network(settings, data)
     _callbacks(settings, folder)
     dry_run.report(net, optimizer, settings, data, str(device), options.json)
 
@@ -108,26 +108,33 @@ def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: 
 
 
 def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
-    with ranks.agreed():
-        settings = folder.settings(add_arguments)
-        if ranks.size > 1:
-            settings.device = options.device
-        configuration.check_agrees(options, settings, folder.path, add_arguments)
-        if ranks.rank == 0:
-            check_logs(settings, options.config, folder)
-    if folder.is_finished:
-        if ranks.rank == 0:
-            say(f"the run in {folder.path} is finished")
-            _report_finished(settings, folder, options.json)
-        return
-    checkpoint = None
-    if written_in(folder.checkpoints):
-        checkpoint, damages = newest(folder.checkpoints)
-        for damage in damages:
-            say(f"{damage}; the one before is used: {checkpoint.path.name}")
-    else:
-        say("no checkpoint was written yet: the run begins again")
-    _train(settings, folder, checkpoint, interruption, options.json, ranks)
+    with ExitStack() as until_done:
+        with ranks.agreed():
+            saved = folder.settings(add_arguments)
+            settings = configuration.gone_on(options, saved, folder.path, add_arguments)
+            if folder.is_finished and settings.epochs == saved.epochs:
+                if ranks.rank == 0:
+                    say(f"the run in {folder.path} is finished")
+                    _report_finished(saved, folder, options.json)
+                return
+            if ranks.rank == 0:
+                check_logs(settings, options.config, folder)
+                until_done.enter_context(locked(folder.path))
+            checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
+        with ranks.agreed():
+            # By now all ranks have read what the folder held before.
+            if ranks.rank == 0:
+                for damage in damages:
+                    say(damage)
+                kept = copy(settings)
+                if ranks.size > 1:
+                    # The device of a rank is not that of the run.
+                    kept.device = saved.device
+                elif settings.device != saved.device:
+                    say(f"the run was on {saved.device} and goes on on {settings.device}: its bits may differ now")
+                if kept != saved:
+                    until_done.enter_context(folder.gone_on(partial(configuration.write, settings=kept)))
+        _train(settings, folder, checkpoint, interruption, options.json, ranks)
 
 
 def _train(
@@ -140,9 +147,8 @@ def _train(
 ) -> None:
     with ranks.agreed():
         device = resolve_device(settings.device)
-        optimizer = _optimizer(settings)
         data = read_parts(settings)
-        net = _network(settings, data)
+        optimizer, net = assembly.optimizer(settings), assembly.network(settings, data)
     tell = say if ranks.rank == 0 else keep_silent
     if ranks.size > 1:
         # A launcher names the process that died.
@@ -165,59 +171,27 @@ def _train(
     with reports, interruption.training(trainer):
         data.fit(trainer, epochs=settings.epochs, resume=checkpoint)
     seconds = time.perf_counter() - began
-    loss, accuracy = data.tested(trainer)
-    if not math.isfinite(loss):
+    tested = Tested(*data.tested(trainer), n_test)
+    if not math.isfinite(tested.loss):
         # The last step can do this: the training has met no row since.
-        raise TrainingDiverged(optimizer.steps, loss)
+        raise TrainingDiverged(optimizer.steps, tested.loss)
     if ranks.rank:
         return
     if folder is not None:
-        folder.finish(net, trainer.history)
-    model = None if folder is None else folder.model
-    _report(as_json, device.name, accuracy, loss, n_test, trainer.history, seconds, model)
+        folder.finish(net, trainer.history, tested, trainer.data)
+    report(as_json, device.name, tested, trainer.history, seconds, None if folder is None else folder.model)
 
 
 def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:
     """What the run reported when it was finished."""
-    data = read_parts(settings)
-    history = folder.read_history()
-    trainer = Trainer(load(folder.model, settings.device, settings.dtype), _optimizer(settings), **_cost(settings))
-    loss, accuracy = data.tested(trainer)
-    seconds = sum(history.column("seconds"))
-    _report(as_json, settings.device, accuracy, loss, data.rows[2], history, seconds, folder.model)
-
-
-def _network(settings: argparse.Namespace, data: Parts) -> Network:
-    layers: list[Layer] = [Standardize()]
-    if settings.input_noise:
-        layers.append(InputNoise(settings.input_noise))
-    options = {"normalisation": settings.normalisation, "dropout": settings.dropout}
-    net = Network(
-        [*layers, *hidden_layers(settings.hidden, settings.activation, **options), Dense(len(data.classes))],
-        n_inputs=data.n_inputs,
-        device=settings.device,
-        dtype=settings.dtype,
-        seed=settings.seed,
-    )
-    net.classes = data.classes.tolist()
-    if data.names is not None:
-        net.feature_names, net.target_name = data.names, data.target
-    for name, values in (("0.shift", data.shift), ("0.scale", data.scale)):
-        net.state[name][...] = net.device.asarray(values, net.dtype)
-    return net
-
-
-def _optimizer(settings: argparse.Namespace) -> Optimizer:
-    chosen: dict[str, Any] = {"max_norm": settings.max_norm, "lr": settings.lr}
-    if settings.weight_decay is not None:
-        chosen["weight_decay"] = settings.weight_decay
-    if settings.optimizer == "sgd":
-        chosen["momentum"] = 0.9
-    return OPTIMIZERS[settings.optimizer](**chosen)
-
-
-def _cost(settings: argparse.Namespace) -> dict[str, Any]:
-    return {"label_smoothing": settings.label_smoothing, "complement_weight": settings.complement_weight}
+    history, tested = folder.read_history(), read_tested(folder.history)
+    if tested is None:
+        say("it kept no result of its test: this is on the data as they are now")
+        data = read_parts(settings)
+        net = load(folder.model, settings.device, settings.dtype)
+        trainer = Trainer(net, assembly.optimizer(settings), **assembly.cost(settings))
+        tested = Tested(*data.tested(trainer), data.rows[2])
+    report(as_json, settings.device, tested, history, sum(history.column("seconds")), folder.model)
 
 
 def _trainer(
@@ -229,7 +203,7 @@ def _trainer(
     ranks: Ranks,
 ) -> tuple[Trainer, AbstractContextManager[Any]]:
     """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
-    options = {"batch_size": settings.batch_size, "seed": settings.seed, "ranks": ranks, **_cost(settings)}
+    options = {"batch_size": settings.batch_size, "seed": settings.seed, "ranks": ranks, **assembly.cost(settings)}
     trainer = Trainer(net, optimizer, **options)
     if ranks.rank:
         return trainer, nullcontext()
@@ -258,6 +232,7 @@ def _callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[C
             raise ValueError(f"--tensorboard: {error}") from None
     if folder is not None:
         callbacks.append(Checkpoints(folder.checkpoints, settings.checkpoint_every))
+        callbacks.append(LastState(folder.last_state, settings.epochs))
     return callbacks
 
 
@@ -273,30 +248,3 @@ class _Bar(Callback):
 
     def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
         self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")
-
-
-def _report(
-    as_json: bool,
-    device: str,
-    accuracy: float,
-    loss: float,
-    n_test: int,
-    history: History,
-    seconds: float,
-    model: Path | None,
-) -> None:
-    if as_json:
-        result = {
-            "test_accuracy": accuracy,
-            "test_loss": loss,
-            "test_rows": n_test,
-            "epochs": len(history),
-            "seconds": round(seconds, 3),
-            "device": device,
-            "model": None if model is None else str(model),
-            "history": [asdict(record) for record in history.epochs],
-        }
-        print_json(result)
-        return
-    said = f"test accuracy {100 * accuracy:.2f} % on {n_test} rows, loss {loss:.4g}, {seconds:.2f} s on {device}\n"
-    to_stdout(said if model is None else f"{said}model: {model}\n")

@@ -64,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", type=one_of(PRECISIONS, MEANT), help=", ".join(PRECISIONS))
     add("--out", metavar="FOLDER", help="write model.safetensors, history.json and config.toml there")
     every = "for --resume, save in FOLDER/checkpoints every so many epochs (5), steps (500steps) or so often (30s, 2h)"
-    every += f"; what is there goes when the run is finished (default {CHECKPOINT_EVERY})"
+    every += f"; when the run is finished the last one stays (default {CHECKPOINT_EVERY})"
     add("--checkpoint-every", type=interval, metavar="N", help=every)
-    add("--resume", metavar="FOLDER", help="go on with the run in FOLDER, whose settings hold")
+    resume = "go on with the run in FOLDER, whose settings hold; with --epochs to more epochs, with --device elsewhere"
+    add("--resume", metavar="FOLDER", help=resume)
     log = "write a line for each epoch there; may be given again"
     add("--log", type=file_name(".csv", ".jsonl"), action="append", metavar="FILE.csv|FILE.jsonl", help=log)
     add("--tensorboard", metavar="FOLDER", help="write events for TensorBoard there (the extra tensorboard)")

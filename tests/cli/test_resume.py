@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, Network, Trainer, files, load
-from gpu_nn.cli import parts, train
+from gpu_nn.cli import last_state, parts, train
+from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, Every, History
 from gpu_nn.training.checkpoint import written_in
+from tests.cuda_emulator.device import emulated_device
 
 SETTINGS = (
     "--hidden",
@@ -28,12 +30,13 @@ SETTINGS = (
     "--device",
     "cpu",
 )
-FINISHED = ["config.toml", "history.json", "model.safetensors"]
+FINISHED = ["checkpoints", "config.toml", "history.json", "model.safetensors"]
 
 
 def outcome(folder):
     """What a run comes to, but for the time it took."""
     assert sorted(os.listdir(folder)) == FINISHED
+    assert len(os.listdir(folder / "checkpoints")) == 1
     net = load(folder / "model.safetensors", "cpu")
     history = History.from_json((folder / "history.json").read_text())
     records = [[value for name, value in vars(record).items() if name != "seconds"] for record in history.epochs]
@@ -145,13 +148,170 @@ def test_a_checkpoint_of_another_network_is_an_error_that_says_what_differs(comm
 
 def test_a_finished_run_is_reported_again(command, data, tmp_path):
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path, "--json")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     again = command("train", "--resume", tmp_path, "--json")
     first, second = json.loads(done.out), json.loads(again.out)
     assert again.code == 0
     assert again.err == f"the run in {tmp_path} is finished\n"
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_finished_run_is_reported_as_it_was_whatever_became_of_its_data(command, data, arrays, tmp_path):
+    source = tmp_path / "points.npz"
+    source.write_bytes(data.read_bytes())
+    run = tmp_path / "run"
+    first = json.loads(command("train", "--data", source, *SETTINGS, "--out", run, "--json").out)
+    np.savez(source, x=arrays["x"][::-1] * 2, y=arrays["y"])
+    changed = json.loads(command("train", "--resume", run, "--json").out)
+    source.unlink()
+    gone = json.loads(command("train", "--resume", run, "--json").out)
+    assert {**first, "seconds": 0} == {**changed, "seconds": 0} == {**gone, "seconds": 0}
+    told = json.loads((run / "history.json").read_text())
+    assert told["test"] == {"loss": first["test_loss"], "accuracy": first["test_accuracy"], "rows": 18}
+    assert (told["data"]["training"]["rows"], told["data"]["validation"]["rows"]) == (64, 8)
+
+
+def test_a_run_that_kept_no_result_of_its_test_says_so(command, data, tmp_path):
+    first = json.loads(command("train", "--data", data, *SETTINGS, "--out", tmp_path, "--json").out)
+    path = tmp_path / "history.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({"epochs": told["epochs"]}))
+    again = command("train", "--resume", tmp_path, "--json")
+    assert "it kept no result of its test: this is on the data as they are now" in again.err
+    assert json.loads(again.out)["test_accuracy"] == first["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "test", [3, [], {"loss": 1}, {"loss": "NaN", "accuracy": 1, "rows": 1}, {"loss": 1, "accuracy": 1, "rows": "many"}]
+)
+def test_a_result_that_makes_no_sense_is_an_error(command, data, tmp_path, test):
+    command("train", "--data", data, *SETTINGS, "--out", tmp_path)
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test": test}))
+    done = command("train", "--resume", tmp_path)
+    assert (done.code, done.out) == (3, "")
+    assert "history.json is no history of a run" in done.err.splitlines()[-1]
+
+
+# More epochs
+
+
+PLAIN = ("--hidden", 8, "--normalisation", "batch", "--dropout", 0.2, "--validation-fraction", 0.2, "--device", "cpu")
+
+
+@pytest.mark.parametrize("patience", [(), ("--early-stopping", 40)], ids=["plain", "best kept"])
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_finished_run_that_goes_on_ends_as_if_it_had_been_one(command, data, tmp_path, first, patience):
+    run = ("--data", data, *PLAIN, *patience)
+    command("train", *run, "--epochs", 12, "--lr", 0.1, "--out", tmp_path / "whole")
+    command("train", *run, "--epochs", first, "--lr", 0.1, "--out", tmp_path / "parts")
+    for epochs in (7, 12):
+        assert command("train", "--resume", tmp_path / "parts", "--epochs", epochs).code == 0
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    configurations = [(tmp_path / name / "config.toml").read_text() for name in ("parts", "whole")]
+    assert configurations[0] == configurations[1]
+
+
+def test_an_unfinished_run_may_get_more_epochs(command, data, tmp_path, with_callback):
+    command("train", "--data", data, *PLAIN, "--epochs", 12, "--out", tmp_path / "whole")
+    with_callback(Raise(8, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", "--data", data, *PLAIN, "--epochs", 5, "--checkpoint-every", "2steps", "--out", tmp_path / "a")
+    with_callback(Raise(20, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", "--resume", tmp_path / "a", "--epochs", 12)
+    with_callback(None)
+    assert command("train", "--resume", tmp_path / "a").code == 0
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_goes_on_and_fails_at_once_is_what_it_was(command, data, arrays, tmp_path):
+    source = tmp_path / "points.npz"
+    source.write_bytes(data.read_bytes())
+    run = tmp_path / "run"
+    command("train", "--data", source, *PLAIN, "--epochs", 3, "--out", run)
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
+    np.savez(source, x=arrays["x"] * 2, y=arrays["y"])
+    done = command("train", "--resume", run, "--epochs", 5)
+    assert done.code == 3
+    assert "is a checkpoint of other data" in done.err
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
+
+
+def test_a_run_that_early_stopping_ended_does_not_go_on(command, refused, data, tmp_path):
+    options = ("--hidden", 8, "--epochs", 500, "--lr", 0.1, "--early-stopping", 3, "--device", "cpu")
+    command("train", "--data", data, *options, "--out", tmp_path / "run")
+    line = refused(3, "train", "--resume", tmp_path / "run", "--epochs", 600)
+    assert "was ended by early stopping, not by --epochs; gpu-nn train --config " in line
+    assert "--early-stopping N, with a larger N, trains longer" in line
+    assert line == refused(3, "train", "--resume", tmp_path / "run", "--epochs", 600, "--dry-run")
+
+
+def test_a_run_whose_last_state_is_gone_does_not_go_on(command, refused, data, tmp_path):
+    command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
+    for path in written_in(tmp_path / "run" / "checkpoints").values():
+        path.unlink()
+    line = refused(3, "train", "--resume", tmp_path / "run", "--epochs", 3)
+    assert "checkpoints does not hold the last state of the run, from which it could go on; gpu-nn train " in line
+    assert command("train", "--resume", tmp_path / "run").code == 0
+
+
+def test_a_last_state_for_which_there_is_no_room_does_not_spoil_the_run(command, data, tmp_path, monkeypatch):
+    def full(path, *state):
+        raise DataError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(last_state, "write", full)
+    done = command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
+    assert done.code == 0
+    assert "No space left on device: this run cannot go on to more epochs" in done.err
+    assert sorted(os.listdir(tmp_path / "run")) == FINISHED[1:]
+
+
+# Another device
+
+
+def test_a_run_goes_on_where_there_is_no_gpu_and_says_that_bits_may_differ(
+    command, data, tmp_path, with_callback, request
+):
+    run = ("--data", data, *PLAIN, "--epochs", 6, "--checkpoint-every", "4steps", "--out", tmp_path / "run")
+    with_callback(Raise(9, ZeroDivisionError()))
+    with emulated_device(), pytest.raises(ZeroDivisionError):
+        command("train", *run, "--device", "cuda")
+    with_callback(None)
+    request.getfixturevalue("no_gpu")
+    done = command("train", "--resume", tmp_path / "run")
+    assert (done.code, "device='cpu' or 'auto' runs without a GPU" in done.err) == (4, True)
+    done = command("train", "--resume", tmp_path / "run", "--device", "cpu", "--json")
+    assert done.code == 0
+    assert done.err.startswith("the run was on cuda:0 and goes on on cpu: its bits may differ now\n")
+    result = json.loads(done.out)
+    assert (result["device"], result["epochs"]) == ("cpu", 6)
+    assert 'device = "cpu"\n' in (tmp_path / "run" / "config.toml").read_text()
+    assert "bits" not in command("train", "--resume", tmp_path / "run", "--device", "cpu").err
+
+
+# Another process
+
+
+@pytest.mark.parametrize("again", ["--out", "--resume"])
+def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_path, again):
+    run = tmp_path / "run"
+    running = process("train", "--data", data, "--epochs", 10**6, "--device", "cpu", "--out", run)
+    while "epoch 1," not in running.stderr.readline():
+        assert running.poll() is None
+    options = ("--data", data) if again == "--out" else ()
+    done = command("train", *options, again, run)
+    assert (done.code, done.out) == (3, "")
+    assert done.err == f"gpu-nn train: another process trains in {run}; wait for it, or end it first\n"
+    assert running.poll() is None
+    running.kill()
+    running.wait()
+    assert (run / ".lock").exists()
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    assert command("train", "--data", data, *SETTINGS, "--out", run).code == 0
+    assert sorted(os.listdir(run)) == FINISHED
 
 
 def test_it_resumes_from_any_folder(command, data, whole, tmp_path, monkeypatch, with_callback):
@@ -295,7 +455,7 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
     [
         ("--lr", 0.5, "--lr 0.001"),
         ("--hidden", "8,8", "--hidden 8"),
-        ("--epochs", 21, "--epochs 20"),
+        ("--epochs", 19, "--epochs 20"),
         ("--max-norm", 1, "no such flag"),
         ("--data", "other.npz", "--data "),
         ("--checkpoint-every", 4, "--checkpoint-every 4 steps"),
@@ -343,7 +503,7 @@ def test_what_else_lies_beside_checkpoints_stays(command, data, broken_off):
     (broken_off / "checkpoints" / ".gitignore").write_text("*")
     (broken_off / "checkpoints" / ".steps-000000000020.safetensors.abc").write_bytes(b"half")
     assert command("train", "--resume", broken_off).code == 0
-    assert os.listdir(broken_off / "checkpoints") == [".gitignore"]
+    assert [name for name in os.listdir(broken_off / "checkpoints") if name.startswith(".")] == [".gitignore"]
 
 
 def test_a_folder_without_a_run_is_named(refused, tmp_path):

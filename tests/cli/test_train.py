@@ -45,11 +45,11 @@ def test_json_is_one_object_for_machines(command, data, tmp_path):
     assert result["model"] == str(tmp_path / "run" / "model.safetensors")
 
 
-def test_out_receives_the_model_its_history_and_configuration_and_nothing_else(command, data, tmp_path):
+def test_out_receives_the_model_its_history_configuration_and_last_state_and_nothing_else(command, data, tmp_path):
     out = tmp_path / "new" / "run"
     done = command("train", "--data", data, *FAST, "--out", out)
     assert done.out.endswith(f"model: {out / 'model.safetensors'}\n")
-    assert sorted(os.listdir(out)) == ["config.toml", "history.json", "model.safetensors"]
+    assert sorted(os.listdir(out)) == ["checkpoints", "config.toml", "history.json", "model.safetensors"]
     history = History.from_json((out / "history.json").read_text())
     assert history.column("epoch") == [1, 2]
     net = load(out / "model.safetensors", "cpu")
@@ -59,7 +59,7 @@ def test_out_receives_the_model_its_history_and_configuration_and_nothing_else(c
 def test_out_over_an_older_run_replaces_it(command, data, tmp_path):
     command("train", "--data", data, *FAST, "--out", tmp_path)
     command("train", "--data", data, *FAST, "--hidden", 7, "--out", tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["config.toml", "history.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "config.toml", "history.json", "model.safetensors"]
     assert load(tmp_path / "model.safetensors", "cpu").widths[-2] == 7
 
 
@@ -259,7 +259,7 @@ def test_an_out_that_the_system_refuses_is_named_at_once(refused, data, tmp_path
 @pytest.mark.parametrize("full_after", [0, 1])
 def test_a_disk_that_is_full_at_the_end_leaves_the_older_run(command, data, tmp_path, monkeypatch, full_after):
     command("train", "--data", data, *FAST, "--out", tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     writes = []
     real = os.fsync
 
@@ -273,8 +273,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_older_run(command, data, tmp_
     done = command("train", "--data", data, *FAST, "--hidden", 7, "--out", tmp_path)
     assert (done.code, done.out) == (3, "")
     assert "No space left on device" in done.err.splitlines()[-1]
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert after == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_a_test_part_of_all_rows_is_refused(refused, data, tmp_path):

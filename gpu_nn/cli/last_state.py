@@ -1,0 +1,29 @@
+"""What a run ends with, for one that goes on with it to more epochs."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from gpu_nn.cli.results import say
+from gpu_nn.errors import DataError
+from gpu_nn.training import Callback, EpochRecord, Trainer, resume
+from gpu_nn.training.checkpoint import write
+
+
+class LastState(Callback):
+    """Saves the state after the last of `epochs` epochs, or the one that ends the training early, as a checkpoint in
+    the file `path`: that of the latest epoch, where the model may be that of the best.
+    """
+
+    last: ClassVar[bool] = True
+
+    def __init__(self, path: Path, epochs: int):
+        self.path, self.epochs = path, epochs
+
+    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+        if not (trainer.stopping or record.epoch == self.epochs):
+            return
+        try:
+            write(self.path, *resume.taken(trainer))
+        except DataError as error:
+            # The run is whole without it.
+            say(f"{error}: this run cannot go on to more epochs")
