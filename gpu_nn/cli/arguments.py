@@ -131,12 +131,23 @@ def file_name(*suffixes: str) -> Kind:
 
 
 def _interval(text: str) -> Every:
+    return _every(text, ("epochs", "steps", "seconds"), "epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h")
+
+
+def _duration(text: str) -> Every:
+    return _every(text, ("epochs", "steps"), "epochs or steps, such as 2, 500steps")
+
+
+def _every(text: str, counted: tuple[str, ...], expected: str) -> Every:
     match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
-    if not (match and match[2] in _UNITS and int(match[1])):
-        raise ArgumentTypeError(f"{text!r}; expected epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h")
-    what, factor = _UNITS[match[2]]
+    what, factor = _UNITS.get(match[2], ("", 0)) if match else ("", 0)
+    if not (match and what in counted and int(match[1])):
+        raise ArgumentTypeError(f"{text!r}; expected {expected}")
     return Every(**{what: int(match[1]) * factor})
 
 
 # Epochs (5), steps (500steps) or a time (30s, 10m, 2h).
 interval = Kind(_interval, (int, str), "epochs, or a text such as 30s")
+
+# Epochs (2) or steps (500steps).
+duration = Kind(_duration, (int, str), "epochs, or a text such as 500steps")

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from gpu_nn.cli.parts import Parts
+from gpu_nn.cli.schedule import schedule_of
 from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
@@ -29,8 +30,8 @@ def network(settings: argparse.Namespace, data: Parts) -> Network:
     return net
 
 
-def optimizer(settings: argparse.Namespace) -> Optimizer:
-    chosen: dict[str, Any] = {"max_norm": settings.max_norm, "lr": settings.lr}
+def optimizer(settings: argparse.Namespace, data: Parts) -> Optimizer:
+    chosen: dict[str, Any] = {"max_norm": settings.max_norm, "lr": schedule_of(settings, data.rows[0])}
     if settings.weight_decay is not None:
         chosen["weight_decay"] = settings.weight_decay
     if settings.optimizer == "sgd":
@@ -39,4 +40,5 @@ def optimizer(settings: argparse.Namespace) -> Optimizer:
 
 
 def cost(settings: argparse.Namespace) -> dict[str, Any]:
+    """The cost's options, by the names that `Trainer` has for them."""
     return {"label_smoothing": settings.label_smoothing, "complement_weight": settings.complement_weight}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpu_nn.cli.arguments import TEXT, Kind
+from gpu_nn.cli.schedule import FIXED_BY_EPOCHS
 from gpu_nn.data import is_large
 from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 50,
     "batch_size": 32,
     "optimizer": "adam",
+    "schedule": "constant",
     "label_smoothing": 0.0,
     "complement_weight": 1.0,
     "seed": 0,
@@ -125,9 +127,15 @@ def gone_on(
         there = getattr(saved, name)
         if value == there:
             continue
-        if name == "device" or (name == "epochs" and value > there):
+        longer = name == "epochs" and value > there and saved.schedule not in FIXED_BY_EPOCHS
+        if name == "device" or longer:
             setattr(settings, name, value)
             continue
+        if name == "epochs" and value > there:
+            raise ValueError(
+                f"--epochs {value}: the {saved.schedule} schedule of the run in {folder} was that of {there} epochs; "
+                f"gpu-nn train --config {folder / NAME} --epochs {value} --out FOLDER trains anew"
+            )
         has = "no such flag" if there is None else f"{_flag(name)} {_text(there)}"
         raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
     return settings

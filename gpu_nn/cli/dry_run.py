@@ -7,6 +7,7 @@ import numpy as np
 
 from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import print_json, table, to_stdout
+from gpu_nn.cli.schedule import said_of
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
 
@@ -42,6 +43,9 @@ def report(
             "memory_bytes": memory,
             "optimizer": settings.optimizer,
             "learning_rate": settings.lr,
+            "schedule": settings.schedule or "constant",
+            "warm_up": None if settings.warm_up is None else str(settings.warm_up),
+            "class_weight": settings.class_weight,
         }
         print_json(result)
         return
@@ -52,7 +56,7 @@ def report(
         f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
         f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{said}\n\n"
         + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
-        + f"\n{settings.optimizer} with learning rate {settings.lr:g} in batches of {settings.batch_size:,}: "
+        + f"\n{settings.optimizer} with {said_of(settings)} in batches of {settings.batch_size:,}: "
         f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, "
         f"on {device}, {settings.dtype}\n"
         f"memory about {_size(memory['total'])}: {', '.join(parts)}\n"

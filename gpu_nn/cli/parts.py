@@ -42,10 +42,17 @@ class Parts:
     def n_inputs(self) -> int:
         return len(self.shift)
 
-    def fit(self, trainer: Trainer, **options: Any) -> None:
-        """`trainer.fit` on the training and validation parts."""
-        x, y = (self.training, None) if isinstance(self.training, Stream) else self.training
-        trainer.fit(x, y, validation=self.validation, **options)
+    def fit(self, trainer: Trainer, *, balanced: bool = False, **options: Any) -> None:
+        """`trainer.fit` on the training and validation parts. balanced: all classes weigh the same in the training."""
+        if isinstance(self.training, Stream):
+            trainer.fit(self.training, validation=self.validation, **options)
+            return
+        x, y = self.training
+        weight = None
+        if balanced:
+            rows = np.bincount(y, minlength=len(self.classes))
+            weight = len(y) / (np.count_nonzero(rows) * rows[y])
+        trainer.fit(x, y, validation=self.validation, sample_weight=weight, **options)
 
     def tested(self, trainer: Trainer) -> tuple[float, float]:
         """Loss and accuracy on the test part."""
@@ -58,6 +65,11 @@ class Parts:
 def read_parts(settings: argparse.Namespace) -> Parts:
     """The data of a run with these settings. Raises DataError for data that cannot be used."""
     source, fraction, seed = settings.data, settings.validation_fraction, settings.seed
+    if settings.class_weight is not None and settings.stream == "always":
+        raise ValueError(
+            f"--class-weight {settings.class_weight} goes with data in memory, whose rows have weights; --stream never "
+            f"reads them there"
+        )
     options = {"test_fraction": settings.test_fraction, "test_last": settings.test_last, "seed": seed}
     if settings.stream == "always":
         if source is None:

@@ -91,7 +91,7 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
         folder.state(goes_further=settings.epochs > saved.epochs)
     check_logs(settings, options.config, folder)
     device, data = resolve_device(settings.device), read_parts(settings)
-    optimizer, net = assembly.optimizer(settings), assembly.network(settings, data)
+    optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
     _callbacks(settings, folder)
     dry_run.report(net, optimizer, settings, data, str(device), options.json)
 
@@ -148,7 +148,7 @@ def _train(
     with ranks.agreed():
         device = resolve_device(settings.device)
         data = read_parts(settings)
-        optimizer, net = assembly.optimizer(settings), assembly.network(settings, data)
+        optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
     tell = say if ranks.rank == 0 else keep_silent
     if ranks.size > 1:
         # A launcher names the process that died.
@@ -169,7 +169,7 @@ def _train(
     with ranks.agreed():
         trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
     with reports, interruption.training(trainer):
-        data.fit(trainer, epochs=settings.epochs, resume=checkpoint)
+        data.fit(trainer, epochs=settings.epochs, resume=checkpoint, balanced=settings.class_weight == "balanced")
     seconds = time.perf_counter() - began
     tested = Tested(*data.tested(trainer), n_test)
     if not math.isfinite(tested.loss):
@@ -189,7 +189,7 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
         say("it kept no result of its test: this is on the data as they are now")
         data = read_parts(settings)
         net = load(folder.model, settings.device, settings.dtype)
-        trainer = Trainer(net, assembly.optimizer(settings), **assembly.cost(settings))
+        trainer = Trainer(net, assembly.optimizer(settings, data), **assembly.cost(settings))
         tested = Tested(*data.tested(trainer), data.rows[2])
     report(as_json, settings.device, tested, history, sum(history.column("seconds")), folder.model)
 
@@ -203,7 +203,12 @@ def _trainer(
     ranks: Ranks,
 ) -> tuple[Trainer, AbstractContextManager[Any]]:
     """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
-    options = {"batch_size": settings.batch_size, "seed": settings.seed, "ranks": ranks, **assembly.cost(settings)}
+    options = {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "ranks": ranks,
+        **assembly.cost(settings),
+    }
     trainer = Trainer(net, optimizer, **options)
     if ranks.rank:
         return trainer, nullcontext()

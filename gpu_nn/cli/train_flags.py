@@ -10,6 +10,7 @@ from gpu_nn.cli.arguments import (
     STREAM,
     STREAMED,
     TARGET,
+    duration,
     file_name,
     interval,
     number,
@@ -18,6 +19,7 @@ from gpu_nn.cli.arguments import (
     widths,
 )
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
+from gpu_nn.cli.schedule import SCHEDULES
 from gpu_nn.data.sets import TEST_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
@@ -55,10 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=whole(1), help="rows of an optimizer step")
     add("--optimizer", type=one_of(OPTIMIZERS), help=", ".join(OPTIMIZERS))
     add("--lr", type=number(0), help=f"learning rate (default {configuration.LR}, sgd {SGD_LR})")
+    schedule = (
+        "of the learning rate: constant; cosine, to 0; step, a tenth after each third of the run; exponential, to a "
+    )
+    schedule += "hundredth; plateau, half after 5 epochs without a lower loss, of validation if there is one"
+    add("--schedule", type=one_of(SCHEDULES), help=schedule)
+    warm_up = "begin with a learning rate that rises for so many epochs (2) or steps (500steps)"
+    add("--warm-up", type=duration, metavar="N", help=warm_up)
     add("--weight-decay", type=number(0), help="default: the optimizer's")
     add("--max-norm", type=number(0, above=True), help="longest gradient of a step")
     add("--label-smoothing", type=number(0, 1), help="share of each target that goes to all classes")
     add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the everyday loss")
+    balanced = "balanced: a row weighs rows / (classes · rows of its class), as in MLPClassifier"
+    add("--class-weight", type=one_of(("balanced",)), help=balanced)
     add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order, dropout and noise")
     add("--device", help="auto, cpu, cuda, cuda:1")
     add("--dtype", type=one_of(PRECISIONS, MEANT), help=", ".join(PRECISIONS))
