@@ -112,8 +112,8 @@ class Trainer:
         Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
         checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
-        if epochs < 0:
-            raise ValueError(f"epochs={epochs}; expected a whole number ≥ 0")
+        if not (isinstance(epochs, int | np.integer) and epochs >= 0):
+            raise ValueError(f"epochs={epochs!r}; expected a whole number ≥ 0")
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
@@ -158,6 +158,9 @@ class Trainer:
         else:
             raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
         if validation is not None and not isinstance(validation, Stream):
+            if not (isinstance(validation, tuple | list) and len(validation) == 2):
+                parts = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
+                raise TypeError(f"validation is a {type(validation).__name__}{parts}; expected (x, y), or a Stream")
             x_held_out, y_held_out = validation
             validation = Resident(net, x_held_out, y_held_out, name="validation ")
         self._held_out: Resident | Stream | None = validation
@@ -217,7 +220,7 @@ class Trainer:
         random = self.random if self.shuffle else None
         with closing(self._set.epoch(random, position.steps_in_epoch * self.batch_size, self.order)) as windows:
             for first, end in windows:
-                begins = position.steps_in_epoch * self.batch_size
+                begins = min(position.steps_in_epoch * self.batch_size, end)
                 self.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
                 for start in range(begins, end, self.batch_size):
                     size = min(self.batch_size, end - start)
@@ -291,8 +294,10 @@ class Trainer:
         if not position.unread:
             return
         losses = self.unread_losses()
-        sizes = np.full(position.unread, self.batch_size, np.float64)
-        sizes[-1] -= max(position.steps_in_epoch * self.batch_size - self.n_rows, 0)
+        # In whole numbers of any size: float64 rounds those past 2⁵³.
+        begins = (position.steps_in_epoch - 1) * self.batch_size
+        sizes = np.full(position.unread, min(self.batch_size, self.n_rows), np.float64)
+        sizes[-1] = min(self.batch_size, self.n_rows - begins)
         position.cost += float(losses @ sizes)
         position.unread = 0
         self.counters[1] = 0

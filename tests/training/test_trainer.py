@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from gpu_nn import SGD, Adam, Dense, Network, Standardize, Trainer, TrainingDive
 from gpu_nn import functional as F
 from gpu_nn.data import digits
 from gpu_nn.schedules import ReduceOnPlateau
+from gpu_nn.training import Callback, Checkpoints, Every
 from tests.training.blobs import blobs
 
 
@@ -125,6 +128,38 @@ class TestFit:
         np.testing.assert_allclose(nets[0].flat_parameters, nets[1].flat_parameters, rtol=1e-9)
 
 
+class InterruptAfterAStep(Callback):
+    every = Every(steps=1)
+
+    def __call__(self, trainer, record):
+        trainer.interrupt()
+
+
+@pytest.mark.parametrize("batch_size", [230, 231, 10**17, 2**62 + 1, 10**30])
+class TestABatchOfAllRows:
+    def test_its_loss_is_the_mean_of_the_rows_costs_however_large_it_is(self, batch_size):
+        net, (x, y) = Network([5, 8, 3], device="cpu", seed=1), blobs()
+        expected = mean_cost(net, x, y)
+        history = Trainer(net, SGD(0.1), batch_size=batch_size).fit(x, y, epochs=2)
+        assert history[0].loss == pytest.approx(expected, rel=1e-6)
+        assert 0 < history[1].loss < expected
+
+    def test_it_goes_on_after_its_only_step(self, batch_size, tmp_path):
+        def made(*callbacks):
+            net = Network([5, 8, 3], device="cpu", seed=1)
+            return Trainer(net, SGD(0.1), batch_size=batch_size, callbacks=[*callbacks, Checkpoints(tmp_path)])
+
+        broken = made(InterruptAfterAStep())
+        broken.fit(*blobs(), epochs=2)
+        assert (broken.interrupted, broken.position.steps_in_epoch) == (True, 1)
+        resumed = made()
+        resumed.fit(*blobs(), epochs=2, resume=tmp_path)
+        whole = Trainer(Network([5, 8, 3], device="cpu", seed=1), SGD(0.1), batch_size=batch_size)
+        whole.fit(*blobs(), epochs=2)
+        np.testing.assert_array_equal(resumed.net.flat_parameters, whole.net.flat_parameters)
+        assert resumed.history.column("loss") == whole.history.column("loss")
+
+
 class TestHistory:
     def test_a_record_holds_losses_and_accuracy_of_that_epoch(self):
         validation = blobs(seed=5)
@@ -182,8 +217,20 @@ class TestRefusals:
         net = Network([5, 3], device="cpu")
         with pytest.raises(ValueError, match="batch_size=0; expected a whole number ≥ 1"):
             Trainer(net, SGD(), batch_size=0)
-        with pytest.raises(ValueError, match="epochs=-1"):
-            Trainer(net, SGD()).fit(*blobs(), epochs=-1)
+        for epochs in (-1, 1.5, 2.0, "2", None, np.float64(3)):
+            with pytest.raises(ValueError, match=re.escape(f"epochs={epochs!r}; expected a whole number ≥ 0")):
+                Trainer(net, SGD()).fit(*blobs(), epochs=epochs)
+        assert len(Trainer(net, SGD()).fit(*blobs(), epochs=np.int64(2))) == 2
+        x, y = blobs()
+        for validation, came in (
+            ((x, y, y), "a tuple of 3"),
+            ([x], "a list of 1"),
+            (x[:2], "a ndarray of 2"),
+            ("xy", "a str of 2"),
+            (3, "a int"),
+        ):
+            with pytest.raises(TypeError, match=rf"validation is {came}; expected \(x, y\), or a Stream"):
+                Trainer(net, SGD()).fit(x, y, epochs=1, validation=validation)
         with pytest.raises(ValueError, match="sample_weight is 0 everywhere"):
             Trainer(net, SGD()).fit(*blobs(), sample_weight=np.zeros(230))
 
