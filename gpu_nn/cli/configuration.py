@@ -183,6 +183,8 @@ def _arguments(key: str, value: Any, parser: _Parser) -> list[str]:
     if key in _OF_THE_CALL:
         raise ValueError(f"{key} = {reprlib.repr(value)} is no setting of a run; give the flag --{key}")
     if key not in parser.flags:
+        if any(isinstance(entry, dict) for entry in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{key} is a table, and there are none in it: write batch-size = 32 with no [{key}] above")
         raise ValueError(not_one_of(key, parser.flags.keys() - set(_OF_THE_CALL)))
     action = parser.flags[key]
     kind = action.type if isinstance(action.type, Kind) else TEXT
