@@ -301,9 +301,10 @@ def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_p
     while "epoch 1," not in running.stderr.readline():
         assert running.poll() is None
     options = ("--data", data) if again == "--out" else ()
-    done = command("train", *options, again, run)
-    assert (done.code, done.out) == (3, "")
-    assert done.err == f"gpu-nn train: another process trains in {run}; wait for it, or end it first\n"
+    second = process("train", *options, again, run)
+    out, err = second.communicate(timeout=30)
+    assert (second.returncode, out) == (3, "")
+    assert err == f"gpu-nn train: another process trains in {run}; wait for it, or end it first\n"
     assert running.poll() is None
     running.kill()
     running.wait()
