@@ -1,11 +1,14 @@
 """Models in one safetensors file: the arrays, and a header that says how to build the network.
 
 Header (safetensors metadata, strings):
-    "format": "gpu_nn.network"      "version": "1"; a file of another version is refused
+    "format": "gpu_nn.network"
+    "version": "1"; "2" with "several_labels", which a reader of version 1 would not heed; another is refused
     "network": JSON of
         "n_inputs"   columns of the inputs      "dtype": "float32" or "float64"
         "layers"     [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …]: name and fields of each
-        "classes"    names or numbers, one for each output, or null
+        "classes"    names or numbers, one for each output, or for each label of which a row has several; or null
+        "several_labels"   {"complement_weight": λ of the cost}: the last output is the reference by which several
+                     labels a row are read out of the others, see the module of that name; not there for one label
         "feature_names", "target_name"   of the columns of the table that the network learned from: one name for each
                      input, no two alike, and the labels'; not there where the data had no names
 Arrays: "0.weight", "0.bias", …: number of the layer, and name of its parameter or state, in the network's dtype or the
@@ -26,9 +29,10 @@ from gpu_nn.files import whole_file, write_safetensors
 from gpu_nn.layers import LAYERS, Layer
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.precision import parameter_dtype, precision_name
+from gpu_nn.several_labels import SeveralLabels
 
 FORMAT = "gpu_nn.network"
-VERSION = 1
+VERSIONS = ("1", "2")
 
 # safetensors' names of the types that a network's arrays have.
 _TYPES = {"F32": "float32", "F64": "float64", "U64": "uint64"}
@@ -44,9 +48,15 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     header |= column_names(net)
+    if net.several_labels is not None:
+        header["several_labels"] = asdict(net.several_labels)
     text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
     with whole_file(path) as file:
-        write_safetensors(file, arrays, {"format": FORMAT, "version": str(VERSION), "network": text})
+        write_safetensors(file, arrays, {"format": FORMAT, "version": _version(header), "network": text})
+
+
+def _version(header: dict[str, Any]) -> str:
+    return VERSIONS["several_labels" in header]
 
 
 def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
@@ -58,7 +68,7 @@ def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float
     classes = _plain(net.classes)
     for name, array in arrays.items():
         _check_finite(name, array)
-    _check_classes(classes, net.n_classes)
+    _check_classes(classes, net.n_answers)
     return arrays, classes
 
 
@@ -166,8 +176,9 @@ def _built(
     fit, so a header cannot ask for more memory than the file has bytes.
     """
     version = metadata.get("version", "")
-    if version != str(VERSION):
-        raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade gpu_nn")
+    if version not in VERSIONS:
+        known = " and ".join(VERSIONS)
+        raise DataError(f"{path} has format version {version!r}; this gpu_nn reads versions {known}: upgrade gpu_nn")
     try:
         header = json.loads(metadata["network"])
         layers = [_layer(dict(entry)) for entry in header["layers"]]
@@ -183,7 +194,10 @@ def _built(
             arrays |= {name: (shape, None) for name, shape in layer.parameter_shapes(width).items()}
             expected |= {f"{i}.{name}": (kind or dtype, shape) for name, (shape, kind) in arrays.items()}
             width = layer.n_outputs(width)
-        _check_classes(classes, width)
+        if version != _version(header):
+            raise ValueError(f"version {version!r} does not go with the fields {', '.join(sorted(header))}")
+        several = SeveralLabels(**header["several_labels"]) if "several_labels" in header else None
+        _check_classes(classes, width - (several is not None))
         feature_names, target_name = header.get("feature_names"), header.get("target_name")
         _check_names(feature_names, target_name, n_inputs)
     except KeyError as error:
@@ -199,6 +213,7 @@ def _built(
         raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {has}")
     net = Network(layers, n_inputs=n_inputs, dtype=precision or dtype, device=device)
     net.classes, net.feature_names, net.target_name = classes, feature_names, target_name
+    net.several_labels = several
     return net
 
 

@@ -12,6 +12,7 @@ from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import Dense, Layer, Stage, Workplace, join
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
+from gpu_nn.several_labels import SeveralLabels, decided
 from gpu_nn.store import Store
 
 __all__ = ["DTYPES", "Network"]
@@ -36,8 +37,10 @@ class Network:
     learned by gradients.
     loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
     factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
-    classes: names of the classes, when the data had names; feature_names, target_name: of the columns that the inputs
-    and the labels were, each input's another, when they came from a table; free for the caller to set.
+    several_labels: how several labels a row are read out of the outputs, of which the last is then no label; None for
+    one label a row.  classes: names of the classes, or of the labels, when the data had names; feature_names,
+    target_name: of the columns that the inputs and the labels were, each input's another, when they came from a table;
+    free for the caller to set.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Network:
         self.precision = precision(dtype, self.device)
         self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
+        self.several_labels: SeveralLabels | None = None
         self.classes: Sequence[Any] | None = None
         self.feature_names: Sequence[str] | None = None
         self.target_name: str | None = None
@@ -205,15 +209,28 @@ class Network:
         return a
 
     def predict_proba(self, x: Any) -> Array:
-        """Probabilities of the classes, (n, classes)."""
+        """Probabilities of the classes, (n, classes); of several labels a row each label's own, (n, labels)."""
         logits = self.forward(x)
         with self.device.active():
-            self.kernels.softmax(logits, logits)
+            return self.probabilities(logits)
+
+    def probabilities(self, logits: Array) -> Array:
+        """What `predict_proba` gives for these logits, (n, n_classes) on the active device; they are used up."""
+        if self.several_labels is not None:
+            return self.several_labels.probabilities(self.device.xp, self.kernels.softmax, logits)
+        self.kernels.softmax(logits, logits)
         return logits
 
     def predict(self, x: Any) -> Array:
-        """The most probable class of each row, (n,) integers."""
-        return self.forward(x).argmax(axis=1)
+        """The most probable class of each row, (n,) integers; of several labels a row their flags, (n, labels)."""
+        logits = self.forward(x)
+        with self.device.active():
+            return logits.argmax(axis=1) if self.several_labels is None else decided(logits)
+
+    @property
+    def n_answers(self) -> int:
+        """Columns of `predict_proba`: the classes, or the labels of which a row has several."""
+        return self.n_classes - (self.several_labels is not None)
 
     def loss_and_grad(
         self,

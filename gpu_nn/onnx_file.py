@@ -3,6 +3,7 @@
 Input "x": (batch, n_inputs), as it came to the network, of the network's dtype; any number of rows.
 Outputs: "label", (batch,): the most probable class by its name where the network has names, else its index; of strings,
 int64, or double. "probabilities", (batch, classes), of the network's dtype.
+Of several labels a row "label" has their flags, (batch, labels) of int64, and "probabilities" each label's own.
 Metadata: producer "gpu_nn" with its version; "classes", "feature_names", "target_name": the names as JSON, where the
 network has them.
 
@@ -25,6 +26,7 @@ from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, on_host
 from gpu_nn.network import Network
+from gpu_nn.several_labels import LARGEST_LOGARITHM, largest_probability
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
 OPSET, IR_VERSION = 13, 7
@@ -64,11 +66,16 @@ class Graph:
         self.nodes.append(make_node(operator, inputs, [name], name, **attributes))
         return name
 
-    def constant(self, values: float | np.ndarray, name: str | None = None) -> str:
-        """The name of a constant, of the graph's dtype."""
+    def constant(self, values: float | np.ndarray, name: str | None = None, dtype: Any = None) -> str:
+        """The name of a constant, of `dtype`, by default the graph's."""
         name = name or f"{self.scope}.constant.{len(self.constants)}"
-        self.constants[name] = np.asarray(values, self.dtype)
+        self.constants[name] = np.asarray(values, dtype or self.dtype)
         return name
+
+    def columns(self, z: str, first: int, last: int) -> str:
+        """Those of the matrix z from `first` up to but without `last`."""
+        first_last_axis = [self.constant(np.array([value]), dtype=np.int64) for value in (first, last, 1)]
+        return self.Slice(z, *first_last_axis)
 
     def erfc_of_positive(self, x: str) -> str:
         """erfc(x) for x ≥ 0: 1 - erf(x) in float; and as onnxruntime has no erf for double, there
@@ -151,27 +158,32 @@ def _model(net: Network) -> Any:
     graph = Graph(net.dtype)
     logits = _logits(graph, net, arrays)
     graph.scope = "output"
-    graph.Softmax(logits, axis=1, output="probabilities")
-    index = graph.ArgMax(logits, axis=1, keepdims=0, **({"output": "label"} if classes is None else {}))
+    if net.several_labels is not None:
+        _several_labels(graph, logits, net.n_answers, net.several_labels.complement_weight)
+        names: np.ndarray | None = None
+    else:
+        graph.Softmax(logits, axis=1, output="probabilities")
+        names = None if classes is None else label_values(classes)
+        index = graph.ArgMax(logits, axis=1, keepdims=0, **({"output": "label"} if names is None else {}))
     read = {name for node in graph.nodes for name in node.input}
     used = {name: array for name, array in graph.constants.items() if name in read}
     size = sum(array.nbytes for array in used.values())
     if size > _MOST_BYTES:
         raise ValueError(f"the network's arrays have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB")
     constants = [numpy_helper.from_array(array, name) for name, array in used.items()]
-    names = np.zeros(0, np.int64) if classes is None else label_values(classes)
-    label_type = _tensor_type(names.dtype)
-    if classes is not None:
+    label_type = _tensor_type(np.dtype(np.int64) if names is None else names.dtype)
+    if names is not None:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
-    real = _tensor_type(net.dtype)
+    real, several = _tensor_type(net.dtype), net.several_labels is not None
+    rows: list[Any] = ["batch", net.n_answers]
     made = helper.make_graph(
         graph.nodes,
         "gpu_nn",
         [helper.make_tensor_value_info("x", real, ["batch", net.n_inputs])],
         [
-            helper.make_tensor_value_info("label", label_type, ["batch"]),
-            helper.make_tensor_value_info("probabilities", real, ["batch", net.n_classes]),
+            helper.make_tensor_value_info("label", label_type, rows if several else rows[:1]),
+            helper.make_tensor_value_info("probabilities", real, rows),
         ],
         constants,
     )
@@ -203,6 +215,24 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
         }
         value = LAYER_NODES[type(layer)](graph, value, layer, own)
     return value
+
+
+def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
+    """The outputs for several labels a row; in the names of `several_labels`."""
+    from onnx import TensorProto
+
+    chosen, reference = graph.columns(logits, 0, labels), graph.columns(logits, labels, labels + 1)
+    graph.Cast(graph.Greater(chosen, reference), to=TensorProto.INT64, output="label")
+    ratio = graph.Exp(graph.Min(graph.Sub(chosen, reference), LARGEST_LOGARITHM))
+    if not complement_weight:
+        q = graph.Div(ratio, 2.0)
+    else:
+        p = graph.columns(graph.Softmax(logits, axis=1), 0, labels)
+        share, rest = graph.Softmax(chosen, axis=1), graph.Sub(1.0, p)
+        weighted = graph.Mul(p, complement_weight)
+        halves = graph.Div(graph.Mul(rest, graph.Sub(ratio, graph.Mul(share, complement_weight))), 2.0)
+        q = graph.Div(graph.Add(weighted, halves), graph.Add(rest, weighted))
+    graph.Clip(q, 0.0, largest_probability(graph.dtype), output="probabilities")
 
 
 def label_values(classes: list[str | int | float]) -> np.ndarray:

@@ -65,10 +65,10 @@ def test_a_rewritten_file_is_a_good_one_when_nothing_is_changed(rewritten):
     assert load(rewritten(), "cpu").forward(X).tobytes() == network().forward(X).tobytes()
 
 
-@pytest.mark.parametrize("version", ["2", "0", "", "1.0", None])
+@pytest.mark.parametrize("version", ["3", "0", "", "1.0", None])
 def test_another_version_is_refused_with_the_cure(rewritten, version):
     message = refused(rewritten(metadata={"version": version}))
-    assert "this gpu_nn reads version 1: upgrade gpu_nn" in message
+    assert "this gpu_nn reads versions 1 and 2: upgrade gpu_nn" in message
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

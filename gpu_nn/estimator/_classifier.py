@@ -180,13 +180,13 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         logits, at = self._logits(X)
         with self.net_.device.active():
-            return moved(self._labelling.probabilities(self.net_, logits, self.complement_weight), at)
+            return moved(self.net_.probabilities(logits), at)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of `predict_proba`, finite where the probability itself is too small for its type."""
         logits, at = self._logits(X)
         with self.net_.device.active():
-            return moved(self._labelling.log_probabilities(self.net_, logits, self.complement_weight), at)
+            return moved(self._labelling.log_probabilities(self.net_, logits), at)
 
     def decision_function(self, X: Any) -> Array:
         """Logits: the difference of the two, (n,), for two classes, else (n, classes).

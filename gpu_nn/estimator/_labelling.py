@@ -1,14 +1,5 @@
-"""Between a caller's y and the targets of the cost: labels, rows of probabilities, or several labels a row.
-
-Several labels a row and one softmax: the network has one output more than labels, the *reference*, whose target is ½ in
-every row. Where the expected cost is smallest, its outputs are in the order of the expected targets: exchanging the
-outputs p_s, p_t of two classes changes only -(Q_s - Q_t) (f(p_s) - f(p_t)), with Q the expected targets and
-f(p) = ln p - λ ln(1-p), which grows with p. So label t is more probable than not exactly where p_t is above the
-reference's, and that is the decision. The minimum's condition ∂C/∂p_t = const, solved for Q_t with Q = ½ at the
-reference r, gives the label's probability:
-
-    Q_t = [λ p_t + ½ (1-p_t) (ρ_t - λ s_t)] / (1 - p_t + λ p_t),    ρ_t = p_t/p_r,   s_t = p_t/(1-p_r) = soft(z_{≠r}, t)
-"""
+"""Between a caller's y and the targets of the cost: labels, rows of probabilities, or several labels a row, of which
+`several_labels` says how they and one softmax go together."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +13,7 @@ from sklearn.utils.validation import column_or_1d
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._arrays import moved, place
 from gpu_nn.network import Network
-
-REFERENCE = 0.5
+from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided, scores
 
 # Rows of probabilities may miss 1 by as much, which float16 does.
 _SUM_TOLERANCE = 2e-3
@@ -58,10 +48,14 @@ class Labelling:
 
     @property
     def names(self) -> list[Any] | None:
-        """The classes as a network and its file hold them: all text or all numbers; None for others, and for flags."""
+        """The classes as a network and its file hold them: all text or all numbers; None for others."""
         found = self.classes.tolist()
         alike = any(all(isinstance(value, kind) for value in found) for kind in (str, int | float))
-        return found if alike and self.kind != "multilabel" else None
+        return found if alike else None
+
+    def several_labels(self, complement_weight: float) -> SeveralLabels | None:
+        """What the network has to know of this: None for one label a row."""
+        return SeveralLabels(complement_weight) if self.kind == "multilabel" else None
 
     def targets(self, y: Array, dtype: np.dtype, name: str = "y") -> Array:
         """(n,) class indices, or (n, n_outputs) of `dtype`, where y lies.
@@ -138,7 +132,7 @@ class Labelling:
     def decided(self, logits: Array) -> Array:
         """(n,) class indices, or (n, labels) flags of 0 and 1 for several labels a row."""
         if self.kind == "multilabel":
-            return (logits[:, :-1] > logits[:, -1:]).astype(np.int64)
+            return decided(logits)
         return logits.argmax(axis=1)
 
     def right(self, logits: Array, targets: Array) -> Array:
@@ -160,30 +154,13 @@ class Labelling:
     def scores(self, logits: Array) -> Array:
         """Of the decision: positive, or the largest, where a class is chosen. (n,) for two classes, else (n, m)."""
         if self.kind == "multilabel":
-            return logits[:, :-1] - logits[:, -1:]
+            return scores(logits)
         return logits[:, 1] - logits[:, 0] if len(self.classes) == 2 else logits
 
-    def probabilities(self, net: Network, logits: Array, complement_weight: float) -> Array:
-        """(n, m); rows sum to 1, but not for several labels a row. `logits` are used up."""
-        xp, softmax = net.device.xp, net.kernels.softmax
-        if self.kind != "multilabel":
-            softmax(logits, logits)
-            return logits
-        ratio = xp.exp(xp.minimum(self.scores(logits), 80))
-        share = logits[:, :-1].copy()
-        softmax(share, share)
-        softmax(logits, logits)
-        p, weight = logits[:, :-1], complement_weight
-        q = ratio / 2
-        if weight:
-            q = (weight * p + (1 - p) * (ratio - weight * share) / 2) / (1 - p + weight * p)
-        # Outputs that no minimum of the cost has may lead out of [0, 1). 1 itself would claim what nobody knows.
-        return xp.clip(q, 0, 1 - np.finfo(net.dtype).epsneg)
-
-    def log_probabilities(self, net: Network, logits: Array, complement_weight: float) -> Array:
-        """ln of `probabilities`; -inf only for one label of several with probability 0. `logits` are used up."""
+    def log_probabilities(self, net: Network, logits: Array) -> Array:
+        """ln of `net.probabilities`; -inf only for one label of several with probability 0. `logits` are used up."""
         if self.kind == "multilabel":
-            p = self.probabilities(net, logits, complement_weight)
+            p = net.probabilities(logits)
             with np.errstate(divide="ignore"):
                 return net.device.xp.log(p)
         net.kernels.log_softmax(logits, logits)

@@ -48,6 +48,7 @@ def without_device(state: dict[str, Any]) -> dict[str, Any]:
             "n_inputs": net.n_inputs,
             "dtype": net.precision.name,
             "classes": net.classes,
+            "several_labels": net.several_labels,
             "feature_names": net.feature_names,
             "arrays": _on_host(net.device, arrays),
         }
@@ -77,6 +78,7 @@ def with_device(state: dict[str, Any]) -> dict[str, Any]:
     dtype = _possible(stored["dtype"], device)
     net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
     net.classes, net.feature_names = stored["classes"], stored.get("feature_names")
+    net.several_labels = stored["several_labels"]
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
     solver, options = course["solver"], course["options"]

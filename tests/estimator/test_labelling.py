@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import MLPClassifier
-from gpu_nn import functional as F
-from gpu_nn.estimator._labelling import REFERENCE, Labelling
-from gpu_nn.network import Network
+from gpu_nn.estimator._labelling import Labelling
 from tests.estimator.blobs import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -53,7 +51,6 @@ class TestLabels:
     )
     def test_a_network_has_the_classes_that_a_file_can_hold(self, classes, names):
         assert Labelling("labels", classes).names == names
-        assert Labelling("multilabel", classes).names is None
 
     @pytest.mark.parametrize("kind", ["object", "string", "category", "list"])
     def test_names_may_be_a_column_of_pandas_or_a_list(self, kind):
@@ -137,19 +134,6 @@ class TestSeveralLabels:
         assert ((p >= 0) & (p < 1)).all()
         np.testing.assert_array_equal(p > 0.5, found)
         np.testing.assert_array_equal(np.exp(fitted.predict_log_proba(x)) > 0.5, found)
-
-    @pytest.mark.parametrize("complement_weight", [0.0, 0.3, 1.0])
-    def test_at_the_costs_minimum_the_probabilities_are_those_of_the_labels(self, complement_weight):
-        q = np.array([[0.9, 0.6, 0.2, 0.05, 0.0]])
-        targets = np.append(q, [[REFERENCE]], axis=1)
-        z = np.zeros_like(targets)
-        for _ in range(4_000):  # the expected cost is linear in the targets, so q itself is their expectation
-            z -= F.softmax_cross_entropy_with_grad(z, targets, complement_weight=complement_weight)[1]
-        labelling = Labelling("multilabel", np.arange(5))
-        np.testing.assert_array_equal(labelling.decided(z), q > 0.5)
-        net = Network([1, 6], device="cpu", dtype="float64")
-        found = labelling.probabilities(net, z, complement_weight)
-        np.testing.assert_allclose(found, q, atol=2e-3)
 
     def test_frequencies_are_learned_as_probabilities(self):
         random = np.random.default_rng(0)
