@@ -130,17 +130,24 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return adopted(cls, estimator, device, dtype)
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, validation: Any = None) -> "MLPClassifier":
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, validation: Any = None, resume: Any = None
+    ) -> "MLPClassifier":
         """Train on X, (n, features), and y; returns the classifier.
 
         sample_weight: (n,), finite and ≥ 0. validation: (X, y) of one's own to be scored after each epoch; with
-        early_stopping it takes the place of the part that would be split off.
+        early_stopping it takes the place of the part that would be split off. resume: a checkpoint's file, or the
+        folder of a `Checkpoints` among the callbacks, whose newest whole one is taken: with parameters and data as they
+        were, in this process or another, the training goes on from there and ends in the bits of an unbroken one;
+        max_iter counts the epochs before it too.
 
         Raises ValueError or TypeError for parameters and data that do not fit, DeviceError for a GPU that is not there
-        and a dtype in which the device does not compute, TrainingDiverged when the loss is no longer finite. Warns with
-        ConvergenceWarning when max_iter ends it.
+        and a dtype in which the device does not compute, DataError for a checkpoint that is damaged or of another
+        training, TrainingDiverged when the loss is no longer finite. Warns with ConvergenceWarning when max_iter ends
+        it. `Trainer.interrupt` and Ctrl-C end it early with a UserWarning, before the end of the first epoch with
+        KeyboardInterrupt.
         """
-        fit(self, X, y, sample_weight, validation)
+        fit(self, X, y, sample_weight, validation, resume=resume)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "MLPClassifier":

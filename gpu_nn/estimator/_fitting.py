@@ -43,12 +43,19 @@ def fit(
     *,
     classes: Any = None,
     incremental: bool = False,
+    resume: Any = None,
 ) -> None:
     """Train `estimator`, an MLPClassifier, and set its fitted attributes.
 
     classes: of a first partial_fit. incremental: one epoch with the optimizer as it is, for partial_fit.
+    resume: as of `Trainer.fit`.
     """
     _settings.check(estimator)
+    if resume is not None and validation is None and estimator.early_stopping and estimator.random_state is None:
+        raise ValueError(
+            "resume needs to hold out the rows that were held out before, which random_state=None draws anew: fit with "
+            "a number as random_state, or pass validation=(X, y)"
+        )
     goes_on = estimator.__sklearn_is_fitted__() and (incremental or estimator.warm_start)
     dtype = _settings.dtype(estimator)
     x = inputs(estimator, X, dtype=dtype, reset=not goes_on)
@@ -79,7 +86,7 @@ def fit(
     if estimator.standardize and not goes_on:
         standardise(net, training.x, training.weight)
     course = _course(estimator, decay, order_seed, goes_on, incremental)
-    epochs, history = _trained(estimator, net, course, training, held_out, labelling, goes_on, incremental)
+    epochs, history = _trained(estimator, net, course, training, held_out, labelling, goes_on, incremental, resume)
     publish(estimator, net, course, labelling, epochs, history, held_out is not None)
 
 
@@ -149,6 +156,7 @@ def _trained(
     labelling: Labelling,
     goes_on: bool,
     incremental: bool,
+    resume: Any,
 ) -> tuple[int, History]:
     """Train `net`; returns how many epochs it was, and the history of all."""
     optimizer, n, device = course.optimizer, len(training.x), net.device
@@ -177,15 +185,17 @@ def _trained(
             epochs=epochs,
             validation=validation,
             sample_weight=moved(training.weight, device),
+            resume=resume,
         )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if end.epochs == epochs and not (incremental or trainer.stopping):
+            said = f"max_iter={epochs} epochs did not bring it within tol={estimator.tol:g}; raise max_iter"
+            warnings.warn(said, ConvergenceWarning, stacklevel=4)
     except KeyboardInterrupt:
         if not end.epochs:
             raise
         warnings.warn("training was interrupted; the classifier is as far as it came", UserWarning, stacklevel=4)
-    else:
-        if end.epochs == epochs and not (incremental or trainer.stopping):
-            said = f"max_iter={epochs} epochs did not bring it within tol={estimator.tol:g}; raise max_iter"
-            warnings.warn(said, ConvergenceWarning, stacklevel=4)
     end.restore(net)
     return end.epochs, trainer.history
 

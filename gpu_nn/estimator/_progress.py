@@ -1,5 +1,6 @@
 """What happens at the end of an epoch: the curves grow, the best is kept, and the training goes on or stops."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from gpu_nn.device import Array
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
-from gpu_nn.training import EpochRecord, Trainer
+from gpu_nn.training import Callback, EpochRecord, Trainer
 
 # "adaptive" divides the learning rate by the one, and stops where it is not above the other (scikit-learn's numbers).
 _ADAPTIVE_FACTOR, _ADAPTIVE_LOWEST = 5.0, 1e-6
@@ -28,7 +29,10 @@ class EpochRate(Schedule):
         return {"lr": self.lr}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.lr = state["lr"]
+        lr = float(state["lr"])
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"a learning rate of {lr}")
+        self.lr = lr
 
 
 @dataclass
@@ -46,8 +50,27 @@ class Progress:
     rows_seen: int = 0
     waited: int = 0
 
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {**vars(self), "losses": np.array(self.losses, float), "scores": np.array(self.scores, float)}
 
-class EpochEnd:
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Raises ValueError or TypeError for what it cannot have given."""
+        curves = {name: np.asarray(state[name]) for name in ("losses", "scores")}
+        best = {name: None if state[name] is None else float(state[name]) for name in ("best_loss", "best_score")}
+        counts = {name: int(state[name]) for name in ("rows_seen", "waited")}
+        numbers = [*counts.values(), *(value for value in best.values() if value is not None)]
+        if any(curve.ndim != 1 or curve.dtype != np.float64 for curve in curves.values()) or min(counts.values()) < 0:
+            raise ValueError(f"curves {curves} and counts {counts}")
+        if not all(np.isfinite(values).all() for values in (*curves.values(), np.array(numbers, float))):
+            raise ValueError("a curve or a best value that is not finite")
+        for name, curve in curves.items():
+            setattr(self, name, curve.tolist())
+        for name, value in {**best, **counts}.items():
+            setattr(self, name, value)
+
+
+class EpochEnd(Callback):
     """The callback that keeps `progress`, and stops the training as scikit-learn's MLPClassifier does.
 
     estimator: where the parameters stand. n: rows of an epoch. decay: 0.5·decay·‖W‖² is the penalty of the loss.
@@ -90,14 +113,32 @@ class EpochEnd:
 
     def _keep(self, net: Network) -> None:
         for name, array in net.learned.items():
-            if name not in self.best:
+            if type(self.best.get(name)) is not type(array):
                 self.best[name] = net.device.xp.empty_like(array)
             self.best[name][...] = array
+
+    def begin(self, trainer: Trainer) -> None:
+        self._learned = trainer.net.learned
+
+    def state(self) -> dict[str, Any]:
+        kept = {f"best.{name}": array for name, array in self.best.items()}
+        return {"epochs": self.epochs, **self.progress.state(), **kept}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        best = {name.removeprefix("best."): array for name, array in state.items() if name.startswith("best.")}
+        for name, array in best.items():
+            there = self._learned[name]
+            if (array.shape, array.dtype) != (there.shape, there.dtype) or not np.isfinite(array).all():
+                raise ValueError(f"the best weights have {name} of {array.shape} and {array.dtype}")
+        if best and best.keys() != self._learned.keys():
+            raise ValueError("the best weights are those of another network")
+        self.progress.load_state(state)
+        self.epochs, self.best = int(state["epochs"]), best
 
     def restore(self, net: Network) -> None:
         """Bring back what was learned up to the best epoch, where it was kept."""
         for name, array in self.best.items():
-            net.learned[name][...] = array
+            net.learned[name][...] = net.device.asarray(array)
 
     def _decide(self, trainer: Trainer, rate: Schedule) -> None:
         estimator, progress = self.estimator, self.progress

@@ -1,0 +1,158 @@
+"""A fit that was broken off goes on from its checkpoint, and ends in the bits of one that never was."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gpu_nn import DataError, MLPClassifier
+from gpu_nn.training import Callback, Checkpoints, Every
+from gpu_nn.training.checkpoint import written_in
+from tests.cuda_emulator import cupy_proxy as cupy
+from tests.cuda_emulator.device import emulated_device
+from tests.estimator.blobs import blobs, flags
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SETTINGS = {
+    "adam": {"dropout": 0.2, "standardize": True, "input_noise": 0.1},
+    "early stopping": {
+        "early_stopping": True,
+        "n_iter_no_change": 2,
+        "dropout": 0.4,
+        "learning_rate_init": 0.01,
+        "validation_fraction": 0.3,
+        "max_iter": 40,
+        "normalisation": "batch",
+    },
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 1},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.5, "dtype": "float64"},
+}
+
+
+def model(**parameters):
+    settings = {"hidden_layer_sizes": (6,), "max_iter": 14, "batch_size": 30, "learning_rate_init": 0.05}
+    return MLPClassifier(**{**settings, "random_state": 3, "device": "cpu", **parameters})
+
+
+class Breaks(Callback):
+    """Ends the training after so many steps, as a signal would."""
+
+    def __init__(self, steps):
+        self.every = Every(steps=steps)
+
+    def __call__(self, trainer, record):
+        trainer.interrupt()
+
+
+def broken(folder, after, x, y, **parameters):
+    callbacks = [Checkpoints(folder), Breaks(after)]
+    with pytest.warns(UserWarning, match="training was interrupted"):
+        return model(callbacks=callbacks, **parameters).fit(x, y)
+
+
+def outcome(fitted):
+    """All that a fit leaves behind, but the seconds."""
+    curves = fitted.loss_curve_, fitted.validation_scores_, fitted.loss_, fitted.best_loss_
+    counts = fitted.best_validation_score_, fitted.n_iter_, fitted.t_
+    records = [fitted.history_.column(name) for name in ("epoch", "steps", "loss", "learning_rate")]
+    arrays = {**fitted.net_.parameters, **fitted.net_.state}
+    return curves, counts, records, {name: np.asarray(array).tobytes() for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("after", [13, 28, 42])
+def test_it_ends_in_the_bits_of_an_unbroken_fit(tmp_path, name, after):
+    x, y = blobs()
+    whole = model(**SETTINGS[name]).fit(x, y)
+    assert broken(tmp_path, after, x, y, **SETTINGS[name]).n_iter_ < whole.n_iter_
+    resumed = model(callbacks=[Checkpoints(tmp_path)], **SETTINGS[name]).fit(x, y, resume=tmp_path)
+    assert outcome(resumed) == outcome(whole)
+    for either in (whole, resumed):
+        either.set_params(early_stopping=False).partial_fit(x, y)
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_the_settings_meet_what_they_are_for():
+    x, y = blobs()
+    rates = {name: model(**SETTINGS[name]).fit(x, y).history_.column("learning_rate") for name in SETTINGS}
+    assert len(set(rates["adaptive"])) > 1
+    assert len(set(rates["invscaling"])) == 14
+    assert len(rates["early stopping"]) > 3
+    stopped = model(**SETTINGS["early stopping"]).fit(x, y)
+    assert int(np.argmax(stopped.validation_scores_)) < stopped.n_iter_ - 1
+
+
+def test_another_process_goes_on(tmp_path):
+    code = f"""
+import warnings
+warnings.simplefilter("ignore")
+from tests.estimator.test_resume import model, Breaks, Checkpoints, blobs
+model(callbacks=[Checkpoints({str(tmp_path)!r}), Breaks(17)]).fit(*blobs())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    file = next(iter(written_in(tmp_path).values()))
+    assert outcome(model().fit(*blobs(), resume=file)) == outcome(model().fit(*blobs()))
+
+
+def test_what_the_folders_error_advises_works(tmp_path):
+    x, y = blobs()
+    broken(tmp_path, 17, x, y)
+    again = model(callbacks=[Checkpoints(tmp_path)])
+    with pytest.raises(DataError, match=r"resume=.* goes on with it"):
+        again.fit(x, y)
+    assert outcome(again.fit(x, y, resume=tmp_path)) == outcome(model().fit(x, y))
+
+
+def test_several_labels_and_ones_own_validation_go_on_too(tmp_path):
+    x, y = flags(120)
+    settings = {"early_stopping": True, "random_state": None, "max_iter": 5}
+    callbacks = [Checkpoints(tmp_path), Breaks(9)]
+    with pytest.warns(UserWarning, match="training was interrupted"):
+        model(callbacks=callbacks, **settings).fit(x, y, validation=(x, y))
+    resumed = model(**settings).fit(x, y, validation=(x, y), resume=tmp_path)
+    assert resumed.n_iter_ == len(resumed.loss_curve_) == len(resumed.validation_scores_) == 5
+
+
+def test_a_gpu_goes_on(tmp_path):
+    x, y = blobs()
+    settings = SETTINGS["early stopping"]
+    with emulated_device():
+        found = []
+        for resumes in (False, True):
+            if resumes:
+                broken(tmp_path, 13, cupy.asarray(x), cupy.asarray(y), device="cuda", **settings)
+            fitted = model(device="cuda", **settings)
+            fitted.fit(cupy.asarray(x), cupy.asarray(y), resume=tmp_path if resumes else None)
+            found.append((fitted.loss_curve_, fitted.validation_scores_, [w.tobytes() for w in fitted.coefs_]))
+    assert found[0] == found[1]
+
+
+def test_rows_that_are_held_out_by_chance_cannot_be_found_again(tmp_path):
+    with pytest.raises(ValueError, match="a number as random_state, or pass validation"):
+        model(early_stopping=True, random_state=None).fit(*blobs(), resume=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 0.5}, "another training: optimizer.weight_decay"),
+        ({"hidden_layer_sizes": (7,)}, "another training: network.layers"),
+        ({"standardize": True}, "another training: network.layers"),
+    ],
+)
+def test_another_training_is_refused_and_leaves_the_classifier_unfitted(tmp_path, changes, message):
+    x, y = blobs()
+    broken(tmp_path, 13, x, y)
+    classifier = model(**changes)
+    with pytest.raises(DataError, match=message):
+        classifier.fit(x, y, resume=tmp_path)
+    assert not hasattr(classifier, "net_")
+
+
+def test_an_interrupt_before_the_first_epochs_end_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    x, y = blobs()
+    with pytest.raises(KeyboardInterrupt):
+        model(callbacks=[Checkpoints(tmp_path), Breaks(2)]).fit(x, y)
+    assert outcome(model().fit(x, y, resume=tmp_path)) == outcome(model().fit(x, y))
