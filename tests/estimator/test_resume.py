@@ -62,7 +62,7 @@ def outcome(fitted):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("after", [13, 28, 42])
+@pytest.mark.parametrize("after", [13, 28, 43])
 def test_it_ends_in_the_bits_of_an_unbroken_fit(tmp_path, name, after):
     x, y = blobs()
     whole = model(**SETTINGS[name]).fit(x, y)
