@@ -22,7 +22,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  alpha: of AdamW the decoupled weight
     decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of learning_rate_init.
-    early_stopping: the weights of the best epoch come back.
+    early_stopping: the weights of the best epoch come back.  scoring: what held-out rows are scored by: None for
+    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
 
     class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
@@ -44,9 +45,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Fitted: classes_, n_features_in_, feature_names_in_, net_ (the `Network`), history_ (`History` of all epochs),
     loss_ and loss_curve_ (mean cost and 0.5·alpha·‖W‖² penalty of an epoch), best_loss_, validation_scores_ and
-    best_validation_score_ (accuracies; None without validation), n_iter_, t_, n_layers_, n_outputs_, out_activation_,
-    and coefs_, intercepts_: copies as NumPy arrays. Two classes have two outputs, several labels a row one more than
-    labels. Pickles hold NumPy arrays and open without a GPU.
+    best_validation_score_ (accuracies, or of `scoring`; None without validation), n_iter_, t_, n_layers_, n_outputs_,
+    out_activation_, and coefs_, intercepts_: copies as NumPy arrays. Two classes have two outputs, several labels a row
+    one more than labels. Pickles hold NumPy arrays and open without a GPU.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         momentum: float = 0.9,
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
+        scoring: Any = None,
         validation_fraction: float = 0.1,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
@@ -103,6 +105,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.momentum = momentum
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
+        self.scoring = scoring
         self.validation_fraction = validation_fraction
         self.beta_1 = beta_1
         self.beta_2 = beta_2

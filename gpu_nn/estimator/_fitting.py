@@ -16,6 +16,7 @@ from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.estimator._portable import Course
 from gpu_nn.estimator._progress import EpochEnd, Progress, ScoringTrainer
 from gpu_nn.estimator._rows import split, standardise
+from gpu_nn.estimator._scoring import score_of
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
@@ -24,14 +25,17 @@ from gpu_nn.training import History
 
 @dataclass
 class _Rows:
-    """Inputs, targets and weights of training rows, where X lies; weight None for 1 each."""
+    """Inputs, targets and weights of training rows, where X lies; weight None for 1 each. y: as it came."""
 
     x: Array
     targets: Array
     weight: Array | None
+    y: Array
 
     def part(self, rows: Array) -> "_Rows":
-        return _Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows])
+        # The labels lie on the host where they are text.
+        y = self.y[moved(rows, place(self.y))]
+        return _Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows], y)
 
 
 def fit(
@@ -62,13 +66,13 @@ def fit(
     at = place(x)
     y, weight = labels(y, len(x), at), row_weights(sample_weight, len(x), at)
     labelling = estimator._labelling if goes_on else Labelling.learned(y, classes)
-    rows = _Rows(x, moved(labelling.targets(y, dtype), at), weight)
+    rows = _Rows(x, moved(labelling.targets(y, dtype), at), weight, y)
     held_out = _own_validation(estimator, validation, labelling, dtype)
     network_seed, order_seed, split_seed = map(
         int, check_random_state(estimator.random_state).randint(2**31 - 1, size=3)
     )
     balanced = labelling.class_weights(estimator.class_weight, rows.targets, weight)
-    training = _Rows(rows.x, rows.targets, balanced)
+    training = _Rows(rows.x, rows.targets, balanced, y)
     if estimator.early_stopping and held_out is None:
         train, test = map(at.asarray, split(rows.targets, estimator.validation_fraction, split_seed))
         # The score of the held-out rows heeds the sample weights alone.
@@ -97,7 +101,7 @@ def _own_validation(estimator: Any, validation: Any, labelling: Labelling, dtype
         raise ValueError(f"validation is a {type(validation).__name__}; expected a pair (X, y)")
     x = inputs(estimator, validation[0], dtype=dtype, reset=False, name="validation X")
     y = labels(validation[1], len(x), place(x), "validation y")
-    return _Rows(x, moved(labelling.targets(y, dtype, "validation y"), place(x)), None)
+    return _Rows(x, moved(labelling.targets(y, dtype, "validation y"), place(x)), None, y)
 
 
 def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_on: bool) -> Network:
@@ -160,7 +164,11 @@ def _trained(
 ) -> tuple[int, History]:
     """Train `net`; returns how many epochs it was, and the history of all."""
     optimizer, n, device = course.optimizer, len(training.x), net.device
-    end = EpochEnd(estimator, course.progress, n, 0.0 if course.solver == "adamw" else optimizer.weight_decay)
+    score = None
+    if held_out is not None:
+        score = score_of(estimator, labelling, held_out.x, held_out.y, held_out.weight)
+    decay = 0.0 if course.solver == "adamw" else optimizer.weight_decay
+    end = EpochEnd(estimator, course.progress, n, decay, score)
     trainer = ScoringTrainer(
         net,
         optimizer,

@@ -1,6 +1,7 @@
 """What happens at the end of an epoch: the curves grow, the best is kept, and the training goes on or stops."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ class EpochRate(Schedule):
 class Progress:
     """What a classifier's training has come to; calls of partial_fit add to it.
 
-    losses: cost and penalty of each epoch. scores: accuracies on held-out rows. best_loss, best_score: None until there
+    losses: cost and penalty of each epoch. scores: on held-out rows. best_loss, best_score: None until there
     is one. rows_seen: rows times epochs. waited: epochs in a row that were not better by tol.
     """
 
@@ -74,11 +75,19 @@ class EpochEnd(Callback):
     """The callback that keeps `progress`, and stops the training as scikit-learn's MLPClassifier does.
 
     estimator: where the parameters stand. n: rows of an epoch. decay: 0.5·decay·‖W‖² is the penalty of the loss.
-    With early_stopping the score decides, and the parameters of the best epoch are kept; else the loss does.
+    score: of the held-out rows; None for their accuracy. With early_stopping the score decides, and the parameters of
+    the best epoch are kept; else the loss does.
     """
 
-    def __init__(self, estimator: Any, progress: Progress, n: int, decay: float):
-        self.estimator, self.progress, self.n, self.decay = estimator, progress, n, decay
+    def __init__(
+        self,
+        estimator: Any,
+        progress: Progress,
+        n: int,
+        decay: float,
+        score: Callable[[Network], float] | None = None,
+    ):
+        self.estimator, self.progress, self.n, self.decay, self.score = estimator, progress, n, decay, score
         self.epochs = 0
         self.best: dict[str, Array] = {}
 
@@ -86,7 +95,8 @@ class EpochEnd(Callback):
         progress, tol = self.progress, self.estimator.tol
         self.epochs += 1
         progress.rows_seen += self.n
-        loss, score = record.loss + self._penalty(trainer.net), record.validation_accuracy
+        loss = record.loss + self._penalty(trainer.net)
+        score = record.validation_accuracy if self.score is None else self.score(trainer.net)
         by_score = self.estimator.early_stopping and score is not None
         if by_score:
             better = progress.best_score is None or score >= progress.best_score + tol

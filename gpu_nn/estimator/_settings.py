@@ -10,6 +10,7 @@ import numpy as np
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.estimator._progress import EpochRate
+from gpu_nn.estimator._scoring import scorer
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.optimizers import OPTIMIZERS
@@ -74,6 +75,7 @@ def check(estimator: Any) -> None:
     activation(estimator)
     dtype(estimator)
     hidden_sizes(estimator)
+    scorer(estimator.scoring)
     callbacks(estimator)
     resolve_device(estimator.device)
 
