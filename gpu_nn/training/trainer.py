@@ -129,16 +129,8 @@ class Trainer:
                 together.check(self)
                 together.draw_apart(self)
             self._prepare()
-            self._calls.begin()
-            if states is not None and self.ranks.rank == 0:
-                self._calls.load_states(self.resumed_from, states)
-            last = self.position.first_epoch + epochs
-            if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
-                raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
-            while len(self.history) < last and not (self.stopping or self._ends()):
-                self._epoch()
-            self.interrupted, self._interrupt = together.any_of(self, self._interrupt), False
-            self._calls.end()
+            with closing(self._calls):
+                self._epochs(epochs, states)
             if self.ranks.size > 1:
                 together.follow_rank_0(self)
         return self.history
@@ -186,6 +178,19 @@ class Trainer:
         self._x_batch = net.device.empty((batch, data.x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *data.y.shape[1:]), data.y.dtype)
         self._weight_batch = None if data.weight is None else xp.empty(batch, net.dtype)
+
+    def _epochs(self, epochs: int, states: Any) -> None:
+        """Those of a fit, with its callbacks. states: theirs, where it resumes."""
+        self._calls.begin()
+        if states is not None and self.ranks.rank == 0:
+            self._calls.load_states(self.resumed_from, states)
+        last = self.position.first_epoch + epochs
+        if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
+            raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
+        while len(self.history) < last and not (self.stopping or self._ends()):
+            self._epoch()
+        self.interrupted, self._interrupt = together.any_of(self, self._interrupt), False
+        self._calls.end()
 
     def _epoch(self) -> None:
         """What is left of the epoch in progress, unless it is interrupted."""

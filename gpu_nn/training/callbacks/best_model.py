@@ -27,6 +27,7 @@ class BestModel(Callback):
         self.best_epoch: int | None = None
 
     def begin(self, trainer: "Trainer") -> None:
+        self.monitor.check(trainer)
         self.best = self.best_epoch = None
 
     def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:

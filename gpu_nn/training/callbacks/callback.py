@@ -37,9 +37,9 @@ class Callback:
     goes through `state` and `load_state`, so that a training that resumes from a checkpoint goes on as if unbroken.
     A plain function callback(trainer, record) will do instead; it is called after every epoch.
 
-    Order in a fit: `begin`; `load_state` when it resumes; the calls; `end`. Callbacks due at one moment are called in
-    the order of `Trainer.callbacks`, those that are `last` after all others. An exception of any of these methods ends
-    the training, with a note that names the callback and the moment.
+    Order in a fit: `begin`; `load_state` when it resumes; the calls; `end`; `close`. Callbacks due at one moment are
+    called in the order of `Trainer.callbacks`, those that are `last` after all others, and closed the other way round.
+    An exception of any of these methods ends the training, with a note that names the callback and the moment.
     """
 
     every: Every = Every(epochs=1)
@@ -58,6 +58,9 @@ class Callback:
 
     def end(self, trainer: "Trainer") -> None:
         """A fit ends without an exception; `trainer.interrupted` says that it is to be resumed."""
+
+    def close(self) -> None:
+        """The fit that called `begin` is over, with an exception or without: let go of files, threads and memory."""
 
     def state(self) -> dict[str, Any]:
         """What to remember: names to what JSON holds, or to arrays of at least 1-D (they come back as NumPy's)."""

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gpu_nn.errors import DataError
-from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.callback import Callback, Every
 from gpu_nn.training.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """callbacks: of kind `Callback`, or plain functions callback(trainer, record)."""
+    """callbacks: of kind `Callback`, or plain functions callback(trainer, record).
+
+    Raises TypeError for what cannot be called so.
+    """
 
     def __init__(self, trainer: "Trainer", callbacks: Sequence[Any]):
         self._trainer = trainer
+        self._begun = ExitStack()
+        for i, callback in enumerate(callbacks):
+            _check(f"callbacks[{i}]", callback)
         self._callbacks = sorted(callbacks, key=lambda callback: getattr(callback, "last", False))
         every = [getattr(callback, "every", Callback.every) for callback in self._callbacks]
         self._after_epochs = [pair for pair in zip(self._callbacks, every, strict=True) if pair[1].epochs]
@@ -28,17 +34,24 @@ class Calls:
         self._called_at = [now] * len(self._after_steps)
 
     def begin(self) -> None:
-        self._tell_all("begin")
+        for callback in self._callbacks:
+            # Half of a begin() is to be closed too.
+            self._begun.callback(self._tell, callback, "close")
+            self._tell(callback, "begin", self._trainer)
 
     def end(self) -> None:
-        self._tell_all("end")
-
-    def _tell_all(self, method: str) -> None:
         for callback in self._callbacks:
-            tell: Callable[[Trainer], None] | None = getattr(callback, method, None)
-            if tell is not None:
-                with self._named(callback, f"in its {method}()"):
-                    tell(self._trainer)
+            self._tell(callback, "end", self._trainer)
+
+    def close(self) -> None:
+        """Close all that were begun, the latest first, each whatever the others raise."""
+        self._begun.close()
+
+    def _tell(self, callback: Any, method: str, *arguments: Any) -> None:
+        tell: Callable[..., None] | None = getattr(callback, method, None)
+        if tell is not None:
+            with self._named(callback, f"in its {method}()"):
+                tell(*arguments)
 
     def after_step(self) -> None:
         """Call those that are due between two steps."""
@@ -90,6 +103,17 @@ class Calls:
         except Exception as error:
             error.add_note(f"raised by the callback {_name(callback)}, {moment}")
             raise
+
+
+def _check(name: str, callback: Any) -> None:
+    expected = "expected a Callback or a function callback(trainer, record)"
+    if isinstance(callback, type):
+        raise TypeError(f"{name} is the class {callback.__qualname__}; {expected}: an object of it, made with ()")
+    if not callable(callback):
+        raise TypeError(f"{name} is {callback!r}; {expected}")
+    every = getattr(callback, "every", Callback.every)
+    if not isinstance(every, Every):
+        raise TypeError(f"{name}, {_name(callback)}, has every={every!r}; expected an Every, such as Every(epochs=1)")
 
 
 def _remembers(callback: Any) -> bool:

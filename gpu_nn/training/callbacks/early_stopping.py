@@ -44,6 +44,7 @@ class EarlyStopping(Callback):
         self._kept: dict[str, Array] = {}
 
     def begin(self, trainer: "Trainer") -> None:
+        self.monitor.check(trainer)
         self._forget()
         self._shapes = {name: array.shape for name, array in trainer.net.learned.items()}
 
@@ -64,8 +65,10 @@ class EarlyStopping(Callback):
             for name, array in trainer.net.learned.items():
                 if name in self._kept:
                     array[...] = trainer.net.device.asarray(self._kept[name])
-            # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
-            self._kept = {}
+
+    def close(self) -> None:
+        # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
+        self._kept = {}
 
     def _keep(self, trainer: "Trainer") -> None:
         for name, array in trainer.net.learned.items():

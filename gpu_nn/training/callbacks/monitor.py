@@ -1,9 +1,13 @@
 """A figure of the epochs' records that is watched for the best."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from gpu_nn.errors import unknown_name
 from gpu_nn.training.history import EpochRecord
+
+if TYPE_CHECKING:
+    from gpu_nn.training.trainer import Trainer
 
 _MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.endswith(("loss", "accuracy")))
 
@@ -24,11 +28,13 @@ class Monitor:
         if not self.min_delta >= 0:
             raise ValueError(f"min_delta={self.min_delta!r}; expected a number ≥ 0")
 
-    def value(self, record: EpochRecord) -> float:
-        """Raises ValueError when the training has no validation data to know it from."""
-        value: float | None = getattr(record, self.name)
-        if value is None:
+    def check(self, trainer: "Trainer") -> None:
+        """Raises ValueError when the training has no validation data to know the figure from."""
+        if self.name.startswith("validation") and trainer.data["validation"] is None:
             raise ValueError(f"monitor={self.name!r} needs validation data: fit(x, y, validation=(x_held, y_held))")
+
+    def value(self, record: EpochRecord) -> float:
+        value: float = getattr(record, self.name)
         return value
 
     def better(self, value: float, best: float | None) -> bool:

@@ -40,8 +40,11 @@ class TensorBoardLog(Callback):
         self._add(record)
         self._writer.flush()
 
-    def end(self, trainer: "Trainer") -> None:
-        self._writer.close()
+    def close(self) -> None:
+        # The writer is a thread, which no pickle and no copy of a callback can hold.
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _add(self, record: EpochRecord) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -5,7 +5,7 @@ import pytest
 
 from gpu_nn import Network, Trainer
 from gpu_nn.optimizers import SGD
-from gpu_nn.training import Callback, EpochRecord, Every, StepRecord
+from gpu_nn.training import BestModel, Callback, EarlyStopping, EpochRecord, Every, StepRecord
 from gpu_nn.training.callbacks.calls import Calls
 from tests.training.blobs import blobs
 
@@ -150,3 +150,76 @@ def test_a_callback_between_steps_that_stops_lets_the_epoch_end():
 
     trainer = fitted([Stop()])
     assert (len(trainer.history), trainer.optimizer.steps) == (2, 16)
+
+
+class Open(Callback):
+    """Remembers in which order fits begin and close; may raise at one of these moments."""
+
+    def __init__(self, told, name, raises=()):
+        self.told, self.name, self.raises = told, name, raises
+
+    def _tell(self, moment):
+        self.told.append(f"{moment} {self.name}")
+        if moment in self.raises:
+            raise ZeroDivisionError(f"{moment} {self.name}")
+
+    def begin(self, trainer):
+        self._tell("begin")
+
+    def __call__(self, trainer, record):
+        self._tell("call")
+
+    def end(self, trainer):
+        self._tell("end")
+
+    def close(self):
+        self._tell("close")
+
+
+@pytest.mark.parametrize(
+    ("raises", "told"),
+    [
+        ((), "begin 1, begin 2, call 1, call 2, end 1, end 2, close 2, close 1"),
+        (("call",), "begin 1, begin 2, call 1, close 2, close 1"),
+        (("begin",), "begin 1, close 1"),
+        (("end",), "begin 1, begin 2, call 1, call 2, end 1, close 2, close 1"),
+        (("close",), "begin 1, begin 2, call 1, call 2, end 1, end 2, close 2, close 1"),
+    ],
+    ids=["nothing", "call", "begin", "end", "close"],
+)
+def test_what_was_begun_is_closed_whatever_happens(raises, told):
+    calls = []
+    callbacks = [Open(calls, 1, raises), Open(calls, 2)]
+    if raises:
+        with pytest.raises(ZeroDivisionError, match=f"{raises[0]} 1"):
+            fitted(callbacks, epochs=1)
+    else:
+        fitted(callbacks, epochs=1)
+    assert ", ".join(calls) == told
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ([print, 3], r"callbacks\[1\] is 3; expected a Callback or a function callback\(trainer, record\)"),
+        ("abc", r"callbacks\[0\] is 'a'; expected"),
+        ([None], r"callbacks\[0\] is None; expected"),
+        ([EarlyStopping], r"callbacks\[0\] is the class EarlyStopping; expected .* an object of it, made with \(\)"),
+        ([Told(5)], r"callbacks\[0\], Told, has every=5; expected an Every, such as Every\(epochs=1\)"),
+    ],
+    ids=["number", "text", "none", "class", "every"],
+)
+def test_what_is_no_callback_is_refused_before_the_first_step(callbacks, message):
+    trainer = Trainer(Network([5, 3], device="cpu"), SGD(), callbacks=callbacks)
+    with pytest.raises(TypeError, match=message):
+        trainer.fit(*blobs(), epochs=1)
+    assert trainer.optimizer.steps == 0
+
+
+@pytest.mark.parametrize("watching", [EarlyStopping(), BestModel("nowhere")], ids=["early stopping", "best model"])
+def test_a_figure_that_no_epoch_will_have_is_refused_before_the_first_step(watching):
+    trainer = Trainer(Network([5, 3], device="cpu"), SGD(), callbacks=[watching])
+    with pytest.raises(ValueError, match="monitor='validation_loss' needs validation data") as caught:
+        trainer.fit(*blobs(), epochs=1)
+    assert "in its begin()" in caught.value.__notes__[0]
+    assert trainer.optimizer.steps == 0

@@ -141,3 +141,9 @@ def test_a_folder_that_cannot_be_made_and_a_wrong_keep_are_named(tmp_path):
         fitted(Checkpoints(tmp_path / "file"))
     with pytest.raises(ValueError, match="keep=0"):
         Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("keep", [0, 1.5, "a", True, None])
+def test_to_keep_takes_a_whole_number(tmp_path, keep):
+    with pytest.raises(ValueError, match=r"keep=.*; expected a whole number ≥ 1"):
+        Checkpoints(tmp_path, keep=keep)

@@ -12,7 +12,7 @@ from tests.training.blobs import blobs
 def told(callback, values, name="validation_loss"):
     """The epochs after which the callback lets a training go on, for these values of what it monitors."""
     trainer = Trainer(Network([5, 3], device="cpu"), Adam(0.1))
-    trainer.interrupted = False
+    trainer.interrupted, trainer.data = False, {"training": {}, "validation": {}}
     callback.begin(trainer)
     for epoch, value in enumerate(values, 1):
         fields = {"loss": 0.0, "validation_loss": 0.0, "validation_accuracy": 0.0, name: value}

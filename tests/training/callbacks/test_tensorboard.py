@@ -1,8 +1,11 @@
+import pickle
 import sys
+import threading
 
 import pytest
+from sklearn.base import clone
 
-from gpu_nn import SGD, Network, Trainer
+from gpu_nn import SGD, MLPClassifier, Network, Trainer
 from gpu_nn.training import Checkpoints, TensorBoardLog
 from tests.training.blobs import blobs
 
@@ -46,3 +49,27 @@ def test_without_tensorboard_the_cure_is_named_at_once(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match=r"pip install 'gpu_nn\[tensorboard\]'"):
         TensorBoardLog(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_classifier_that_has_one_can_be_cloned_and_pickled_after_its_fit(tmp_path):
+    pytest.importorskip("tensorboard")
+    x, y = blobs()
+    fitted = MLPClassifier((4,), max_iter=2, device="cpu", callbacks=[TensorBoardLog(tmp_path)]).fit(x, y)
+    opened = pickle.loads(pickle.dumps(fitted))
+    for again in (clone(fitted), opened):
+        again.fit(x, y)
+        assert [step for step, _ in scalars(tmp_path)["loss"]] == [1, 2]
+
+
+def test_the_writers_thread_ends_when_another_callback_raises(tmp_path):
+    pytest.importorskip("tensorboard")
+
+    def fails(trainer, record):
+        raise ZeroDivisionError
+
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        made(TensorBoardLog(tmp_path), fails).fit(*blobs(), epochs=2)
+    assert threading.active_count() == before
+    assert [step for step, _ in scalars(tmp_path)["loss"]] == [1]
