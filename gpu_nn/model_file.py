@@ -62,8 +62,13 @@ def _version(header: dict[str, Any]) -> str:
 def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
     """What a file of the network holds: parameters and state as NumPy arrays, and the classes.
 
-    Raises ValueError for a network with parameters that are not finite, or `classes` that do not fit.
+    Raises TypeError for what is no network, ValueError for one with parameters that are not finite, or `classes` that
+    do not fit.
     """
+    if not isinstance(net, Network):
+        raise TypeError(
+            f"a {type(net).__name__} is no Network, which a file holds; a fitted classifier has it as .net_"
+        )
     arrays = {name: np.ascontiguousarray(net.device.to_host(array)) for name, array in _arrays(net).items()}
     classes = _plain(net.classes)
     for name, array in arrays.items():

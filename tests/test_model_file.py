@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpu_nn import DataError, DeviceError, Network, device, load, save
+from gpu_nn import DataError, DeviceError, MLPClassifier, Network, device, export_onnx, load, save
 from gpu_nn.layers import Dense, Dropout, Standardize
 from tests.cuda_emulator.device import emulated_device
 from tests.data.files import live_pickle, mutations
@@ -254,4 +254,16 @@ def test_names_that_do_not_fit_are_refused(tmp_path, names, target, message):
     net.feature_names, net.target_name = names, target
     with pytest.raises(ValueError, match=message):
         save(net, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong", [MLPClassifier(), {"0.weight": np.zeros((2, 2))}, None], ids=["classifier", "dict", "none"]
+)
+@pytest.mark.parametrize("write", [save, export_onnx])
+def test_what_is_no_network_is_refused_and_a_classifiers_is_named(tmp_path, write, wrong):
+    if write is export_onnx:
+        pytest.importorskip("onnx")
+    with pytest.raises(TypeError, match=r"is no Network, .* a fitted classifier has it as \.net_"):
+        write(wrong, tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ Tensors of other libraries come in through DLPack, which shares their memory.
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, validate_data
 
 from gpu_nn.device import CPU, Array, Device, cupy_module, device_of
@@ -61,10 +62,21 @@ def inputs(estimator: Any, X: Any, *, dtype: np.dtype, reset: bool, name: str = 
     if device.kind == "cpu":
         # A number too large for the type becomes infinite, and is then refused as such.
         with np.errstate(over="ignore"):
-            return validate_data(estimator, X, dtype=dtype, order="C", reset=reset)
+            return _validated(name, estimator, X, dtype=dtype, order="C", reset=reset)
     _check_on_gpu(name, X, device)
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    _validated(name, estimator, X, reset=reset, skip_check_array=True)
     return X
+
+
+def _validated(name: str, estimator: Any, X: Any, **options: Any) -> Any:
+    """scikit-learn's validate_data, for which every input is called X."""
+    try:
+        return validate_data(estimator, X, **options)
+    except (TypeError, ValueError) as error:
+        if name == "X":
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from error
 
 
 def labels(y: Any, n: int, device: Device, name: str = "y") -> Array:
@@ -75,10 +87,16 @@ def labels(y: Any, n: int, device: Device, name: str = "y") -> Array:
     if place(y).kind != "cpu" and device.kind == "cpu":
         y = y.get()
     if place(y).kind == "cpu":
+        came = y if issparse(y) else np.asarray(y)
+        if came.dtype.kind == "O":
+            _check_present(name, came)
+        # NumPy makes text of all that stands beside text in a list.
+        if came.dtype.kind in "US" and isinstance(y, list | tuple):
+            _check_alike(name, np.array(y, object))
         y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, ensure_min_samples=0)
         y = y if isinstance(y, np.ndarray) else y.toarray()
         if y.dtype.kind == "O":
-            _check_objects(name, y)
+            _check_alike(name, y)
     if y.ndim not in (1, 2):
         raise ValueError(f"{name} has {y.ndim} dimensions; expected (n,) labels or (n, columns) targets")
     if len(y) != n:
@@ -86,12 +104,26 @@ def labels(y: Any, n: int, device: Device, name: str = "y") -> Array:
     return y
 
 
-def _check_objects(name: str, y: np.ndarray) -> None:
+def class_names(classes: Any) -> np.ndarray:
+    """`classes`, sorted, on the host, each once. Raises as `labels` does."""
+    classes = opened("classes", classes)
+    found = moved(labels(classes, len(classes), CPU, "classes"), CPU)
+    if found.ndim != 1:
+        raise ValueError(f"classes has shape {found.shape}; expected (m,), one entry for each class")
+    return np.unique(found)
+
+
+def _check_present(name: str, y: np.ndarray) -> None:
+    """None and pandas.NA, of which no comparison is true or false; NaN is found by scikit-learn."""
+    for i, value in enumerate(y.ravel().tolist()):
+        if value is None or type(value).__name__ == "NAType":
+            row = i // (y.size // len(y))
+            raise ValueError(f"{name} contains {value} instead of a label, first in row {row}: drop or name such rows")
+
+
+def _check_alike(name: str, y: np.ndarray) -> None:
     """Labels as objects have to be of one kind, or no order of the classes exists."""
     values = y.ravel().tolist()
-    missing = next((i for i, value in enumerate(values) if value is None), None)
-    if missing is not None:
-        raise ValueError(f"{name} contains None instead of a label, first in row {missing // (y.size // len(y))}")
     text = {isinstance(value, str) for value in values}
     if len(text) > 1:
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))

@@ -5,9 +5,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from gpu_nn.device import CPU, Array, Device
+from gpu_nn.device import Array, Device
 from gpu_nn.estimator import _portable
-from gpu_nn.estimator._arrays import inputs, labels, moved, opened, place, row_weights
+from gpu_nn.estimator._arrays import class_names, inputs, labels, moved, opened, place, row_weights
 from gpu_nn.estimator._fitting import fit
 from gpu_nn.estimator._from_sklearn import adopted
 
@@ -156,17 +156,17 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "MLPClassifier":
         """One epoch over X, (n, features), and y; returns the classifier.
 
-        classes: all labels that will ever come; the first call needs them, unless y has a column for each. Raises as
-        `fit` does.
+        classes: all labels that will ever come; the first call needs them, unless y has several columns, one for
+        each. Raises as `fit` does.
         """
         fitted = self.__sklearn_is_fitted__()
         if classes is not None:
-            classes = np.unique(np.asarray(moved(opened("classes", classes), CPU)))
+            classes = class_names(classes)
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True; set it to False, or use fit")
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise ValueError("class_weight='balanced' needs all of y, partial_fit sees a part: give a dict of weights")
-        if not fitted and classes is None and len(np.shape(y)) < 2:
+        if not fitted and classes is None and (len(np.shape(y)) < 2 or np.shape(y)[1] == 1):
             raise ValueError("classes must be passed on the first call to partial_fit: all labels that will ever come")
         if fitted and classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(

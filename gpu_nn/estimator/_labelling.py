@@ -101,7 +101,8 @@ class Labelling:
             return weight
         if self.kind == "multilabel":
             raise ValueError("class_weight goes with one label a row; give rows of several labels a sample_weight")
-        if class_weight != "balanced" and not isinstance(class_weight, dict):
+        balanced = isinstance(class_weight, str) and class_weight == "balanced"
+        if not (balanced or isinstance(class_weight, dict)):
             raise ValueError(f"class_weight={class_weight!r}; expected None, 'balanced' or a dict {{class: weight}}")
         device, m = place(targets), len(self.classes)
         xp = device.xp
@@ -119,15 +120,14 @@ class Labelling:
         unknown = [key for key in named if key not in classes]
         # A part of the data may lack a class that the whole has; a class without a weight shows that a name is wrong.
         if unknown and any(value not in named for value in classes):
-            near = get_close_matches(str(unknown[0]), [str(value) for value in classes], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"class_weight names {unknown[0]!r}, which is not among the classes {_few(classes)}.{hint}"
+                f"class_weight names {unknown[0]!r}, which is not among the classes {_few(classes)}."
+                f"{_meant(unknown[0], classes)}"
             )
-        values = np.array([named.get(value, 1) for value in classes], np.float64)
-        if not (np.isfinite(values).all() and (values >= 0).all()):
+        weights = [named.get(value, 1) for value in classes]
+        if not all(isinstance(weight, int | float | np.number) and 0 <= weight < np.inf for weight in weights):
             raise ValueError(f"class_weight={named!r}; expected finite weights ≥ 0")
-        return values
+        return np.array(weights, np.float64)
 
     def decided(self, logits: Array) -> Array:
         """(n,) class indices, or (n, labels) flags of 0 and 1 for several labels a row."""
@@ -209,6 +209,17 @@ def _distinct(y: Array) -> tuple[np.ndarray, Array]:
 
 def _xp(array: Array) -> Any:
     return place(array).xp
+
+
+def _meant(name: Any, classes: list[Any]) -> str:
+    """The class that was meant by a name that is none, as a sentence; nothing where none is near."""
+    near = get_close_matches(str(name), [str(value) for value in classes], n=1)
+    if not near:
+        return ""
+    value = next(value for value in classes if str(value) == near[0])
+    if isinstance(name, str) != isinstance(value, str):
+        return f" The classes are {'text' if isinstance(value, str) else 'numbers'}: did you mean {value!r}?"
+    return f" Did you mean {value!r}?"
 
 
 def _few(values: Any) -> str:

@@ -54,7 +54,7 @@ def check(estimator: Any) -> None:
     """Raises ValueError or TypeError for a parameter that cannot be: its name, its value, and what was expected."""
     for name in (*_NUMBERS, *_COUNTS):
         value, (word, or_word) = getattr(estimator, name), _WORDS.get(name, ("", ""))
-        if or_word and (value is word or value == word):
+        if or_word and (value is word or (np.isscalar(value) and value == word)):
             continue
         if name in _NUMBERS:
             low, high, ends = _NUMBERS[name]

@@ -81,6 +81,15 @@ class TestHost:
         with pytest.raises(ValueError, match="X has 4 features, but MLPClassifier is expecting 5 features as input"):
             getattr(fitted, method)(blobs()[0][:, :4])
 
+    def test_what_is_wrong_with_the_validation_data_is_said_of_them(self):
+        x, y = blobs()
+        with pytest.raises(ValueError, match=r"^validation X: X has 4 features, but MLPClassifier is expecting 5"):
+            model().fit(x, y, validation=(x[:, :4], y))
+        with pytest.raises(ValueError, match=r"^validation X: .*NaN"):
+            model().fit(x, y, validation=(np.full_like(x, np.nan), y))
+        with pytest.raises(TypeError, match=r"^validation X: [Ss]parse data was passed"):
+            model().fit(x, y, validation=(sparse.csr_array(x), y))
+
     @pytest.mark.parametrize(
         ("weight", "message"),
         [

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gpu_nn import MLPClassifier, TrainingDiverged, load, save
+from gpu_nn.training import EarlyStopping, JsonLinesLog
 from tests.estimator.blobs import blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -252,6 +253,24 @@ class TestCompany:
         assert search.best_score_ > 0.9
         assert search.best_params_["mlpclassifier__alpha"] == 1e-4
         assert search.best_estimator_[-1].net_.n_inputs == 5
+
+    def test_a_search_in_several_processes_finds_the_same_with_callbacks(self, tmp_path):
+        callbacks = [EarlyStopping("loss", patience=3, min_delta=0.01), JsonLinesLog(tmp_path / "log.jsonl")]
+        found = []
+        for n_jobs in (1, 2):
+            searched = GridSearchCV(
+                model(callbacks=callbacks, max_iter=60, learning_rate_init=0.02, device="cpu"),
+                {"alpha": [1e-4, 1.0]},
+                scoring="neg_log_loss",
+                cv=2,
+                n_jobs=n_jobs,
+                refit=n_jobs == 2,
+            ).fit(*blobs())
+            found.append(searched.cv_results_["mean_test_score"].tolist())
+        assert found[0] == pytest.approx(found[1], rel=1e-6)
+        best = searched.best_estimator_
+        assert 3 < best.callbacks[0].best_epoch + 3 == best.n_iter_ < 60
+        assert callbacks[0].best_epoch is None
 
     @pytest.mark.parametrize("scoring", ["roc_auc", "neg_log_loss", "neg_brier_score"])
     def test_scorers_get_what_they_need(self, scoring):

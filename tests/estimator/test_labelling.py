@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.exceptions import DataConversionWarning
 
 from gpu_nn import MLPClassifier
 from gpu_nn.estimator._labelling import Labelling
@@ -72,10 +73,41 @@ class TestLabels:
         with pytest.raises(ValueError, match="NaN"):
             model().fit(x, np.where(np.arange(120) == 5, np.nan, y))
 
-    def test_labels_of_two_kinds_are_refused(self):
+    @pytest.mark.parametrize("kind", ["list", "object", "string"])
+    def test_a_label_of_pandas_that_is_missing_is_refused(self, kind):
+        pandas = pytest.importorskip("pandas")
         x, y = blobs()
-        with pytest.raises(TypeError, match="y mixes labels of the kinds int, str; expected text alone or numbers"):
-            model().fit(x, np.array(["cat", 1, "ant"], object)[y])
+        names = np.array(["cat", "dog", "ant"], object)[y]
+        names[7] = pandas.NA
+        with pytest.raises(ValueError, match="y contains <NA> instead of a label, first in row 7"):
+            model().fit(x, names.tolist() if kind == "list" else pandas.Series(names, dtype=kind))
+
+    @pytest.mark.parametrize("kind", [list, tuple, np.array], ids=["list", "tuple", "array"])
+    def test_labels_of_two_kinds_are_refused(self, kind):
+        x, y = blobs()
+        names = np.array(["cat", 1, "ant"], object)
+        message = "mixes labels of the kinds int, str; expected text alone or numbers"
+        with pytest.raises(TypeError, match=f"^y {message}"):
+            model().fit(x, names[y] if kind is np.array else kind(names[y]))
+        with pytest.raises(TypeError, match=f"^classes {message}"):
+            model().partial_fit(x, y, classes=names if kind is np.array else kind(names))
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [([[0, 1, 2]], r"classes has shape \(1, 3\); expected \(m,\)"), ([0, None], "classes contains None")],
+    )
+    def test_classes_that_are_no_list_of_labels_are_refused(self, classes, message):
+        with pytest.raises(ValueError, match=message):
+            model().partial_fit(*blobs(), classes=classes)
+
+    def test_a_column_needs_the_classes_that_a_vector_needs(self):
+        x, y = blobs()
+        few = y < 2
+        with pytest.raises(ValueError, match="classes must be passed on the first call"):
+            model().partial_fit(x[few], y[few, None])
+        with pytest.warns(DataConversionWarning):
+            fitted = model().partial_fit(x[few], y[few, None], classes=[0, 1, 2])
+        np.testing.assert_array_equal(fitted.partial_fit(x, y).classes_, [0, 1, 2])
 
     def test_booleans_are_two_classes(self):
         x, y = blobs(classes=2)

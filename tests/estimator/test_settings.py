@@ -69,6 +69,34 @@ def test_a_class_weight_for_a_misspelt_name_points_to_the_right_one():
         MLPClassifier(class_weight={"helo": 2.0}).fit(x, np.array(["hello", "world", "sun"])[y])
 
 
+@pytest.mark.parametrize(
+    ("names", "key", "hint"),
+    [
+        ([0, 1, 2], "0", "among the classes 0, 1, 2. The classes are numbers: did you mean 0?"),
+        (["0", "1", "2"], 0, "among the classes '0', '1', '2'. The classes are text: did you mean '0'?"),
+        ([10, 20, 30], 99, "among the classes 10, 20, 30."),
+    ],
+)
+def test_a_class_weight_for_a_name_of_the_other_kind_says_which_kind_the_classes_are(names, key, hint):
+    x, y = blobs()
+    with pytest.raises(ValueError, match="class_weight names") as caught:
+        MLPClassifier(class_weight={key: 2.0}).fit(x, np.array(names)[y])
+    assert str(caught.value).endswith(hint)
+
+
+@pytest.mark.parametrize("weight", ["a", "2", None, np.ones(2), float("nan"), -1, np.inf])
+def test_a_class_weight_that_is_no_number_is_named(weight):
+    with pytest.raises(ValueError, match=r"class_weight=\{0: .*\}; expected finite weights ≥ 0"):
+        MLPClassifier(class_weight={0: weight}).fit(*blobs())
+
+
+@pytest.mark.parametrize("name", ["class_weight", "batch_size", "max_norm", "n_iter_no_change", "alpha", "dropout"])
+@pytest.mark.parametrize("value", [np.array([1.0, 2.0]), [1, 2]], ids=["array", "list"])
+def test_a_parameter_that_is_an_array_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name}=.*; expected"):
+        MLPClassifier(**{name: value}).fit(*blobs())
+
+
 @pytest.mark.parametrize("activation", ["logistic", *ACTIVATIONS])
 def test_every_activation_learns(activation):
     model = MLPClassifier((16,), activation, learning_rate_init=0.01, max_iter=40, random_state=0).fit(*blobs())

@@ -216,7 +216,7 @@ def test_what_is_no_callback_is_refused_before_the_first_step(callbacks, message
     assert trainer.optimizer.steps == 0
 
 
-@pytest.mark.parametrize("watching", [EarlyStopping(), BestModel("nowhere")], ids=["early stopping", "best model"])
+@pytest.mark.parametrize("watching", [EarlyStopping(), BestModel("")], ids=["early stopping", "best model"])
 def test_a_figure_that_no_epoch_will_have_is_refused_before_the_first_step(watching):
     trainer = Trainer(Network([5, 3], device="cpu"), SGD(), callbacks=[watching])
     with pytest.raises(ValueError, match="monitor='validation_loss' needs validation data") as caught:
