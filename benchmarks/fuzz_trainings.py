@@ -1,6 +1,7 @@
 """Checkpoints for the fuzz whose checksum is right, but not what it is of; and the training that resumes from them."""
 
 import json
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ from benchmarks.fuzz_models import odd_value
 from gpu_nn import Adam, Dense, Dropout, Network, Trainer
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.schedules import ReduceOnPlateau
-from gpu_nn.training import Callback, EarlyStopping, Every, checkpoint
+from gpu_nn.training import BestModel, Callback, EarlyStopping, Every, LearningRates, checkpoint
 from gpu_nn.training.resume import taken
 
 X = np.linspace(-1, 1, 36, dtype=np.float32).reshape(12, 3)
@@ -22,26 +23,41 @@ EPOCHS = 3
 
 
 class _Interrupt(Callback):
+    """Takes the state of a training in its second epoch of three steps each, and ends it there."""
+
     every = Every(steps=1)
+    taken: Any = None
 
     def __call__(self, trainer: Any, record: Any) -> None:
         if record.steps == 4:
+            self.taken = deepcopy(taken(trainer))
             trainer.interrupt()
+
+
+class _BestModel(BestModel):
+    """Remembers, but writes no file, which nothing that is fuzzed may do."""
+
+    def __call__(self, trainer: Any, record: Any) -> None:
+        value = self.monitor.value(record)
+        if self.monitor.better(value, self.best):
+            self.best, self.best_epoch = value, record.epoch
 
 
 def _fitted(*callbacks: Callback, resume: Path | None = None) -> Trainer:
     net = Network([Dense(4, "relu"), Dropout(0.3), Dense(2)], n_inputs=3, device="cpu", seed=1)
     optimizer = Adam(ReduceOnPlateau(0.05, patience=1))
-    trainer = Trainer(net, optimizer, batch_size=4, callbacks=[EarlyStopping(patience=2), *callbacks])
+    remembering = [EarlyStopping(patience=2), LearningRates(), _BestModel("none")]
+    trainer = Trainer(net, optimizer, batch_size=4, callbacks=[*remembering, *callbacks])
     trainer.fit(X, Y, epochs=EPOCHS, validation=(X, Y), resume=resume)
     return trainer
 
 
 @cache
 def _broken_off() -> tuple[str, dict[str, np.ndarray]]:
-    """A training in its second epoch of three steps each."""
-    training, arrays = taken(_fitted(_Interrupt()))
-    return json.dumps(training), {name: array.copy() for name, array in arrays.items()}
+    interrupt = _Interrupt()
+    _fitted(interrupt)
+    training, arrays = interrupt.taken
+    return json.dumps(training), arrays
 
 
 def trainings() -> list[bytes]:

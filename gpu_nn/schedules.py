@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_nn.told import number, whole
+
 
 @dataclass
 class Schedule:
@@ -125,9 +127,10 @@ class ReduceOnPlateau(Schedule):
         return {"current": self._current, "best": self._best, "epochs_since_best": self._epochs_since_best}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._current = state["current"]
-        self._best = state["best"]
-        self._epochs_since_best = state["epochs_since_best"]
+        current, waited = number("current", state["current"]), whole("epochs_since_best", state["epochs_since_best"])
+        # Infinite before the first epoch.
+        best = math.inf if state["best"] == math.inf else number("best", state["best"], -math.inf)
+        self._current, self._best, self._epochs_since_best = current, best, waited
 
 
 def as_schedule(lr: "float | Schedule") -> Schedule:

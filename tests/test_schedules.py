@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -25,6 +26,30 @@ def test_warm_up_rises_to_the_schedule_that_follows():
 
 
 class TestReduceOnPlateau:
+    def test_it_goes_on_from_its_state(self):
+        metrics = (3, 2, 2, 2, 1, 1, 1)
+        for at in range(len(metrics)):
+            whole, first, second = (S.ReduceOnPlateau(1.0, patience=2) for _ in range(3))
+            for metric in metrics:
+                whole.observe(metric)
+            for metric in metrics[:at]:
+                first.observe(metric)
+            second.load_state(json.loads(json.dumps(first.state())))
+            for metric in metrics[at:]:
+                second.observe(metric)
+            assert second.state() == whole.state()
+
+    @pytest.mark.parametrize("value", [None, "1", [], [1], True, -1, math.nan, 10**400])
+    @pytest.mark.parametrize("name", ["current", "best", "epochs_since_best"])
+    def test_a_state_that_is_none_is_refused_and_changes_nothing(self, name, value):
+        plateau = S.ReduceOnPlateau(1.0)
+        before = plateau.state()
+        if (name, value) == ("best", -1):
+            value = -math.inf
+        with pytest.raises((ValueError, OverflowError)):
+            plateau.load_state({"current": 0.5, "best": 2.0, "epochs_since_best": 1, name: value})
+        assert plateau.state() == before
+
     def test_it_falls_after_patience_epochs_without_progress(self):
         plateau = S.ReduceOnPlateau(1.0, factor=0.5, patience=2)
         rates = []

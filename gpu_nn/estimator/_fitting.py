@@ -204,7 +204,7 @@ def _trained(
         if not end.epochs:
             raise
         warnings.warn("training was interrupted; the classifier is as far as it came", UserWarning, stacklevel=4)
-    end.restore(net)
+    end.best.restore(net)
     return end.epochs, trainer.history
 
 

@@ -11,7 +11,9 @@ from gpu_nn.device import Array
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
+from gpu_nn.told import number, whole
 from gpu_nn.training import Callback, EpochRecord, Trainer
+from gpu_nn.training.callbacks.best_weights import BestWeights
 
 # "adaptive" divides the learning rate by the one, and stops where it is not above the other (scikit-learn's numbers).
 _ADAPTIVE_FACTOR, _ADAPTIVE_LOWEST = 5.0, 1e-6
@@ -30,10 +32,7 @@ class EpochRate(Schedule):
         return {"lr": self.lr}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        lr = float(state["lr"])
-        if not 0 <= lr < math.inf:
-            raise ValueError(f"a learning rate of {lr}")
-        self.lr = lr
+        self.lr = number("lr", state["lr"])
 
 
 @dataclass
@@ -58,17 +57,14 @@ class Progress:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave. Raises ValueError or TypeError for what it cannot have given."""
         curves = {name: np.asarray(state[name]) for name in ("losses", "scores")}
-        best = {name: None if state[name] is None else float(state[name]) for name in ("best_loss", "best_score")}
-        counts = {name: int(state[name]) for name in ("rows_seen", "waited")}
-        numbers = [*counts.values(), *(value for value in best.values() if value is not None)]
-        if any(curve.ndim != 1 or curve.dtype != np.float64 for curve in curves.values()) or min(counts.values()) < 0:
-            raise ValueError(f"curves {curves} and counts {counts}")
-        if not all(np.isfinite(values).all() for values in (*curves.values(), np.array(numbers, float))):
-            raise ValueError("a curve or a best value that is not finite")
         for name, curve in curves.items():
-            setattr(self, name, curve.tolist())
-        for name, value in {**best, **counts}.items():
-            setattr(self, name, value)
+            if curve.ndim != 1 or curve.dtype != np.float64 or not np.isfinite(curve).all():
+                raise ValueError(f"{name} are {curve.shape} of {curve.dtype}, or not finite")
+        told = {name: state[name] for name in ("best_loss", "best_score")}
+        best = {name: None if value is None else number(name, value, -math.inf) for name, value in told.items()}
+        self.rows_seen, self.waited = (whole(name, state[name]) for name in ("rows_seen", "waited"))
+        self.best_loss, self.best_score = best["best_loss"], best["best_score"]
+        self.losses, self.scores = curves["losses"].tolist(), curves["scores"].tolist()
 
 
 class EpochEnd(Callback):
@@ -89,7 +85,7 @@ class EpochEnd(Callback):
     ):
         self.estimator, self.progress, self.n, self.decay, self.score = estimator, progress, n, decay, score
         self.epochs = 0
-        self.best: dict[str, Array] = {}
+        self.best = BestWeights()
 
     def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
         progress, tol = self.progress, self.estimator.tol
@@ -108,7 +104,7 @@ class EpochEnd(Callback):
             if progress.best_score is None or score > progress.best_score:
                 progress.best_score = score
                 if by_score:
-                    self._keep(trainer.net)
+                    self.best.keep(trainer.net)
         progress.losses.append(loss)
         progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
         if self.estimator.verbose:
@@ -121,34 +117,16 @@ class EpochEnd(Callback):
         weights = net.flat_parameters[: net.n_decayed]
         return 0.5 * self.decay * float(weights @ weights)
 
-    def _keep(self, net: Network) -> None:
-        for name, array in net.learned.items():
-            if type(self.best.get(name)) is not type(array):
-                self.best[name] = net.device.xp.empty_like(array)
-            self.best[name][...] = array
-
     def begin(self, trainer: Trainer) -> None:
-        self._learned = trainer.net.learned
+        self.best.begin(trainer.net)
 
     def state(self) -> dict[str, Any]:
-        kept = {f"best.{name}": array for name, array in self.best.items()}
-        return {"epochs": self.epochs, **self.progress.state(), **kept}
+        return {"epochs": self.epochs, **self.progress.state(), **self.best.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        best = {name.removeprefix("best."): array for name, array in state.items() if name.startswith("best.")}
-        for name, array in best.items():
-            there = self._learned[name]
-            if (array.shape, array.dtype) != (there.shape, there.dtype) or not np.isfinite(array).all():
-                raise ValueError(f"the best weights have {name} of {array.shape} and {array.dtype}")
-        if best and best.keys() != self._learned.keys():
-            raise ValueError("the best weights are those of another network")
+        self.epochs = whole("epochs", state["epochs"])
         self.progress.load_state(state)
-        self.epochs, self.best = int(state["epochs"]), best
-
-    def restore(self, net: Network) -> None:
-        """Bring back what was learned up to the best epoch, where it was kept."""
-        for name, array in self.best.items():
-            net.learned[name][...] = net.device.asarray(array)
+        self.best.load_state(state)
 
     def _decide(self, trainer: Trainer, rate: Schedule) -> None:
         estimator, progress = self.estimator, self.progress

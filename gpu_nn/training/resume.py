@@ -14,6 +14,7 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 from gpu_nn.schedules import Schedule
+from gpu_nn.told import whole
 from gpu_nn.training.checkpoint import Checkpoint, newest, read
 from gpu_nn.training.history import EpochRecord, History
 
@@ -105,13 +106,15 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
         history = History([_record(record) for record in training["history"]])
         if position.first_epoch > len(history):
             raise ValueError(f"{position.first_epoch} epochs before the fit, and {len(history)} in all")
-        stopping, steps = bool(told["stopping"]), _whole(told, "steps")
+        stopping, steps = bool(told["stopping"]), whole("steps", told["steps"])
         states = _states(training["callbacks"], arrays)
         targets = {f"network.{name}": array for name, array in _network_arrays(trainer).items()}
         moments = {f"optimizer.{name}": array for name, array in optimizer.state.items()}
         for name, array in {**targets, **moments}.items():
             if (arrays[name].shape, arrays[name].dtype) != (array.shape, array.dtype):
                 raise ValueError(f"array {name} is {arrays[name].shape} of {arrays[name].dtype}")
+            if array.dtype.kind == "f" and not np.isfinite(arrays[name]).all():
+                raise ValueError(f"array {name} has NaN or infinite values")
         schedule = deepcopy(optimizer.schedule)
         schedule.load_state(training["schedule"])
         schedule.observe(0.0)
@@ -130,14 +133,16 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
 
 
 def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") -> Position:
-    in_epoch = _whole(told, "steps_in_epoch")
+    in_epoch = whole("steps_in_epoch", told["steps_in_epoch"])
     fits = losses.ndim == 1 and losses.dtype == np.float64 and len(losses) <= in_epoch <= trainer.steps_an_epoch
     if not fits or (losses.size and len(losses) == trainer.steps_an_epoch):
         raise ValueError(f"{losses.dtype} losses {losses.shape} at step {in_epoch} of an epoch")
     # Raises what NumPy raises for a state that this kind of generator cannot take.
     type(trainer.random.bit_generator)().state = random
     began = time.perf_counter() - float(told["seconds"])
-    return Position(_whole(told, "first_epoch"), random, in_epoch, len(losses), float(told["cost"]), began)
+    return Position(
+        whole("first_epoch", told["first_epoch"]), random, in_epoch, len(losses), float(told["cost"]), began
+    )
 
 
 def _record(told: dict[str, Any]) -> EpochRecord:
@@ -220,11 +225,4 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    return value
-
-
-def _whole(told: dict[str, Any], name: str) -> int:
-    value = told[name]
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError(f"{name} is {value!r}; expected a whole number ≥ 0")
     return value

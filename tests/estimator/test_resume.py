@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import DataError, MLPClassifier
-from gpu_nn.training import Callback, Checkpoints, Every
-from gpu_nn.training.checkpoint import written_in
+from gpu_nn.training import Callback, Checkpoints, Every, checkpoint
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
 from tests.estimator.blobs import blobs, flags
@@ -92,7 +91,7 @@ from tests.estimator.test_resume import model, Breaks, Checkpoints, blobs
 model(callbacks=[Checkpoints({str(tmp_path)!r}), Breaks(17)]).fit(*blobs())
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    file = next(iter(written_in(tmp_path).values()))
+    file = next(iter(checkpoint.written_in(tmp_path).values()))
     assert outcome(model().fit(*blobs(), resume=file)) == outcome(model().fit(*blobs()))
 
 
@@ -156,3 +155,37 @@ def test_an_interrupt_before_the_first_epochs_end_leaves_a_checkpoint_to_go_on_f
     with pytest.raises(KeyboardInterrupt):
         model(callbacks=[Checkpoints(tmp_path), Breaks(2)]).fit(x, y)
     assert outcome(model().fit(x, y, resume=tmp_path)) == outcome(model().fit(x, y))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("losses", np.zeros((2, 2))),
+        ("losses", np.zeros(2, np.int32)),
+        ("scores", np.full(2, np.nan)),
+        ("best_score", "high"),
+        ("best_loss", [1]),
+        ("best_loss", float("inf")),
+        ("waited", -1),
+        ("rows_seen", 1.5),
+        ("epochs", None),
+        ("kept.parameters", np.zeros(3)),
+    ],
+    ids=str,
+)
+def test_a_state_that_no_classifier_has_is_an_error_of_ours(tmp_path, key, value):
+    x, y = blobs()
+    settings = SETTINGS["early stopping"]
+    broken(tmp_path / "a", 13, x, y, **settings)
+    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    name, state = whole.training["callbacks"][0]
+    assert name == "EpochEnd"
+    assert "callback.0.kept.parameters" in whole.arrays
+    arrays = dict(whole.arrays)
+    if isinstance(value, np.ndarray):
+        arrays[f"callback.0.{key}"] = value
+    else:
+        state[key] = value
+    checkpoint.write(tmp_path / "b.safetensors", whole.training, arrays)
+    with pytest.raises(DataError, match="a state that callback EpochEnd cannot take"):
+        model(**settings).fit(x, y, resume=tmp_path / "b.safetensors")

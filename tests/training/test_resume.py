@@ -1,5 +1,6 @@
 """A training that was broken off and resumes ends in the bits of one that was not."""
 
+import math
 import time
 import warnings
 from itertools import product
@@ -210,12 +211,19 @@ class TestWithEarlyStopping:
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("best", "low"), ("waited", None), ("kept.parameters", np.zeros(3)), ("kept.more", np.zeros(3))],
+        [
+            *(("best", "low"), ("best", math.nan), ("best", None), ("best_epoch", 0), ("best_epoch", 1.5)),
+            *(("waited", None), ("waited", -1), ("waited", 1.5)),
+            *(("kept.parameters", np.zeros(3)), ("kept.more", np.zeros(3)), ("kept.parameters", math.nan)),
+        ],
     )
     def test_a_state_that_is_none_of_early_stopping_is_an_error_of_ours(self, tmp_path, key, value):
         parts = [EarlyStopping(), Checkpoints(tmp_path / "a"), InterruptAfter(11)]
         training, arrays = taken(fitted(made(parts)))
-        if isinstance(value, np.ndarray):
+        if key == "kept.parameters" and isinstance(value, float):
+            # Of the right shape.
+            arrays[f"callback.0.{key}"] = np.full_like(arrays["network.parameters"], value)
+        elif isinstance(value, np.ndarray):
             arrays[f"callback.0.{key}"] = value
         else:
             training["callbacks"][0][1][key] = value
@@ -332,6 +340,11 @@ class TestRefusals:
         (("schedule",), []),
         (("schedule", "current"), "fast"),
         (("schedule", "best"), "low"),
+        (("schedule", "best"), float("nan")),
+        (("schedule", "current"), 10**400),
+        (("schedule", "current"), float("inf")),
+        (("schedule", "epochs_since_best"), [1]),
+        (("schedule", "epochs_since_best"), -1),
         (("callbacks",), [["EarlyStopping"]]),
         (("callbacks",), 1),
         (("settings",), None),
@@ -377,6 +390,22 @@ def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path
     with pytest.raises(DataError, match="makes no training"):
         fitted(other, resume=tmp_path / "b")
     np.testing.assert_array_equal(other.net.flat_parameters, before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["network.parameters", "optimizer.mean", "optimizer.square"])
+def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_path, name, value):
+    training, arrays = taken(broken_off(tmp_path / "a", 13))
+    arrays[name] = arrays[name].copy()
+    arrays[name][-1] = value
+    (tmp_path / "b").mkdir()
+    checkpoint.write(tmp_path / "b" / checkpoint.name(13), training, arrays)
+    other = made()
+    before = other.net.flat_parameters.copy()
+    with pytest.raises(DataError, match=f"array {name} has NaN or infinite values"):
+        fitted(other, resume=tmp_path / "b")
+    np.testing.assert_array_equal(other.net.flat_parameters, before)
+    assert (other.optimizer.steps, len(other.history)) == (0, 0)
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_nn.model_file import save
 from gpu_nn.training.callbacks.callback import Callback
-from gpu_nn.training.callbacks.monitor import Monitor
+from gpu_nn.training.callbacks.monitor import Monitor, best_told
 from gpu_nn.training.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -40,5 +40,4 @@ class BestModel(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        best, epoch = state["best"], state["best_epoch"]
-        self.best, self.best_epoch = None if best is None else float(best), None if epoch is None else int(epoch)
+        self.best, self.best_epoch = best_told(state)

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.device import Array
+from gpu_nn.told import whole
+from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.callbacks.callback import Callback
-from gpu_nn.training.callbacks.monitor import Monitor
+from gpu_nn.training.callbacks.monitor import Monitor, best_told
 from gpu_nn.training.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -35,25 +36,25 @@ class EarlyStopping(Callback):
         self.monitor = Monitor(monitor, min_delta)
         self.patience = int(patience)
         self.restore_best = restore_best
+        self._weights = BestWeights()
         self._forget()
 
     def _forget(self) -> None:
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.waited = 0
-        self._kept: dict[str, Array] = {}
 
     def begin(self, trainer: "Trainer") -> None:
         self.monitor.check(trainer)
         self._forget()
-        self._shapes = {name: array.shape for name, array in trainer.net.learned.items()}
+        self._weights.begin(trainer.net)
 
     def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
         value = self.monitor.value(record)
         if self.monitor.better(value, self.best):
             self.best, self.best_epoch, self.waited = value, record.epoch, 0
             if self.restore_best:
-                self._keep(trainer)
+                self._weights.keep(trainer.net)
             return
         self.waited += 1
         if self.waited >= self.patience:
@@ -62,28 +63,15 @@ class EarlyStopping(Callback):
     def end(self, trainer: "Trainer") -> None:
         # A training that is to be resumed goes on with the latest parameters.
         if not trainer.interrupted:
-            for name, array in trainer.net.learned.items():
-                if name in self._kept:
-                    array[...] = trainer.net.device.asarray(self._kept[name])
-
-    def close(self) -> None:
-        # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
-        self._kept = {}
-
-    def _keep(self, trainer: "Trainer") -> None:
-        for name, array in trainer.net.learned.items():
-            if name not in self._kept or type(self._kept[name]) is not type(array):
-                self._kept[name] = trainer.net.device.xp.empty_like(array)
-            self._kept[name][...] = array
+            self._weights.restore(trainer.net)
+            # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
+            self._weights.forget()
 
     def state(self) -> dict[str, Any]:
-        kept = {f"kept.{name}": array for name, array in self._kept.items()}
-        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, **kept}
+        best = {"best": self.best, "best_epoch": self.best_epoch}
+        return {**best, "waited": self.waited, **self._weights.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        best, epoch = state["best"], state["best_epoch"]
-        kept = {name.removeprefix("kept."): array for name, array in state.items() if name.startswith("kept.")}
-        if kept and {name: array.shape for name, array in kept.items()} != self._shapes:
-            raise ValueError("the best weights are those of another network")
-        self.best, self.best_epoch = None if best is None else float(best), None if epoch is None else int(epoch)
-        self.waited, self._kept = int(state["waited"]), kept
+        best, epoch, waited = *best_told(state), whole("waited", state["waited"])
+        self._weights.load_state(state)
+        self.best, self.best_epoch, self.waited = best, epoch, waited

@@ -27,4 +27,10 @@ class LearningRates(Callback):
         return {"steps": np.array(self.steps, np.int64), "rates": np.array(self.rates, np.float64)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.steps, self.rates = state["steps"].tolist(), state["rates"].tolist()
+        steps, rates = state["steps"], state["rates"]
+        alike = steps.shape == rates.shape == (len(steps),) and (steps.dtype, rates.dtype) == (np.int64, np.float64)
+        if not (alike and (steps >= 0).all() and np.isfinite(rates).all()):
+            raise ValueError(
+                f"steps {steps.shape} of {steps.dtype}, rates {rates.shape} of {rates.dtype}, or not finite"
+            )
+        self.steps, self.rates = steps.tolist(), rates.tolist()

@@ -1,9 +1,12 @@
 """A figure of the epochs' records that is watched for the best."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpu_nn.errors import unknown_name
+from gpu_nn.told import number, whole
 from gpu_nn.training.history import EpochRecord
 
 if TYPE_CHECKING:
@@ -42,3 +45,11 @@ class Monitor:
         if best is None:
             return value == value
         return value > best + self.min_delta if self.name.endswith("accuracy") else value < best - self.min_delta
+
+
+def best_told(state: Mapping[str, Any]) -> tuple[float | None, int | None]:
+    """best and best_epoch out of the state of a callback. Raises ValueError where they can be none."""
+    best, epoch = state["best"], state["best_epoch"]
+    if (best is None) != (epoch is None):
+        raise ValueError(f"best is {best!r}, best_epoch {epoch!r}; expected both or neither")
+    return (None, None) if best is None else (number("best", best, -math.inf), whole("best_epoch", epoch, 1))

@@ -42,3 +42,13 @@ def test_a_resumed_training_ends_with_the_same_file(tmp_path):
 def test_a_folder_that_is_not_there_is_an_error_of_ours(tmp_path):
     with pytest.raises(DataError, match="cannot write"):
         fitted(made(BestModel(tmp_path / "gone" / "best")))
+
+
+@pytest.mark.parametrize(
+    ("best", "epoch"), [(float("nan"), 1), (1.0, None), (None, 1), ("low", 1), (1.0, 0), (1.0, 1.5), (10**400, 1)]
+)
+def test_a_state_that_is_none_is_refused(best, epoch):
+    callback = BestModel("none")
+    with pytest.raises((ValueError, OverflowError)):
+        callback.load_state({"best": best, "best_epoch": epoch})
+    assert (callback.best, callback.best_epoch) == (None, None)

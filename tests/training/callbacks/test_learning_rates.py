@@ -1,3 +1,6 @@
+import numpy as np
+import pytest
+
 from gpu_nn import SGD, Network, Trainer
 from gpu_nn.schedules import Cosine
 from gpu_nn.training import Checkpoints, LearningRates
@@ -22,3 +25,29 @@ def test_a_resumed_training_has_the_whole_record(tmp_path):
     made(second).fit(*blobs(), epochs=3, resume=tmp_path)
     assert (second.steps, second.rates) == (whole.steps, whole.rates)
     assert len(whole.steps) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", np.arange(3)),
+        ("steps", np.arange(4.0)),
+        ("steps", np.zeros((4, 1), np.int64)),
+        ("steps", np.arange(-4, 0)),
+        ("rates", np.full(4, np.nan)),
+        ("rates", np.zeros(())),
+        ("rates", [0.1] * 4),
+    ],
+    ids=["short", "floats", "matrix", "negative", "nan", "number", "list"],
+)
+def test_a_state_that_is_no_record_is_refused(name, value):
+    rates = LearningRates()
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        rates.load_state({"steps": np.arange(4), "rates": np.zeros(4), name: value})
+    assert rates.steps == rates.rates == []
+
+
+def test_a_state_that_is_a_record_is_taken():
+    rates = LearningRates()
+    rates.load_state({"steps": np.arange(4), "rates": np.zeros(4)})
+    assert (rates.steps, rates.rates) == ([0, 1, 2, 3], [0.0] * 4)

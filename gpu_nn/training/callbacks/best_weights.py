@@ -1,0 +1,54 @@
+"""What a network had learned when it was at its best."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.device import Array
+from gpu_nn.network import Network
+
+_PREFIX = "kept."
+
+
+class BestWeights:
+    """A copy of `net.learned`, in memory of the network's device that is taken once a fit; empty until `keep`."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Array] = {}
+        self._kinds: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+
+    def begin(self, net: Network) -> None:
+        """Forget what was kept, for a fit of `net`."""
+        self._kept = {}
+        self._kinds = {name: (array.shape, array.dtype) for name, array in net.learned.items()}
+
+    def keep(self, net: Network) -> None:
+        for name, array in net.learned.items():
+            # What a checkpoint brought is NumPy's.
+            if type(self._kept.get(name)) is not type(array):
+                self._kept[name] = net.device.xp.empty_like(array)
+            self._kept[name][...] = array
+
+    def restore(self, net: Network) -> None:
+        """Bring back what was kept, if anything was."""
+        for name, array in self._kept.items():
+            net.learned[name][...] = net.device.asarray(array)
+
+    def forget(self) -> None:
+        self._kept = {}
+
+    def state(self) -> dict[str, Any]:
+        return {_PREFIX + name: array for name, array in self._kept.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that holds, beside others, what `state` gave; after `begin`.
+
+        Raises ValueError for the weights of another network, and for ones that are not finite.
+        """
+        kept = {name.removeprefix(_PREFIX): array for name, array in state.items() if name.startswith(_PREFIX)}
+        if kept and {name: (array.shape, array.dtype) for name, array in kept.items()} != self._kinds:
+            raise ValueError("the best weights are those of another network")
+        if not all(np.isfinite(array).all() for array in kept.values()):
+            raise ValueError("the best weights are not finite")
+        self._kept = kept
