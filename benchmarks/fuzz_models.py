@@ -13,6 +13,7 @@ import numpy as np
 import gpu_nn
 from benchmarks.fuzz_mutations import extreme, size
 from gpu_nn.layers import LAYERS, BatchNorm, Dense, Dropout, Standardize
+from gpu_nn.several_labels import SeveralLabels
 from gpu_nn.training import checkpoint
 
 
@@ -52,7 +53,9 @@ def model() -> list[bytes]:
     layers = [Standardize(), Dense(4, "gelu", bias=False), BatchNorm("gelu"), Dropout(0.5), Dense(3)]
     deep = gpu_nn.Network(layers, n_inputs=5, device="cpu", dtype="float64", seed=3)
     deep.classes = ["a", "é", "c"]
-    return [_saved(gpu_nn.Network([3, 4, 2], device="cpu", seed=0)), _saved(deep)]
+    several = gpu_nn.Network([3, 4, 3], device="cpu", seed=0)
+    several.several_labels, several.classes = SeveralLabels(0.5), ["a", "b"]
+    return [_saved(gpu_nn.Network([3, 4, 2], device="cpu", seed=0)), _saved(deep), _saved(several)]
 
 
 def lying_model(random: Random) -> bytes:
@@ -68,9 +71,12 @@ def lying_model(random: Random) -> bytes:
     if random.random() < 0.5:
         layers = [{"layer": "Dense", "units": extreme(random)}, {"layer": "Dense", "units": odd_value(random)}]
     network = {"n_inputs": random.choice((3, extreme(random))), "dtype": "float32", "layers": layers, "classes": None}
+    version = random.choice(("1", "1", "2"))
+    if version == "2":
+        network["several_labels"] = random.choice(({"complement_weight": odd_value(random)}, odd_value(random)))
     if random.random() < 0.5:
         network[random.choice(tuple(network))] = odd_value(random)
-    metadata = {"format": "gpu_nn.network", "version": "1", "network": json.dumps(network)}
+    metadata = {"format": "gpu_nn.network", "version": version, "network": json.dumps(network)}
     return _safetensors(random, metadata, ("0.weight", "0.bias", "1.weight", "1.bias"))
 
 
