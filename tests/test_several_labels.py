@@ -144,3 +144,14 @@ def test_warm_start_goes_on_with_the_cost_that_it_trains_on():
     classifier = fitted(warm_start=True)
     classifier.set_params(complement_weight=0.25, max_iter=1).fit(x, y)
     assert classifier.net_.several_labels == SeveralLabels(0.25)
+
+
+def test_a_pickle_from_before_networks_knew_of_it_opens(classifier):
+    x, _ = flags()
+    state = classifier.__getstate__()
+    state["_stored_network"] = {
+        name: value for name, value in state["_stored_network"].items() if name != "several_labels"
+    }
+    opened = MLPClassifier.__new__(MLPClassifier)
+    opened.__setstate__(state)
+    np.testing.assert_array_equal(opened.predict_proba(x), classifier.predict_proba(x))

@@ -78,7 +78,9 @@ def with_device(state: dict[str, Any]) -> dict[str, Any]:
     dtype = _possible(stored["dtype"], device)
     net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
     net.classes, net.feature_names = stored["classes"], stored.get("feature_names")
-    net.several_labels = stored["several_labels"]
+    # A pickle from before networks knew of several labels has it in the labelling alone.
+    several = state["_labelling"].several_labels(float(state["complement_weight"]))
+    net.several_labels = stored.get("several_labels", several)
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
     solver, options = course["solver"], course["options"]
