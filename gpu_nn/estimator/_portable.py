@@ -78,9 +78,11 @@ def with_device(state: dict[str, Any]) -> dict[str, Any]:
     dtype = _possible(stored["dtype"], device)
     net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
     net.classes, net.feature_names = stored["classes"], stored.get("feature_names")
-    # A pickle from before networks knew of several labels has it in the labelling alone.
-    several = state["_labelling"].several_labels(float(state["complement_weight"]))
-    net.several_labels = stored.get("several_labels", several)
+    if "several_labels" in stored:
+        net.several_labels = stored["several_labels"]
+    else:
+        # A pickle from before networks knew of it has it in the labelling alone.
+        net.several_labels = state["_labelling"].several_labels(float(state["complement_weight"]))
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
     solver, options = course["solver"], course["options"]
