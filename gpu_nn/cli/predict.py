@@ -18,6 +18,7 @@ from gpu_nn.errors import DataError
 from gpu_nn.files import whole_file
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
+from gpu_nn.several_labels import decided
 
 # Of a row group of a Parquet file, which is in memory when it is written: 16 MiB of probabilities.
 _GROUP_VALUES = 1 << 22
@@ -39,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """rows: how many. classes: names of the classes. of_each: whether each row has the probabilities of all classes.
-    pieces: in the order of the rows, (n,) names of classes or (n, classes) probabilities of `dtype`, as they are made.
+    """rows: how many. classes: names of the classes. what: "probabilities" or "predictions". of_each: whether a row has
+    one of them for every class: probabilities, or the flags of several labels. pieces: in the order of the rows, (n,)
+    names of classes or (n, classes) numbers of `dtype`, as they are made.
     """
 
     rows: int
     classes: np.ndarray
+    what: str
     of_each: bool
     dtype: np.dtype
     pieces: Iterator[np.ndarray]
@@ -53,10 +56,12 @@ class Answers:
 def run(options: argparse.Namespace) -> None:
     parquet = _parquet() if (options.out or "").endswith(".parquet") else None
     net = load(options.model, options.device)
-    classes = np.asarray(range(net.n_classes) if net.classes is None else net.classes)
+    classes = np.asarray(range(net.n_answers) if net.classes is None else net.classes)
     rows = input_rows(options, net)
-    dtype = net.dtype if options.proba else classes.dtype
-    answers = Answers(rows.n, classes, options.proba, dtype, _answers(options, net, classes, rows))
+    what, several = "probabilities" if options.proba else "predictions", net.several_labels is not None
+    dtype = net.dtype if options.proba else np.dtype(np.int64) if several else classes.dtype
+    pieces = _answers(options, net, classes, rows)
+    answers = Answers(rows.n, classes, what, options.proba or several, dtype, pieces)
     if options.out is None:
         to_stdout_whole(_json(answers) if options.json else _csv(answers), "--out FILE.csv is in UTF-8, and ")
         return
@@ -81,11 +86,14 @@ def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, row
             row = first + int(np.argmin(finite))
             raise DataError(f"row {row} of {options.data} has no prediction: too large numbers for {net.dtype}")
         first += len(x)
-        yield scores if options.proba else classes[scores.argmax(axis=1)]
+        if options.proba:
+            yield scores
+        else:
+            yield classes[scores.argmax(axis=1)] if net.several_labels is None else decided(scores)
 
 
 def _csv(answers: Answers) -> Iterator[str]:
-    """A class a line; or probabilities under a line with the classes."""
+    """A class a line; or numbers for each class under a line with the classes."""
     classes = answers.classes.tolist()
     if answers.of_each:
         yield _line(classes)
@@ -110,8 +118,7 @@ def _line(values: list) -> str:
 
 def _json(answers: Answers) -> Iterator[str]:
     """One line with the classes, and the answers to all rows in a list."""
-    what = "probabilities" if answers.of_each else "predictions"
-    yield f'{{"classes": {json.dumps(answers.classes.tolist())}, "{what}": '
+    yield f'{{"classes": {json.dumps(answers.classes.tolist())}, "{answers.what}": '
     before = "["
     for values in answers.pieces:
         yield before + json.dumps(values.tolist())[1:-1]
@@ -129,7 +136,7 @@ def _write_npy(file: BinaryIO, answers: Answers) -> None:
 
 
 def _write_parquet(file: BinaryIO, answers: Answers, parquet: Any) -> None:
-    """A column `class`, or a column of probabilities for each class, by its name."""
+    """A column `class`, or a column of numbers for each class, by its name."""
     none = np.empty((0, len(answers.classes)) if answers.of_each else 0, answers.dtype)
     waiting = [none]
     with parquet.ParquetWriter(file, _columns(answers, none).schema) as writer:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 import pytest
 
-from gpu_nn import Network, load, save
+from gpu_nn import MLPClassifier, Network, load, save
 from gpu_nn.cli import main
 from tests.cli.conftest import CLASSES
 from tests.data.files import idx_bytes, live_pickle
@@ -28,6 +28,39 @@ def test_each_row_has_the_name_of_its_class_on_a_line(command, model, data, arra
     assert named == [net.classes[i] for i in net.predict(arrays["x"])]
     assert set(named) == set(CLASSES)
     assert set(done.out.splitlines()) == {"circle", "été", '"日本, 東京"'}
+
+
+def read_back(path):
+    """The numbers in a file of predictions, (rows, classes)."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+        return pandas.read_parquet(path).to_numpy()
+    return np.loadtxt(path, delimiter=",", skiprows=1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet"])
+@pytest.mark.parametrize("proba", [(), ("--proba",)], ids=["flags", "proba"])
+def test_several_labels_a_row_are_flags_or_probabilities_of_each(command, refused, tmp_path, suffix, proba):
+    x = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32)
+    y = np.stack([x[:, 0] > 0, x[:, 1] > 0, x[:, 0] + x[:, 2] > 1], 1).astype(int)
+    classifier = MLPClassifier((8,), learning_rate_init=0.03, tol=10, n_iter_no_change=40, random_state=0, device="cpu")
+    classifier.fit(x, y)
+    save(classifier.net_, tmp_path / "m")
+    np.save(tmp_path / "x.npy", x)
+    arguments = ("predict", tmp_path / "m", "--data", tmp_path / "x.npy", *proba, *CPU)
+    out = tmp_path / f"out{suffix}"
+    assert command(*arguments, "--out", out).code == 0
+    expected = classifier.predict_proba(x) if proba else classifier.predict(x)
+    assert proba or 0 < expected.mean() < 1
+    np.testing.assert_allclose(read_back(out), expected, rtol=1e-6)
+    told = json.loads(command(*arguments, "--json").out)
+    assert told["classes"] == [0, 1, 2]
+    np.testing.assert_allclose(told["probabilities" if proba else "predictions"], expected, rtol=1e-6)
+    np.save(tmp_path / "y.npy", y[:, 0])
+    wanted = ("evaluate", tmp_path / "m", "--data", tmp_path / "x.npy", "--target", tmp_path / "y.npy", *CPU)
+    assert "gives several labels a row; evaluate counts rows of one label" in refused(3, *wanted)
 
 
 NAMES = ["plain", "a, b", 'the "best"', "two\nlines", "a\rb", " blank ", "'", ""]
