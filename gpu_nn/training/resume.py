@@ -113,7 +113,9 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
         for name, array in {**targets, **moments}.items():
             if (arrays[name].shape, arrays[name].dtype) != (array.shape, array.dtype):
                 raise ValueError(f"array {name} is {arrays[name].shape} of {arrays[name].dtype}")
-            if array.dtype.kind == "f" and not np.isfinite(arrays[name]).all():
+            # A gradient above the root of the largest number makes Adam's `square` infinite, and training goes on.
+            bad = np.isnan if name in moments else _not_finite
+            if array.dtype.kind == "f" and bad(arrays[name]).any():
                 raise ValueError(f"array {name} has NaN or infinite values")
         schedule = deepcopy(optimizer.schedule)
         schedule.load_state(training["schedule"])
@@ -130,6 +132,10 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
     trainer.history, trainer.stopping, trainer.resumed_from = history, stopping, path
     trainer.stand_at(position, losses)
     return states
+
+
+def _not_finite(array: np.ndarray) -> Array:
+    return ~np.isfinite(array)
 
 
 def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") -> Position:

@@ -392,8 +392,13 @@ def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path
     np.testing.assert_array_equal(other.net.flat_parameters, before)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["network.parameters", "optimizer.mean", "optimizer.square"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("network.parameters", value) for value in (np.nan, np.inf, -np.inf)),
+        *((f"optimizer.{name}", np.nan) for name in ("mean", "square")),
+    ],
+)
 def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_path, name, value):
     training, arrays = taken(broken_off(tmp_path / "a", 13))
     arrays[name] = arrays[name].copy()
@@ -406,6 +411,21 @@ def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_
         fitted(other, resume=tmp_path / "b")
     np.testing.assert_array_equal(other.net.flat_parameters, before)
     assert (other.optimizer.steps, len(other.history)) == (0, 0)
+
+
+def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
+    def far_off(*callbacks):
+        trainer = made(callbacks, lambda: Adam(1e-3), [Dense(3)])
+        return trainer, DATA[0] * 1e21
+
+    whole, x = far_off()
+    whole.fit(x, DATA[1], epochs=2)
+    assert np.isinf(whole.optimizer.state["square"]).any()
+    broken, x = far_off(Checkpoints(tmp_path, Every(steps=3)), InterruptAfter(12))
+    broken.fit(x, DATA[1], epochs=2)
+    resumed, x = far_off()
+    resumed.fit(x, DATA[1], epochs=2, resume=tmp_path)
+    np.testing.assert_array_equal(resumed.net.flat_parameters, whole.net.flat_parameters)
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path):
