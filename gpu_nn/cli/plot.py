@@ -12,6 +12,7 @@ from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
 from gpu_nn.cli.results import print_json, say, to_stdout
 from gpu_nn.cli.rows import add_stream_argument, labelled_rows, tested_rows
 from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.cli.run_history import read_tested
 from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.errors import DataError
 from gpu_nn.files import whole_file
@@ -21,6 +22,9 @@ FORMATS = ("png", "svg", "pdf")
 
 # Smaller squares are more often columns of a table than images.
 _LEAST_SIDE = 8
+
+# The accuracy of a run's test is the same, here and when it was trained, up to this.
+_SAME_ACCURACY = 0.002
 
 # A file of the same run is the same bytes: no time of day, and names of its parts that are not random.
 _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -114,14 +118,22 @@ def _of_answers(
     if shape is not None:
         mistakes = pictures.WorstMistakes(shape, names)
         draw["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
+    right = 0
     for x, y in rows.pieces:
         p = net.device.to_host(net.predict_proba(x))
+        right += int((p.argmax(axis=1) == y).sum())
         for name in tuple(add):
             try:
                 add[name](x, y, p)
             except ValueError as error:
                 say(f"no {name}: {error}")
                 del add[name], draw[name]
+    tested = read_tested(folder.history) if options.data is None else None
+    # Another device may decide a few rows in another way.
+    if tested and (tested.rows != rows.n or abs(tested.accuracy - right / rows.n) > _SAME_ACCURACY):
+        was = f"its test had {100 * tested.accuracy:.2f} % of {tested.rows} rows right"
+        now = f"has now {100 * right / rows.n:.2f} % of {rows.n}"
+        say(f"the run's data have changed: {was} and {now}, which are drawn")
     return draw
 
 

@@ -179,6 +179,18 @@ def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path
     np.testing.assert_array_equal(drawn.x, images.reshape(20, 64))
 
 
+def test_a_run_whose_data_have_changed_is_drawn_and_says_so(command, arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert command("train", "--data", tmp_path / "a.npz", "--epochs", 9, *CPU, "--out", tmp_path / "run").code == 0
+    assert "have changed" not in command("plot", tmp_path / "run", *CPU).err
+    for change in ({"x": arrays["x"][:70], "y": arrays["y"][:70]}, {"x": -arrays["x"], "y": arrays["y"]}):
+        np.savez(tmp_path / "a.npz", **change)
+        done = command("plot", tmp_path / "run", *CPU)
+        assert done.code == 0
+        assert "the run's data have changed: its test had" in done.err
+        assert f"% of {len(change['x']) // 5}, which are drawn" in done.err
+
+
 def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command, model, tmp_path, drawn):
     folder = model.parent
     done = command("plot", folder, "--out", tmp_path, *CPU)
