@@ -204,7 +204,7 @@ def failures(cupy_with, monkeypatch):
     yield message_of(DeviceError, compile_kernel)
     yield message_of(OutOfDeviceMemory, fills_the_memory)
     yield cublaslt.MISSING
-    yield message_of(DeviceError, nccl._distributed)
+    yield message_of(DeviceError, nccl.module)
 
 
 def test_readme_quotes_what_is_said_where_the_gpu_does_not_come(cupy_with, monkeypatch):

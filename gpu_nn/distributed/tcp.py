@@ -61,8 +61,8 @@ class TcpRanks(Ranks):
                 for other, connection in meeting.arrivals(host, port, size, cure, patience):
                     self._listen_to(other, connection)
         except DeviceError as error:
-            self._tell_all(_ENDED, str(error))
             self._over = True
+            self._tell_all(_ENDED, str(error))
             raise
 
     def sum(self, array: Array) -> None:
@@ -82,9 +82,10 @@ class TcpRanks(Ranks):
             other.say(content)
 
     def abort(self, code: int) -> None:
-        self._tell_all(_ENDED, f"rank {self.rank} failed")
-        # Not an exception: on the way out it would wait for sums on the device that the others never join.
-        os._exit(code)
+        with self._ending:
+            self._tell_all(_ENDED, f"rank {self.rank} failed")
+            # Not an exception: on the way out it would wait for sums on the device that the others never join.
+            os._exit(code)
 
     def leave(self) -> None:
         if not self._over:
@@ -100,6 +101,8 @@ class TcpRanks(Ranks):
     def end_with_the_program(self) -> None:
         """Outside of `together`: an exception that ends the program ends all."""
         if hasattr(sys, "last_value") and not self._over:
+            # Those who are told first end, and are not to be told of to the others as dead.
+            self._over = True
             self._tell_all(_ENDED, f"rank {self.rank} failed")
         self.leave()
 
@@ -122,11 +125,13 @@ class TcpRanks(Ranks):
                     break
         except OSError:
             pass
-        if not (self._over or other.has_left):
+        if not other.has_left:
             self._end(reason, besides=other)
 
-    def _end(self, reason: str, besides: "_Other") -> NoReturn:
+    def _end(self, reason: str, besides: "_Other") -> None:
         with self._ending:  # by the first that is known of
+            if self._over:
+                return
             self._tell_all(_ENDED, reason, besides)
             # Neither Python's stderr nor its way out: the main thread, which waits, may hold either.
             os.write(2, f"rank {self.rank} of {self.size} ends: {reason}\n".encode())

@@ -96,6 +96,16 @@ def test_a_rank_that_raises_ends_all_with_its_name(tmp_path, victim, block):
             assert said == f"rank {rank} of 3 ends: rank {victim} failed\n"
 
 
+@pytest.mark.parametrize("block", ["with together(ranks): ", ""], ids=["together", "alone"])
+def test_ranks_that_end_on_being_told_are_not_taken_for_dead(tmp_path, block):
+    slowly = "from gpu_nn.distributed import tcp; tell = tcp._Other.tell\n"
+    slowly += "tcp._Other.tell = lambda *said: (tell(*said), time.sleep(0.5))\n"
+    at_work = f"{slowly}{block}assert ranks.rank != 0, 'a bad row'; {WAITING_ON_THE_DEVICE}"
+    with Started(3, "-c", MEET + at_work, cwd=tmp_path) as started:
+        ended = started.ended(60)
+    assert [said for _, said in ended[1:]] == [f"rank {rank} of 3 ends: rank 0 failed\n" for rank in (1, 2)]
+
+
 @pytest.mark.parametrize("last", [0, 1])
 @pytest.mark.parametrize("block", ["with together(ranks): pass", ""], ids=["together", "alone"])
 def test_ranks_that_are_done_end_in_any_order(tmp_path, last, block):
