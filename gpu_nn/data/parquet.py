@@ -38,6 +38,9 @@ class ParquetTable:
         self._columns = columns = list(schema.names)
         if not columns:
             raise DataError(f"{path} has no columns; expected inputs and a target")
+        self._places: dict[str, list[int]] = {}
+        for i, name in enumerate(columns):
+            self._places.setdefault(name, []).append(i)
         self._place = target.place(path, columns)
         self.target = None if self._place is None else columns[self._place]
         self.names = self._in_file = [name for i, name in enumerate(columns) if i != self._place]
@@ -96,17 +99,20 @@ class ParquetTable:
         at_once = max(_COLUMNS, _VALUES // max(rows, 1))
         for first in range(0, len(names), at_once):
             chosen = names[first : first + at_once]
-            expected = [i for i, name in enumerate(self._columns) if name in set(chosen)]
+            n_expected = sum(len(self._places[name]) for name in chosen)
             start = 0
             with _Errors(self._arrow, self.path):
                 for batch in self._file.iter_batches(_ROWS, [group], chosen):
-                    # With a come columns that are called a.b, too.
+                    # With a come columns that are called a.b, too; and those of one name come side by side.
+                    places = {name: iter(self._places[name]) for name in chosen}
                     found = [
-                        values for name, values in zip(batch.schema.names, batch.columns, strict=True) if name in chosen
+                        (next(places[name], -1), values)
+                        for name, values in zip(batch.schema.names, batch.columns, strict=True)
+                        if name in places
                     ]
-                    if len(found) != len(expected) or start + len(batch) > rows:
+                    if len(found) != n_expected or start + len(batch) > rows:
                         self._refuse_group(group)
-                    for column, values in zip(expected, found, strict=True):
+                    for column, values in found:
                         self._check_nulls(column, values, sum(self.group_rows[:group]) + start)
                         yield column, start, values
                     start += len(batch)

@@ -78,6 +78,15 @@ def test_text_that_is_numbers_in_some_row_groups_alone_stays_text(written, group
     assert texts(table.read_group(1, np.empty((7, 3)))) == y[7:14].tolist()
 
 
+@pytest.mark.parametrize("names", [["a", "b", "a"], ["a", "b", "a.b"], ["a.b", "b", "a"]])
+def test_columns_of_one_name_and_of_dotted_names_keep_their_places(tmp_path, names):
+    table = arrow.table([arrow.array(column) for column in (*X.T, NAMES)], names=[*names, "kind"])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    found = read_parquet(tmp_path / "a.parquet", Target("kind"))
+    assert found.names == names
+    np.testing.assert_array_equal(found.x, X)
+
+
 @pytest.mark.parametrize("name", ["a.b", "a b", "ä", "", "x"])
 def test_the_target_may_have_any_name_and_share_it(tmp_path, name):
     table = arrow.table([arrow.array(X[:, 0]), arrow.array(NAMES)], names=["x", name])
