@@ -134,8 +134,10 @@ class TcpRanks(Ranks):
                 return
             self._tell_all(_ENDED, reason, besides)
             # Neither Python's stderr nor its way out: the main thread, which waits, may hold either.
-            os.write(2, f"rank {self.rank} of {self.size} ends: {reason}\n".encode())
-            os._exit(_FAILED)
+            try:
+                os.write(2, f"rank {self.rank} of {self.size} ends: {reason}\n".encode())
+            finally:  # be nobody there to read it
+                os._exit(_FAILED)
 
     def _tell_all(self, kind: bytes, content: str = "", besides: "_Other | None" = None) -> None:
         for other in self._others.values():

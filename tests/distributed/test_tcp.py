@@ -81,6 +81,14 @@ def test_a_killed_rank_ends_all_with_its_name(tmp_path, victim, at_work):
             assert said == f"rank {rank} of 3 ends: rank {victim} died\n"
 
 
+def test_a_rank_whose_stderr_is_closed_ends_too(tmp_path):
+    with Started(2, "-c", f"{MEET}os.close(2); {WAITING_ON_THE_DEVICE}", cwd=tmp_path) as started:
+        started.ready()
+        time.sleep(0.5)  # until it is closed
+        started.processes[1].kill()
+        assert started.ended(SECONDS)[0] == (1, "")
+
+
 @pytest.mark.parametrize("victim", [0, 2])
 @pytest.mark.parametrize("block", ["with together(ranks):\n    ", ""], ids=["together", "alone"])
 def test_a_rank_that_raises_ends_all_with_its_name(tmp_path, victim, block):
