@@ -193,5 +193,5 @@ def stream(
     elif np.ndim(y):
         source = open_rows_beside(x, np.asanyarray(y))
     else:
-        source = open_rows(x, y)
+        source = open_rows(x, str(y) if isinstance(y, Path) else y)
     return Stream.of(source, block_rows=block_rows, window_rows=window_rows, classes=classes)

@@ -46,6 +46,11 @@ def rows_of(some, **options):
     return np.concatenate([x for x, _ in parts]).astype(int), np.concatenate([y for _, y in parts])
 
 
+def test_the_file_of_the_labels_may_be_a_path(tmp_path):
+    x, y = written(tmp_path, "npy beside")
+    np.testing.assert_array_equal(rows_of(stream(x, tmp_path / "y.npy"))[1], rows_of(stream(x, y))[1])
+
+
 def reading_threads():
     return [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
 
