@@ -19,8 +19,12 @@ _LAST_PORT = 65_535
 
 
 def is_mpi() -> bool:
-    """Whether a launcher of MPI started this process."""
-    return any(name in os.environ for name in _SIGNS_OF_MPI)
+    """Whether a launcher of MPI started this process, and not a torchrun that it started."""
+    return not _is_torchrun() and any(name in os.environ for name in _SIGNS_OF_MPI)
+
+
+def _is_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def says_where_to_meet() -> bool:
@@ -30,7 +34,7 @@ def says_where_to_meet() -> bool:
 
 def launched() -> tuple[int, int]:
     """This process's number and how many a launcher started; (0, 1) where none did, or it does not say."""
-    for names in _WORLDS:
+    for names in _WORLDS[-1:] if _is_torchrun() else _WORLDS:
         rank, size = (os.environ.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal():
             return int(rank), int(size)

@@ -37,8 +37,20 @@ OF_TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR":
         ({"WORLD_SIZE": "4"}, (0, 1), False, 0),
         ({"RANK": "x", "WORLD_SIZE": "4"}, (0, 1), False, 0),
         ({"PMI_RANK": "1", "RANK": "2", "WORLD_SIZE": "3"}, (2, 3), True, 2),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2", "TORCHELASTIC_RUN_ID": "none", **OF_TORCHRUN}, (3, 4), False, 3),
     ],
-    ids=["nothing", "MPICH", "Open MPI", "Slurm", "of a batch job", "torchrun", "a size alone", "no number", "two"],
+    ids=[
+        "nothing",
+        "MPICH",
+        "Open MPI",
+        "Slurm",
+        "of a batch job",
+        "torchrun",
+        "a size alone",
+        "no number",
+        "two",
+        "srun torchrun",
+    ],
 )
 def test_who_this_process_is_among_how_many(environment, variables, launched, is_mpi, local_rank):
     environment(**variables)
