@@ -161,10 +161,12 @@ def _ending_together(ranks: Ranks) -> Iterator[None]:
             if ranks.rank == 0:
                 raise
             end_silently(_FAILED)
-        print(f"rank {ranks.rank} of {ranks.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
-        # A launcher that is told to end all at once may drop what it has not passed on.
-        time.sleep(_PASSED_ON)
-        ranks.abort(_FAILED)
+        try:
+            print(f"rank {ranks.rank} of {ranks.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
+            # A launcher that is told to end all at once may drop what it has not passed on.
+            time.sleep(_PASSED_ON)
+        finally:  # be nobody there to read it
+            ranks.abort(_FAILED)
         raise SystemExit(_FAILED) from None
 
 

@@ -83,6 +83,7 @@ class TcpRanks(Ranks):
 
     def abort(self, code: int) -> None:
         with self._ending:
+            _end_soon(code)
             self._tell_all(_ENDED, f"rank {self.rank} failed")
             # Not an exception: on the way out it would wait for sums on the device that the others never join.
             os._exit(code)
@@ -132,6 +133,7 @@ class TcpRanks(Ranks):
         with self._ending:  # by the first that is known of
             if self._over:
                 return
+            _end_soon(_FAILED)
             self._tell_all(_ENDED, reason, besides)
             # Neither Python's stderr nor its way out: the main thread, which waits, may hold either.
             try:
@@ -185,6 +187,13 @@ class _Other:
         if not self.has_left:
             time.sleep(_UNTIL_ENDED)  # the thread that reads ends this process, and says why
         raise DeviceError(f"rank {self.rank} has left; all ranks must do the same in the same order")
+
+
+def _end_soon(code: int) -> None:
+    """Ends the process though one that is told, suspended perhaps, takes nothing more."""
+    timer = threading.Timer(_UNTIL_ENDED, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 _LIVE: WeakSet[TcpRanks] = WeakSet()

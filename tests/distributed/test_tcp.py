@@ -114,6 +114,14 @@ def test_ranks_that_end_on_being_told_are_not_taken_for_dead(tmp_path, block):
     assert [said for _, said in ended[1:]] == [f"rank {rank} of 3 ends: rank 0 failed\n" for rank in (1, 2)]
 
 
+def test_one_that_takes_nothing_more_keeps_no_rank_from_ending(tmp_path):
+    for_ever = "from gpu_nn.distributed import tcp; tcp._UNTIL_ENDED = 1\n"
+    for_ever += "tcp._Other.tell = lambda *said: time.sleep(1000)\n"
+    at_work = f"{for_ever}with together(ranks): assert ranks.rank != 0, 'a bad row'; {WAITING_ON_THE_DEVICE}"
+    with Started(2, "-c", MEET + at_work, cwd=tmp_path) as started:
+        assert [code for code, _ in started.ended(20)] == [1, 1]
+
+
 @pytest.mark.parametrize("last", [0, 1])
 @pytest.mark.parametrize("block", ["with together(ranks): pass", ""], ids=["together", "alone"])
 def test_ranks_that_are_done_end_in_any_order(tmp_path, last, block):
