@@ -114,11 +114,12 @@ def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argpar
 
 
 def gone_on(
-    options: argparse.Namespace, saved: argparse.Namespace, folder: Path, add_arguments: AddArguments
+    options: argparse.Namespace, saved: argparse.Namespace, folder: Path, anew: str, add_arguments: AddArguments
 ) -> argparse.Namespace:
     """The settings with which the run in `folder` goes on: those it has, and a device and more epochs if flags say so.
 
-    Raises ValueError, with the flag's name, for another flag that is given and is not what the run has.
+    anew: the command of a new run with its settings. Raises ValueError, with the flag's name, for another flag that is
+    given and is not what the run has.
     """
     if options.out is not None and Path(options.out).resolve() != folder.resolve():
         raise ValueError(f"--out {options.out} contradicts --resume {folder}: a run stays in its folder")
@@ -134,7 +135,7 @@ def gone_on(
         if name == "epochs" and value > there:
             raise ValueError(
                 f"--epochs {value}: the {saved.schedule} schedule of the run in {folder} was that of {there} epochs; "
-                f"gpu-nn train --config {folder / NAME} --epochs {value} --out FOLDER trains anew"
+                f"{anew} --epochs {value} trains anew"
             )
         has = "no such flag" if there is None else f"{_flag(name)} {_text(there)}"
         raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")

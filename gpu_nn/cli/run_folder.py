@@ -142,19 +142,20 @@ class RunFolder:
             position = checkpoint.training.get("position")
             if goes_further and isinstance(position, dict) and position.get("stopping"):
                 raise DataError(
-                    f"the run in {self.path} was ended by early stopping, not by --epochs; {self._anew} "
+                    f"the run in {self.path} was ended by early stopping, not by --epochs; {self.anew} "
                     f"--early-stopping N, with a larger N, trains longer"
                 )
             return checkpoint, [f"{damage}; the one before is used: {checkpoint.path.name}" for damage in damages]
         if self.is_finished and len(self.read_history()):
             raise DataError(
-                f"{self.checkpoints} does not hold the last state of the run, from which it could go on; {self._anew} "
+                f"{self.checkpoints} does not hold the last state of the run, from which it could go on; {self.anew} "
                 f"--epochs N trains anew"
             )
         return None, ["no checkpoint was written yet: the run begins again"]
 
     @property
-    def _anew(self) -> str:
+    def anew(self) -> str:
+        """The command of a new run with its settings."""
         config = self.configuration_of_unfinished if self.is_unfinished else self.configuration
         return f"gpu-nn train --config {shlex.quote(str(config))} --out FOLDER"
 

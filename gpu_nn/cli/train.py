@@ -87,7 +87,7 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
             folder.check_can_begin()
     else:
         saved = folder.settings(add_arguments)
-        settings = configuration.gone_on(options, saved, folder.path, add_arguments)
+        settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
         folder.state(goes_further=settings.epochs > saved.epochs)
     check_logs(settings, options.config, folder)
     device, data = resolve_device(settings.device), read_parts(settings)
@@ -111,7 +111,7 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
     with ExitStack() as until_done:
         with ranks.agreed():
             saved = folder.settings(add_arguments)
-            settings = configuration.gone_on(options, saved, folder.path, add_arguments)
+            settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
             if folder.is_finished and settings.epochs == saved.epochs:
                 if ranks.rank == 0:
                     say(f"the run in {folder.path} is finished")

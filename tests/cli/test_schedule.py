@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import tomllib
 from argparse import Namespace
 
@@ -104,7 +105,19 @@ def test_only_a_schedule_that_does_not_end_with_the_epochs_goes_on_to_more(comma
     else:
         line = refused(2, *more)
         assert f"--epochs 12: the {name} schedule of the run in {tmp_path / 'a'} was that of 9 epochs; " in line
-        assert f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --epochs 12 --out FOLDER trains anew" in line
+        assert f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --out FOLDER --epochs 12 trains anew" in line
+
+
+def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, command, data, tmp_path, with_callback):
+    run = ("--data", data, *RUN, "--schedule", "cosine", "--checkpoint-every", "5steps", "--out", tmp_path / "a run")
+    with_callback(Raise(28, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", *run)
+    with_callback(None)
+    line = refused(2, "train", "--resume", tmp_path / "a run", "--epochs", 12)
+    cure = shlex.split(line.partition("; ")[2].removesuffix(" trains anew\n"))
+    cure[cure.index("FOLDER")] = str(tmp_path / "b")
+    assert command(*cure[1:]).code == 0
 
 
 def test_a_dry_run_says_it(command, data):
