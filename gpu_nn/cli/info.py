@@ -63,7 +63,8 @@ def of_model(path: str) -> dict[str, Any]:
         "inputs": net.n_inputs,
         "feature_names": net.feature_names,
         "target_name": net.target_name,
-        "classes": list(range(net.n_classes)) if net.classes is None else net.classes,
+        "classes": list(range(net.n_answers)) if net.classes is None else net.classes,
+        "several_labels": net.several_labels is not None,
         "layers": [str(layer) for layer in net.layers],
         "parameters": net.n_parameters,
         "dtype": net.dtype.name,
@@ -75,10 +76,11 @@ def _print_model(facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
         return
     names, target = facts["feature_names"], facts["target_name"]
+    what = "labels, several a row" if facts["several_labels"] else "classes"
     lines = [
         f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}",
         f"{facts['inputs']:,} inputs: {'without names' if names is None else _shown(names)}",
-        f"{len(facts['classes']):,} classes{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}",
+        f"{len(facts['classes']):,} {what}{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}",
         *facts["layers"],
     ]
     to_stdout("".join(f"{line}\n" for line in lines))

@@ -10,6 +10,7 @@ import gpu_nn
 from gpu_nn import device
 from gpu_nn.cli import info
 from gpu_nn.precision import PRECISIONS
+from gpu_nn.several_labels import SeveralLabels
 from tests.cuda_emulator.device import emulated_device
 
 
@@ -60,3 +61,16 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
     out = command("info").out
     assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out
     assert "auto chooses cuda:0" in out
+
+
+def test_a_model_of_several_labels_a_row_is_named_as_one(command, tmp_path):
+    net = gpu_nn.Network([5, 4], device="cpu")
+    for classes, names in ((None, [0, 1, 2]), (["a", "b", "c"], ["a", "b", "c"])):
+        net.classes, net.several_labels = classes, SeveralLabels()
+        gpu_nn.save(net, tmp_path / "m")
+        told = json.loads(command("info", tmp_path / "m", "--json").out)
+        assert (told["classes"], told["several_labels"]) == (names, True)
+        assert f"3 labels, several a row: {', '.join(map(str, names))}\n" in command("info", tmp_path / "m").out
+    net = gpu_nn.Network([5, 4], device="cpu")
+    gpu_nn.save(net, tmp_path / "m")
+    assert json.loads(command("info", tmp_path / "m", "--json").out)["several_labels"] is False
