@@ -46,7 +46,9 @@ class Checkpoints(Callback):
 
     def begin(self, trainer: "Trainer") -> None:
         resumed = trainer.resumed_from
-        goes_on = self._is_ours or (resumed is not None and resumed.resolve().parent == self.folder.resolve())
+        # This callback, or what it is a copy of, may have been in another training before.
+        goes_on = self._is_ours and (len(trainer.history) > 0 or trainer.optimizer.steps > 0)
+        goes_on = goes_on or (resumed is not None and resumed.resolve().parent == self.folder.resolve())
         if not goes_on and checkpoint.written_in(self.folder):
             cure = f"resume={str(self.folder)!r} goes on with it; choose another folder, or empty this one"
             raise DataError(f"{self.folder} holds the checkpoints of another training: {cure}")

@@ -1,3 +1,4 @@
+import copy
 import errno
 import time
 from itertools import pairwise
@@ -98,6 +99,17 @@ def test_a_folder_with_checkpoints_of_another_training_is_refused_before_the_fir
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(DataError, match="holds the checkpoints of another training"):
         fitted(Checkpoints(tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["itself", "a copy"])
+def test_another_training_with_the_same_callback_is_refused_too(tmp_path, copied):
+    checkpoints = Checkpoints(tmp_path)
+    fitted(checkpoints)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = copy.deepcopy(checkpoints) if copied else checkpoints
+    with pytest.raises(DataError, match="holds the checkpoints of another training"):
+        fitted(again, lr=0.02, epochs=2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
