@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gpu_nn.errors import DataError
 
-NAME = ".lock"
+# A name of our own: what another program has there is not ours to take away.
+NAME = ".gpu-nn.lock"
 
 
 @contextmanager

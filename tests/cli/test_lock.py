@@ -50,3 +50,10 @@ def test_where_there_are_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
         pass
     with locked(tmp_path / "gone"):
         pass
+
+
+def test_the_lock_of_another_program_stays(tmp_path):
+    (tmp_path / ".lock").write_text("of another")
+    with locked(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "of another"
