@@ -25,7 +25,7 @@ from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.run_history import read_tested
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
-from gpu_nn.errors import TrainingDiverged
+from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
@@ -110,9 +110,9 @@ def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: 
 def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
     with ExitStack() as until_done:
         with ranks.agreed():
-            saved = folder.settings(add_arguments)
+            saved, finished = folder.settings(add_arguments), folder.is_finished
             settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
-            if folder.is_finished and settings.epochs == saved.epochs:
+            if finished and settings.epochs == saved.epochs:
                 if ranks.rank == 0:
                     say(f"the run in {folder.path} is finished")
                     _report_finished(saved, folder, options.json)
@@ -120,6 +120,8 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
             if ranks.rank == 0:
                 check_logs(settings, options.config, folder)
                 until_done.enter_context(locked(folder.path))
+                if (folder.settings(add_arguments), folder.is_finished) != (saved, finished):
+                    raise DataError(f"another process has just been at work in {folder.path}; ask again")
             checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
         with ranks.agreed():
             # By now all ranks have read what the folder held before.

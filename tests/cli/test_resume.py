@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, Network, Trainer, files, load
-from gpu_nn.cli import last_state, parts, train
+from gpu_nn.cli import last_state, lock, parts, train
 from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, Every, History
 from gpu_nn.training.checkpoint import written_in
@@ -308,11 +308,29 @@ def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_p
     assert running.poll() is None
     running.kill()
     running.wait()
-    assert (run / ".lock").exists()
+    assert (run / lock.NAME).exists()
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     assert command("train", "--data", data, *SETTINGS, "--out", run).code == 0
     assert sorted(os.listdir(run)) == FINISHED
+
+
+@pytest.mark.parametrize("more", [(), ("--epochs", 23)], ids=["as it was", "more epochs"])
+def test_a_run_that_another_process_ends_just_now_stays_as_that_left_it(command, broken_off, whole, monkeypatch, more):
+    real = train.locked
+
+    def late(folder):
+        monkeypatch.setattr(train, "locked", real)
+        assert command("train", "--resume", broken_off).code == 0
+        return real(folder)
+
+    monkeypatch.setattr(train, "locked", late)
+    done = command("train", "--resume", broken_off, *more)
+    assert (done.code, done.out) == (3, "")
+    assert done.err.endswith(f"another process has just been at work in {broken_off}; ask again\n")
+    assert outcome(broken_off) == whole
+    assert sorted(os.listdir(broken_off)) == FINISHED
+    assert "is finished" in command("train", "--resume", broken_off).err
 
 
 def test_it_resumes_from_any_folder(command, data, whole, tmp_path, monkeypatch, with_callback):
