@@ -108,7 +108,7 @@ def test_only_a_schedule_that_does_not_end_with_the_epochs_goes_on_to_more(comma
         assert f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --out FOLDER --epochs 12 trains anew" in line
 
 
-def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, command, data, tmp_path, with_callback):
+def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, command, data, tmp_path, with_callback):  # noqa: F811
     run = ("--data", data, *RUN, "--schedule", "cosine", "--checkpoint-every", "5steps", "--out", tmp_path / "a run")
     with_callback(Raise(28, ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
