@@ -61,3 +61,12 @@ def test_equal_data_are_told_alike_whatever_holds_them():
     assert Resident(network(), np.asfortranarray(X), Y.astype(np.uint64)).described() == expected
     with emulated_device() as device:
         assert Resident(network(device), X, Y).described() == expected
+
+
+def test_weights_are_told_alike_up_to_the_rounding_of_their_mean():
+    weight, net = np.random.default_rng(0).random(60), network(dtype="float64")
+    some, alike = Resident(net, X, Y, weight), Resident(net, X, Y, weight * 3)
+    assert (some.weight != alike.weight).any()
+    assert some.described() == alike.described()
+    weight[59] *= 1 + 1e-6
+    assert Resident(net, X, Y, weight).described() != some.described()
