@@ -1,9 +1,9 @@
 """The score of the held-out rows, by one of scikit-learn's scorers, while the classifier is still learning."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from gpu_nn.device import CPU, Array
@@ -43,9 +43,13 @@ def score_of(
     weights = {} if weight is None else {"sample_weight": moved(weight, CPU)}
 
     def score(net: Network) -> float:
-        value = float(chosen(_as_if_fitted(estimator, labelling, net), x, y, **weights))
-        if not np.isfinite(value):
-            raise ValueError(f"scoring={estimator.scoring!r} gave {value} on the held-out rows; expected a number")
+        came = chosen(_as_if_fitted(estimator, labelling, net), x, y, **weights)
+        try:
+            value = float(came)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"scoring={estimator.scoring!r} gave {came!r} on the held-out rows; expected a number")
         return value
 
     return score

@@ -103,6 +103,8 @@ def test_a_fitted_classifier_keeps_no_half_fitted_one():
         (3, TypeError, "scoring=3; expected None, the name of a scorer"),
         (["f1"], TypeError, r"scoring=\['f1'\]; expected None"),
         (lambda estimator, x, y: float("nan"), ValueError, "gave nan on the held-out rows"),
+        (lambda estimator, x, y: [0.5, 0.7], ValueError, r"gave \[0.5, 0.7\] on the held-out rows; expected a number"),
+        (lambda estimator, x, y: None, ValueError, "gave None on the held-out rows"),
     ],
 )
 def test_what_scores_nothing_is_refused(scoring, kind, message):
