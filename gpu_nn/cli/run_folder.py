@@ -24,6 +24,9 @@ from gpu_nn.network import Network
 from gpu_nn.training import History
 from gpu_nn.training.checkpoint import Checkpoint, name, names_to_disk, newest, written_in
 
+# Before the name of a checkpoint.
+_ASIDE = ".older."
+
 
 class RunFolder:
     """`path` and what is in it."""
@@ -36,7 +39,6 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.configuration_of_unfinished = self.checkpoints / configuration.NAME
         self.last_state = self.checkpoints / ".last.safetensors"
-        self.older_state = self.checkpoints / ".older.safetensors"
 
     @property
     def files(self) -> list[tuple[Path, str]]:
@@ -74,11 +76,9 @@ class RunFolder:
             self._make(made, (*reversed(self.path.parents), self.path))
             with locked(self.path):
                 self._check_free()
-                older = next(iter(written_in(self.checkpoints).values()), None)
                 try:
                     self._make(made, (self.checkpoints,))
-                    if older is not None:
-                        older.replace(self.older_state)
+                    self._set_aside()
                     self._remove_checkpoints()
                     write_settings(self.configuration_of_unfinished)
                     for place in (self.checkpoints, *(folder.parent for folder in made)):
@@ -88,14 +88,27 @@ class RunFolder:
                     _remove(self.last_state)
                     if not written_in(self.checkpoints):
                         _remove(self.configuration_of_unfinished)
-                        if older is not None:
-                            self.older_state.replace(older)
+                        for older in self._aside():
+                            older.replace(older.with_name(older.name.removeprefix(_ASIDE)))
                         _remove_if_empty(self.checkpoints)
                     raise
         except BaseException:
             for place in reversed(made):
                 _remove_if_empty(place)
             raise
+
+    def _set_aside(self) -> None:
+        """Let the last state of an older run, if there is one, wait for the new run to be whole. One that is there
+        already, of a run that was killed before it had a checkpoint, waits on.
+        """
+        newest = next(iter(written_in(self.checkpoints).values()), None)
+        if newest is not None:
+            for older in self._aside():
+                _remove(older)
+            newest.replace(newest.with_name(_ASIDE + newest.name))
+
+    def _aside(self) -> list[Path]:
+        return list(self.checkpoints.glob(f"{_ASIDE}steps-*"))
 
     def _make(self, made: list[Path], places: Iterable[Path]) -> None:
         try:
@@ -219,7 +232,8 @@ class RunFolder:
             self.last_state.replace(self.checkpoints / name(history[-1].steps))
         self.configuration_of_unfinished.replace(self.configuration)
         names_to_disk(self.path)
-        _remove(self.older_state)
+        for older in self._aside():
+            _remove(older)
         self._remove_checkpoints(keep=1)
         names_to_disk(self.checkpoints)
         _remove_if_empty(self.checkpoints)

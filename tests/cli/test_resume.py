@@ -315,6 +315,22 @@ def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_p
     assert sorted(os.listdir(run)) == FINISHED
 
 
+def test_the_older_run_can_go_on_when_none_that_was_to_replace_it_had_a_checkpoint(process, command, data, tmp_path):
+    settings = ("--data", data, *PLAIN, "--epochs")
+    run = tmp_path / "run"
+    command("train", *settings, 5, "--out", tmp_path / "whole")
+    command("train", *settings, 2, "--out", run)
+    killed = process("train", *settings, 10**6, "--out", run)
+    while "epoch 1," not in killed.stderr.readline():
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert command("train", *settings, 3, "--lr", "1e30", "--out", run).code == 5
+    assert command("train", "--resume", run, "--epochs", 5).code == 0
+    assert outcome(run) == outcome(tmp_path / "whole")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["steps-000000000010.safetensors"]
+
+
 @pytest.mark.parametrize("more", [(), ("--epochs", 23)], ids=["as it was", "more epochs"])
 def test_a_run_that_another_process_ends_just_now_stays_as_that_left_it(command, broken_off, whole, monkeypatch, more):
     real = train.locked
