@@ -120,7 +120,10 @@ def _change_array(arrays: dict[str, np.ndarray], random: Random) -> None:
         arrays[name] = random.choice((array[None], array.ravel()[:0], np.zeros(()), np.zeros((0, 4), np.float32)))
     elif array.size:
         arrays[name] = array.copy()
-        value = random.choice((0, 1, 2**31)) if array.dtype.kind != "f" else _number(random)
+        if array.dtype.kind == "f":
+            value = _number(random)
+        else:
+            value = random.choice((0, 1, 1 if array.dtype == bool else int(np.iinfo(array.dtype).max)))
         arrays[name].ravel()[random.randrange(array.size)] = value
 
 
