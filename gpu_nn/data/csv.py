@@ -116,7 +116,10 @@ class _Reading:
         names = self.inputs
         if self.places is not None and self.places != sorted(self.places):
             x, names = x[:, self.places], [names[i] for i in self.places]
-        cell = lambda i, j: f"line {lines[i]}, column {names[j]!r}"  # noqa: E731
+
+        def cell(i: int, j: int) -> str:
+            return f"line {lines[i]}, column {names[j]!r}"
+
         return Table(x, names, labels, target, cell, self.first is None)
 
     def _data(self) -> Iterator[list[str]]:

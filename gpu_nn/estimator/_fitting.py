@@ -174,7 +174,7 @@ def _trained(
         optimizer,
         batch_size=_settings.batch_rows(estimator, n),
         shuffle=bool(estimator.shuffle),
-        seed=course.random,  # type: ignore[arg-type]  # a Generator goes on where it was
+        seed=course.random,
         callbacks=[end, *_settings.callbacks(estimator)],
         complement_weight=float(estimator.complement_weight),
         label_smoothing=float(estimator.label_smoothing),
@@ -204,7 +204,8 @@ def _trained(
         if not end.epochs:
             raise
         warnings.warn("training was interrupted; the classifier is as far as it came", UserWarning, stacklevel=4)
-    end.best.restore(net)
+    with net.device.active():
+        end.best.restore(net)
     return end.epochs, trainer.history
 
 

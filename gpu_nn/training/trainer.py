@@ -34,10 +34,10 @@ class Trainer:
     """Trains `net` with `optimizer`.
 
     batch_size: rows of a batch; the last batch of an epoch takes what is left.  shuffle: a new order in each epoch,
-    from `seed`.  callbacks: see `Callback`; a plain function is called as callback(trainer, record) after each epoch,
-    and may set `trainer.stopping = True` to end the training.  complement_weight, class_weight, label_smoothing: the
-    cost's options, as in `functional.softmax_cross_entropy`.  progress: called after each batch with the number of its
-    rows.
+    from `seed`; a Generator goes on where it was.  callbacks: see `Callback`; a plain function is called as
+    callback(trainer, record) after each epoch, and may set `trainer.stopping = True` to end the training.
+    complement_weight, class_weight, label_smoothing: the cost's options, as in `functional.softmax_cross_entropy`.
+    progress: called after each batch with the number of its rows.
 
     parts: a batch is computed in so many parts, one after the other, whose gradients are added in pairs; memory is
     taken for one of them.  ranks: the processes that train together (see `gpu_nn.distributed`), of which each computes
@@ -58,7 +58,7 @@ class Trainer:
         *,
         batch_size: int = 128,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: int | np.random.Generator = 0,
         callbacks: Iterable[Callback | Callable[["Trainer", EpochRecord], None]] = (),
         complement_weight: float = 1.0,
         class_weight: Any = None,
