@@ -1,6 +1,8 @@
 """Ranks with a GPU each, which add up their arrays by NCCL through CuPy. Needs the extra `nccl12` or `nccl13`."""
 
 import os
+import warnings
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,8 +58,13 @@ class NcclRanks(Ranks):
 
 def module() -> Any:
     """CuPy's module for NCCL. Raises DeviceError where it is not there."""
-    cuda = cupy_module().cuda
-    nccl = getattr(cuda, "nccl", None)
+    cupy = cupy_module()
+    try:
+        # It is no part of cupy.cuda before it is imported. Where the library is missing it warns, and is not available.
+        with warnings.catch_warnings(action="ignore"):
+            nccl = import_module(f"{cupy.__name__}.cuda.nccl")
+    except ImportError:
+        nccl = None
     if not getattr(nccl, "available", False):
         raise DeviceError(
             "ranks on GPUs talk by NCCL, which CuPy does not find: pip install 'gpu_nn[nccl12]' beside cuda12x, "

@@ -1,5 +1,6 @@
 """Ranks on GPUs hand NCCL the key of rank 0 and what it is to add; that it does is for machines that have GPUs."""
 
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -48,11 +49,19 @@ NCCL = SimpleNamespace(
 )  # fmt: skip
 
 
+def stand_in(monkeypatch, found):
+    """CuPy, with which `found` is the module for NCCL: as in CuPy itself, no attribute of cuda until it is imported."""
+    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=77))
+    monkeypatch.setattr(device, "stand_in", SimpleNamespace(__name__="a_cupy", cuda=cuda))
+    monkeypatch.setitem(sys.modules, "a_cupy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "a_cupy.cuda", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "a_cupy.cuda.nccl", found)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A device whose arrays are SimpleNamespaces with what NCCL is told of them."""
-    cuda = SimpleNamespace(nccl=NCCL, get_current_stream=lambda: SimpleNamespace(ptr=77))
-    monkeypatch.setattr(device, "stand_in", SimpleNamespace(cuda=cuda))
+    stand_in(monkeypatch, NCCL)
     return SimpleNamespace(
         active=nullcontext,
         asarray=lambda array: SimpleNamespace(data=SimpleNamespace(ptr=55), size=array.size, dtype=array.dtype),
@@ -98,10 +107,21 @@ def test_the_end_is_left_to_how_the_ranks_met(gpu):
     assert others.ended == ["left", 5]
 
 
-@pytest.mark.parametrize(
-    "cuda", [SimpleNamespace(), SimpleNamespace(nccl=SimpleNamespace(available=False))], ids=["absent", "unavailable"]
-)
-def test_without_nccl_the_extra_is_named(monkeypatch, cuda):
-    monkeypatch.setattr(device, "stand_in", SimpleNamespace(cuda=cuda))
+@pytest.mark.parametrize("found", [None, SimpleNamespace(available=False)], ids=["absent", "unavailable"])
+def test_without_nccl_the_extra_is_named(monkeypatch, found):
+    stand_in(monkeypatch, found)
     with pytest.raises(DeviceError, match=r"pip install 'gpu_nn\[nccl12\]' beside cuda12x, 'gpu_nn\[nccl13\]'"):
         nccl.module()
+
+
+@pytest.mark.slow
+def test_cupy_itself_has_what_is_asked_of_it():
+    """With CuPy and NCCL installed, as .ci/run does; the key of a world needs no GPU."""
+    found = nccl.module()
+    key = found.get_unique_id()
+    assert bytes.fromhex(key.hex()) == key
+    for name in vars(NCCL):
+        assert hasattr(found, name)
+    # The arguments are right, but there is no GPU.
+    with nullcontext() if not device.why_no_cuda() else pytest.raises(RuntimeError, match="NCCL_ERROR"):
+        found.NcclCommunicator(1, key, 0)
