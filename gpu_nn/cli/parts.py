@@ -57,9 +57,9 @@ class Parts:
     def tested(self, trainer: Trainer) -> tuple[float, float]:
         """Loss and accuracy on the test part."""
         if isinstance(self.test, Stream):
-            return trainer.evaluate_stream(self.test)
+            return trainer.evaluation.of_stream(self.test)
         x, y = self.test
-        return trainer.evaluate(trainer.net.prepare(x), trainer.net.device.asarray(y))
+        return trainer.evaluation.of_arrays(trainer.net.prepare(x), trainer.net.device.asarray(y))
 
 
 def read_parts(settings: argparse.Namespace) -> Parts:

@@ -14,13 +14,13 @@ from gpu_nn.estimator import _settings
 from gpu_nn.estimator._arrays import inputs, labels, moved, place, row_weights
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.estimator._portable import Course
-from gpu_nn.estimator._progress import EpochEnd, Progress, ScoringTrainer
+from gpu_nn.estimator._progress import EpochEnd, LabelledEvaluation, Progress
 from gpu_nn.estimator._rows import split, standardise
 from gpu_nn.estimator._scoring import score_of
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
-from gpu_nn.training import History
+from gpu_nn.training import History, Trainer
 
 
 @dataclass
@@ -169,7 +169,7 @@ def _trained(
         score = score_of(estimator, labelling, held_out.x, held_out.y, held_out.weight)
     decay = 0.0 if course.solver == "adamw" else optimizer.weight_decay
     end = EpochEnd(estimator, course.progress, n, decay, score)
-    trainer = ScoringTrainer(
+    trainer = Trainer(
         net,
         optimizer,
         batch_size=_settings.batch_rows(estimator, n),
@@ -182,7 +182,8 @@ def _trained(
     validation = None
     if held_out is not None:
         validation = moved(held_out.x, device), moved(held_out.targets, device)
-        trainer.score_by(labelling, moved(held_out.weight, device))
+        weight = moved(held_out.weight, device)
+        trainer.evaluation = LabelledEvaluation(net, trainer.options, trainer.ranks, labelling, weight)
     if goes_on:
         trainer.history = History(list(estimator.history_.epochs))
     epochs = 1 if incremental else int(estimator.max_iter)

@@ -14,6 +14,7 @@ from gpu_nn.schedules import Schedule
 from gpu_nn.told import number, whole
 from gpu_nn.training import Callback, EpochRecord, Trainer
 from gpu_nn.training.callbacks.best_weights import BestWeights
+from gpu_nn.training.evaluation import Evaluation
 
 # "adaptive" divides the learning rate by the one, and stops where it is not above the other (scikit-learn's numbers).
 _ADAPTIVE_FACTOR, _ADAPTIVE_LOWEST = 5.0, 1e-6
@@ -145,19 +146,22 @@ class EpochEnd(Callback):
             print(said)
 
 
-class ScoringTrainer(Trainer):
-    """A Trainer whose validation knows what a right row is, and what it weighs."""
+@dataclass(frozen=True)
+class LabelledEvaluation(Evaluation):
+    """An evaluation that knows what a right row is, and what it weighs.
 
-    def score_by(self, labelling: Labelling, weight: Array | None) -> None:
-        """labelling: of the targets. weight: (n,) of the validation rows, on the network's device, or None."""
-        self._labelling, self._validation_weight = labelling, weight
+    labelling: of the targets. weight: (n,) of the rows that are evaluated, on the network's device, or None.
+    """
 
-    def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
+    labelling: Labelling
+    weight: Array | None
+
+    def of_arrays(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data."""
-        net, weight = self.net, self._validation_weight
+        net, weight = self.net, self.weight
         logits = net.forward_prepared(x)
         losses = net.device.xp.empty(len(x), net.dtype)
-        right = self._labelling.right(logits, y)
+        right = self.labelling.right(logits, y)
         net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
         if weight is None:
             return float(losses.mean(dtype=np.float64)), float(right.mean())

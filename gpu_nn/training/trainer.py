@@ -20,6 +20,7 @@ from gpu_nn.training import together
 from gpu_nn.training.callbacks.callback import Callback
 from gpu_nn.training.callbacks.calls import Calls
 from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.evaluation import Evaluation
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resident import Resident
@@ -48,7 +49,7 @@ class Trainer:
     schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.
 
     history: the records so far.  interrupted: whether `interrupt` ended the latest fit.  resumed_from: the file of the
-    checkpoint that the latest fit went on from, or None.
+    checkpoint that the latest fit went on from, or None.  evaluation: what gives the validation's loss and accuracy.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Trainer:
         self.random = np.random.default_rng(seed)
         with net.device.active():
             self.options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
+        self.evaluation = Evaluation(net, self.options, ranks)
 
     def fit(
         self,
@@ -200,9 +202,9 @@ class Trainer:
             return
         validation_loss = validation_accuracy = None
         if isinstance(self._held_out, Stream):
-            validation_loss, validation_accuracy = self.evaluate_stream(self._held_out)
+            validation_loss, validation_accuracy = self.evaluation.of_stream(self._held_out)
         elif self._held_out is not None:
-            validation_loss, validation_accuracy = self.evaluate(self._held_out.x, self._held_out.y)
+            validation_loss, validation_accuracy = self.evaluation.of_arrays(self._held_out.x, self._held_out.y)
         optimizer, position, loss = self.optimizer, self.position, self.position.cost / self.n_rows
         record = EpochRecord(
             epoch=len(self.history) + 1,
@@ -340,35 +342,3 @@ class Trainer:
             # Of a device where they are read less often.
             self.losses = self.net.device.xp.empty(self.steps_an_epoch, self.net.dtype)
         self.losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
-
-    def evaluate(self, x: Array, y: Array) -> tuple[float, float]:
-        """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
-        own = self._share(len(x))
-        sums = self._evaluated(x[own], y[own])
-        self.ranks.sum(sums)
-        loss, right = (sums / len(x)).tolist()
-        return loss, right
-
-    def evaluate_stream(self, stream: Stream) -> tuple[float, float]:
-        """What `evaluate` gives, over the rows of a stream as they come. Each rank reads its share of them."""
-        net, sums, own = self.net, np.zeros(2), self._share(len(stream))
-        with self.ranks.agreed():
-            for x, y in stream.between(own.start, own.stop).windows(net.dtype, net.n_classes):
-                device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
-                sums += self._evaluated(net.prepare(x), device_y)
-        self.ranks.sum(sums)
-        loss, right = (sums / len(stream)).tolist()
-        return loss, right
-
-    def _share(self, n: int) -> slice:
-        """Of n rows those of this rank."""
-        return slice(n * self.ranks.rank // self.ranks.size, n * (self.ranks.rank + 1) // self.ranks.size)
-
-    def _evaluated(self, x: Array, y: Array) -> np.ndarray:
-        """The sum of the rows' costs, and how many of them are right."""
-        net, xp = self.net, self.net.device.xp
-        logits = net.forward_prepared(x)
-        losses = xp.empty(len(x), net.dtype)
-        net.kernels.softmax_cross_entropy(logits, y, losses, None, **self.options)
-        label = y if y.ndim == 1 else y.argmax(axis=1)
-        return np.array([float(losses.sum(dtype=np.float64)), float((logits.argmax(axis=1) == label).sum())])

@@ -139,7 +139,7 @@ with together(ranks):
     net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype="float64")
     trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, parts=2, ranks=ranks)
     history = trainer.fit(training, epochs=4, validation=validation)
-    last = trainer.evaluate_stream(held_out.between(0, 1))  # no row for the second rank
+    last = trainer.evaluation.of_stream(held_out.between(0, 1))  # no row for the second rank
     losses = [(record.loss, record.validation_loss, record.validation_accuracy) for record in history.epochs]
     rows = ranks.gathered(sum(loaded) - len(validation))  # all are looked at once, for their checksum
     if ranks.rank == 0:
