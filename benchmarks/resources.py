@@ -1,4 +1,4 @@
-"""python -m benchmarks.resources: the table in cuda_src/README.md of what every kernel takes on every architecture.
+"""python -m benchmarks.resources: cuda_src/RESOURCES.md, a table of what every kernel takes on every architecture.
 
 The instantiations that the launch code names as those it can ask for are compiled by NVRTC with the launch code's own
 options, each for every architecture; ptxas says how many registers it uses, how much static shared memory, and whether
@@ -32,8 +32,20 @@ _TOGETHER = 12
 # CuPy adds this one always.
 _OPTIONS = (*OPTIONS, "-ftz=true")
 
-README = source_folder() / "README.md"
-_OPENING, _CLOSING = "<!-- resources -->\n", "<!-- /resources -->"
+FILE = source_folder() / "RESOURCES.md"
+_ABOUT = """\
+# Registers and shared memory
+
+Made by `python -m benchmarks.resources` from every instantiation that the launch code lists (`every_kernel`), each
+compiled for each architecture: registers of a thread · bytes of static shared memory of a block, and the bytes that
+the worst kernel of a row spills, if any. A `*` stands for kernels that share a row, a range for what they take. A
+test fails where a kernel spills.
+
+Listed are all there are, but for two kinds that differ from those listed in little: of the rows of one lane the
+lengths 2, 3 and those beyond which its registers are bounded otherwise (10, 16, 32) or it ends; and of the loss five
+kinds of targets for each type of logits, which are int32 indices with the full cost, int64 indices with the everyday
+cost, int64 indices with class weights, and targets of the logits' own type with and without the complement.
+"""
 
 Instance = tuple[str, str, int]  # operation, name of the kernel, architecture
 Measured = Mapping[Instance, Resources]
@@ -129,14 +141,13 @@ def digest(operation: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The table in README.md: cells by row and architecture, and of which source each operation's rows were made."""
+    """RESOURCES.md: cells by row and architecture, and of which source each operation's rows were made."""
 
     cells: Mapping[str, Mapping[str, str]]
     digests: Mapping[str, str]
 
     @staticmethod
-    def read(readme: str) -> "Table":
-        text = readme.partition(_OPENING)[2].partition(_CLOSING)[0]
+    def read(text: str) -> "Table":
         lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
         cells = {
             f"{operation} | {kernel}": {
@@ -149,6 +160,7 @@ class Table:
     def text(self) -> str:
         columns = [f"sm_{architecture}" for architecture in ARCHITECTURES]
         lines = [
+            _ABOUT,
             f"NVRTC {nvrtc.version()}.",
             "",
             *(f"<!-- of {operation} {made_of} -->" for operation, made_of in sorted(self.digests.items())),
@@ -158,30 +170,27 @@ class Table:
         ]
         for row in sorted(self.cells, key=lambda row: row.partition(" | ")[0]):
             lines.append(f"| {row} | {' | '.join(self.cells[row].get(column, '—') for column in columns)} |")
-        return "\n".join(lines)
+        return "\n".join(lines) + "\n"
 
-    def put_into(self, readme: str) -> str:
-        before, opening, rest = readme.partition(_OPENING)
-        _, closing, after = rest.partition(_CLOSING)
-        if not closing:
-            raise SystemExit(f"{README} has no place for the table; expected {_OPENING.strip()} … {_CLOSING}")
-        return f"{before}{opening}{self.text()}\n{closing}{after}"
+
+def written() -> Table:
+    """The table as it is in the file; an empty one where there is none."""
+    return Table.read(FILE.read_text(encoding="utf-8")) if FILE.exists() else Table({}, {})
 
 
 def main() -> None:
     for operation in OPERATIONS:
         current = digest(operation)
-        if Table.read(README.read_text(encoding="utf-8")).digests.get(operation) == current:
+        if written().digests.get(operation) == current:
             continue
         wanted = instances([operation], ARCHITECTURES)
         print(f"{operation}: {len(wanted)} kernels", file=sys.stderr, flush=True)
         made = rows(measure(wanted))
         # Read again, for it took minutes.
-        readme = README.read_text(encoding="utf-8")
-        table = Table.read(readme)
+        table = written()
         kept = {row: cells for row, cells in table.cells.items() if row.partition(" | ")[0] != operation}
         table = Table(kept | made, {**table.digests, operation: current})
-        README.write_text(table.put_into(readme), encoding="utf-8")
+        FILE.write_text(table.text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""NVRTC takes the sources for every architecture, and cuda_src/README.md tells what came of it."""
+"""NVRTC takes the sources for every architecture, and cuda_src/RESOURCES.md tells what came of it."""
 
 import re
 
 import pytest
 
 from benchmarks import nvrtc, resources
-from benchmarks.resources import ARCHITECTURES, OPERATIONS, Table
+from benchmarks.resources import ARCHITECTURES, OPERATIONS
 
-TABLE = Table.read(resources.README.read_text(encoding="utf-8"))
+TABLE = resources.written()
 EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
 
 
@@ -32,6 +32,10 @@ def assert_as_written(measured):
 @EVERY_OPERATION
 def test_table_was_made_of_the_sources_as_they_are(operation):
     assert TABLE.digests.get(operation) == resources.digest(operation), "run python -m benchmarks.resources"
+
+
+def test_the_file_is_the_table_and_what_is_said_of_it():
+    assert resources.FILE.read_text(encoding="utf-8") == TABLE.text()
 
 
 @EVERY_OPERATION
