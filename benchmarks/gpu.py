@@ -3,8 +3,9 @@
 The loss by number of classes, ours by turns with PyTorch's, eager and compiled, with Liger's, and with a copy that
 moves as many bytes: single launches between CUDA events, each on data well past the L2 cache. The other kernels beside
 such a copy. A training step as a CUDA graph and kernel by kernel, by turns with PyTorch's and with the matrix products
-alone: whole epochs. A last layer with very many classes. The accuracy table, and the tests marked gpu. Results go to
-benchmarks/results/gpu.json.
+alone: whole epochs. A last layer with very many classes. The accuracy table, and the tests marked gpu but not slow.
+Results go to benchmarks/results/gpu.json, after each part what there is so far. What fails is named, and the rest goes
+on; the exit code is then 1.
 
 --emulated runs the same program at tiny sizes on the CPU emulation of the kernels, where times mean nothing; it writes
 no file, and only shows that the program reaches its end.
@@ -12,10 +13,12 @@ no file, and only shows that the program reaches its end.
 
 import argparse
 import contextlib
+import logging
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +30,10 @@ from benchmarks.gpu_kernels import CLASSES, Workload, loss_workloads, other_work
 from benchmarks.timing import OURS
 from gpu_nn.device import Device, resolve_device
 
-SECONDS = 540  # what starts after this is left out, and named
+# Of all of it, and for the tests at its end: what may take a minute and would start within the latter is left out, and
+# named.
+SECONDS, FOR_TESTS = 580.0, 160.0
+TO_STOP = 10  # seconds that the tests then have to end
 # The least share of copy bandwidth; times as fast as a peer, ours as a graph; and the least share of the products.
 COPY_GOAL, PRODUCTS_GOAL = 0.9, 0.95
 STEP_GOALS = {gpu_steps.TORCH_EAGER: 4.0, gpu_steps.REDUCE_OVERHEAD: 1.2}
@@ -38,19 +44,19 @@ PACKAGES = ("numpy", "torch", "triton", "liger-kernel", "nvmath-python")
 
 def loss_row(device: Device, clock: Clock, workload: Workload, compiled: bool) -> tuple[dict[str, Any], list[str]]:
     """A cell of the loss with the peers that compute the same cost, and those that do not."""
-    facts, absent = workload.facts, []
+    facts = workload.facts
+    absent: list[str] = []
     runs: dict[str, Callable[[], Any]] = {OURS: workload.prepare()}
     ours = float(runs[OURS]().sum(dtype=np.float64))
-    for name, run in gpu_peers.runs(facts, clock.emulated, compiled):
-        theirs = float(run())
-        if np.isclose(theirs, ours, rtol=_SAME[facts["dtype"]]):
-            runs[name] = run
-        else:
-            absent.append(f"{name} at {_cell(facts)} (it computes {theirs:g}, ours {ours:g}: not the same cost)")
-    row = {**facts, **clock.beside_a_copy(workload.bytes, runs)}
-    runs.clear()
-    _release(device)
-    return row, absent
+    for name, made in gpu_peers.runs(facts, clock.emulated, compiled):
+        with results.named(f"{name} at {_cell(facts)}", absent):
+            run = made()
+            theirs = float(run())
+            if np.isclose(theirs, ours, rtol=_SAME[facts["dtype"]]):
+                runs[name] = run
+            else:
+                absent.append(f"{name} at {_cell(facts)} (it computes {theirs:g}, ours {ours:g}: not the same cost)")
+    return {**facts, **clock.beside_a_copy(workload.bytes, runs)}, absent
 
 
 def _cell(facts: dict[str, Any]) -> str:
@@ -64,12 +70,24 @@ def _release(device: Device) -> None:
         sys.modules["torch"].cuda.empty_cache()
 
 
-def gpu_tests() -> dict[str, Any]:
-    """The tests marked gpu, in a process of their own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    lines = done.stdout.strip().splitlines()
-    return {"exit_code": done.returncode, "summary": lines[-1] if lines else done.stderr[-500:]}
+def gpu_tests(seconds: float, pytest: Sequence[str] = (sys.executable, "-m", "pytest")) -> dict[str, Any]:
+    """The tests marked gpu but not slow, in a process of their own, which has so long."""
+    options = ("-q", "-m", "gpu and not slow", "-p", "no:cacheprovider", "--continue-on-collection-errors")
+    with subprocess.Popen([*pytest, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        try:
+            out, stopped = running.communicate(timeout=max(seconds, 0))[0], False
+        except subprocess.TimeoutExpired:
+            stopped = True
+            running.send_signal(signal.SIGINT)  # pytest then says how far it came
+            try:
+                out = running.communicate(timeout=TO_STOP)[0]
+            except subprocess.TimeoutExpired:
+                running.kill()
+                out = running.communicate()[0]
+    lines = out.strip().splitlines() or [""]
+    wrong = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    summary = f"{lines[-1]}, stopped after {seconds:.0f} s" if stopped else lines[-1]
+    return {"exit_code": running.returncode, "summary": summary, "stopped": stopped, "wrong": wrong[:50]}
 
 
 def accuracy_on(device: Device, emulated: bool) -> list[dict[str, Any]]:
@@ -119,62 +137,99 @@ def main() -> None:
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the CPU emulation; writes nothing")
     emulated = parser.parse_args(sys.argv[2:]).emulated
     began = time.perf_counter()
+
+    def keep(result: dict[str, Any]) -> None:
+        result["seconds"] = time.perf_counter() - began
+        if not emulated:
+            results.write("gpu", result)
+
     with chosen_device(emulated) as device:
-        result = measurements(device, emulated, lambda: time.perf_counter() - began < SECONDS)
-    result["seconds"] = time.perf_counter() - began
-    if not emulated:
-        results.write("gpu", result)
+        result = measurements(device, emulated, lambda: SECONDS - (time.perf_counter() - began), keep)
     module = import_module("benchmarks.gpu")
     print(results.shown(module, result))
-    for line in results.against_goals(module, result):
+    for line in (*results.against_goals(module, result), *result["tests"].get("wrong", ())):
         print(line)
+    if result["failed"] or result["tests"].get("wrong"):
+        sys.exit(1)
 
 
-def measurements(device: Device, emulated: bool, in_time: Callable[[], bool]) -> dict[str, Any]:
-    """All of it. What waits for torch.compile comes last, for it may use up the time."""
+def measurements(
+    device: Device, emulated: bool, left: Callable[[], float], keep: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """All of it; `keep` gets after each part what there is. What waits for torch.compile comes last, for it may use up
+    the time. left: how many seconds there are."""
     clock = Clock(device, emulated)
     size = 1 << 14 if emulated else 1 << 30
-    copy_bandwidth = clock.copy_bandwidth(size)
     absent = gpu_peers.absent(emulated)
-    losses: list[dict[str, Any]] = []
-    later: list[Workload] = []
-
-    def measure_loss(workload: Workload, compiled: bool) -> None:
-        row, gone = loss_row(device, clock, workload, compiled)
-        losses.append(row)
-        absent.extend(gone)
-
-    for workload in loss_workloads(device, size // 2, emulated):
-        if gpu_peers.compiles(workload.facts):
-            later.append(workload)
-        else:
-            measure_loss(workload, False)
-    kernels = []
-    for workload in other_workloads(device, size // 2):
-        kernels.append({**workload.facts, **clock.beside_a_copy(workload.bytes, {OURS: workload.prepare()})})
-        _release(device)
-    steps, gone = gpu_steps.measured(device, emulated, copy_bandwidth, in_time)
-    absent += gone
-    _release(device)
-    large_m = gpu_large_m.measured(device, clock, emulated)
-    accurate = accuracy_on(device, emulated)
-    for workload in later:
-        compiled = in_time()
-        measure_loss(workload, compiled)
-        if not compiled:
-            absent.append(f"torch.compile at {_cell(workload.facts)} (no time left)")
-    tests = {"summary": "not run on the emulated device"} if emulated else gpu_tests()
-    return {
+    failed: list[str] = []
+    result: dict[str, Any] = {
         "machine": results.machine() | _gpu(device, emulated),
         "absent": absent,
-        "copy_bandwidth": copy_bandwidth,
-        "loss": losses,
-        "kernels": kernels,
-        "steps": steps,
-        "large_m": large_m,
-        "accuracy": accurate,
-        "tests": tests,
+        "failed": failed,
+        "copy_bandwidth": clock.copy_bandwidth(size),
+        **{part: [] for part in ("loss", "kernels", "steps", "large_m", "accuracy")},
+        "tests": {"summary": "not run on the emulated device" if emulated else "not reached"},
     }
+
+    def in_time() -> bool:
+        return left() > FOR_TESTS
+
+    def measure_loss(workload: Workload, compiled: bool) -> None:
+        with results.named(f"loss at {_cell(workload.facts)}", failed):
+            row, gone = loss_row(device, clock, workload, compiled)
+            result["loss"].append(row)
+            absent.extend(gone)
+        _release(device)
+
+    def measure_kernel(workload: Workload) -> None:
+        with results.named(workload.facts["kernel"], failed):
+            found = clock.beside_a_copy(workload.bytes, {OURS: workload.prepare()})
+            result["kernels"].append({**workload.facts, **found})
+        _release(device)
+
+    later: list[Workload] = []
+    with _warnings_into(absent):
+        for workload in loss_workloads(device, size // 2, emulated):
+            if gpu_peers.compiles(workload.facts):
+                later.append(workload)
+            else:
+                measure_loss(workload, False)
+        keep(result)
+        for workload in other_workloads(device, size // 2):
+            measure_kernel(workload)
+        keep(result)
+        result["steps"], gone = gpu_steps.measured(device, emulated, result["copy_bandwidth"], in_time, failed)
+        absent += gone
+        _release(device)
+        keep(result)
+        with results.named("a last layer with very many classes", failed):
+            result["large_m"] = gpu_large_m.measured(device, clock, emulated)
+        _release(device)
+        with results.named("accuracy", failed):
+            result["accuracy"] = accuracy_on(device, emulated)
+        for workload in later:
+            compiled = in_time()
+            measure_loss(workload, compiled)
+            if not compiled:
+                absent.append(f"torch.compile at {_cell(workload.facts)} (no time left)")
+    keep(result)
+    if not emulated:
+        result["tests"] = gpu_tests(left())
+        keep(result)
+    return result
+
+
+@contextlib.contextmanager
+def _warnings_into(reasons: list[str]) -> Iterator[None]:
+    """What gpu_nn warns of, as that a step is no graph, is said beside the figures."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: reasons.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("gpu_nn")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _gpu(device: Device, emulated: bool) -> dict[str, Any]:
@@ -185,9 +240,11 @@ def _gpu(device: Device, emulated: bool) -> dict[str, Any]:
     if emulated:
         return {"gpu": "emulated", "versions": versions}
     query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit"
-    done = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    facts = dict(zip(query.split(","), (part.strip() for part in done.stdout.split(",")), strict=False))
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={device.index}"]
+    try:
+        line = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        line = ""
+    facts = dict(zip(query.split(","), (part.strip() for part in line.split(",")), strict=False))
     versions["driver"] = facts.pop("driver_version", "unknown")
     return {"gpu": facts.pop("name", "unknown") or "unknown", **facts, "versions": versions}

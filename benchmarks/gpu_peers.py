@@ -43,20 +43,20 @@ def compiles(facts: dict[str, Any]) -> bool:
     return takes(facts) and facts["m"] in _COMPILED_CLASSES
 
 
-def runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iterator[tuple[str, Run]]:
-    """Name and run of each peer: loss and gradient of the logits that ours has; each run returns the loss."""
+def runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """Name of each peer and what makes its run: loss and gradient of the logits that ours has; a run gives the loss."""
     if why_no_torch(emulated) or not takes(facts):
         return
     import torch
 
     z, y = _logits(torch, facts)
     cost = _everyday(torch) if facts["cost"] == "everyday" else _full(torch)
-    yield "torch eager", _run(cost, z, y)
+    yield "torch eager", lambda: _run(cost, z, y)
     if facts["cost"] == "everyday" and not why_no_liger(emulated):
-        yield "Liger", _run(_liger(), z, y)
+        yield "Liger", lambda: _run(_liger(), z, y)
     if compiled and compiles(facts):
         torch.compiler.reset()  # code seen with other shapes would be compiled for any
-        yield "torch.compile", _run(torch.compile(cost), z, y)
+        yield "torch.compile", lambda: _run(torch.compile(cost), z, y)
 
 
 def _logits(torch: Any, facts: dict[str, Any]) -> tuple[Any, Any]:

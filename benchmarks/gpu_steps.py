@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import gpu_peers
 from benchmarks.gpu_kernels import named_dtype
 from benchmarks.gpu_torch import torch_epoch
+from benchmarks.results import named
 from benchmarks.scaling_model import Training
 from benchmarks.step import NETWORKS
 from benchmarks.timing import OwnClock, interleaved, ratios, spreads
@@ -57,19 +58,20 @@ def settings(emulated: bool) -> list[Setting]:
 
 
 def measured(
-    device: Device, emulated: bool, copy_bandwidth: float, in_time: Callable[[], bool]
+    device: Device, emulated: bool, copy_bandwidth: float, in_time: Callable[[], bool], failed: list[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each setting, and what is absent, with the reason."""
+    """A row for each setting, and what is absent, with the reason. What fails is named in `failed`."""
     rows: list[dict[str, Any]] = []
     absent: list[str] = []
     for setting in settings(emulated):
         if not in_time():
             absent.append(f"steps of {setting.name} (no time left)")
             continue
-        epochs, gone = _epochs(device, setting, emulated, in_time)
-        absent += [f"step of {setting.name}, {way}" for way in gone]
-        if epochs:
-            rows.append(_row(setting, epochs, emulated, copy_bandwidth))
+        with named(f"steps of {setting.name}", failed):
+            epochs, gone = _epochs(device, setting, emulated, in_time)
+            absent += [f"step of {setting.name}, {way}" for way in gone]
+            if epochs:
+                rows.append(_row(setting, epochs, emulated, copy_bandwidth))
     return rows, absent
 
 
@@ -132,8 +134,11 @@ def _epochs(
     for way, compiled in ((TORCH_EAGER, False), (REDUCE_OVERHEAD, True)):
         if reason or (compiled and not in_time()):
             absent.append(f"{way} ({reason or 'no time left'})")
-        else:
-            epochs[way] = torch_epoch(setting.widths, setting.batch, setting.dtype, *_data(setting), compiled)
+            continue
+        with named(way, absent):
+            epoch = torch_epoch(setting.widths, setting.batch, setting.dtype, *_data(setting), compiled)
+            epoch()  # compiles
+            epochs[way] = epoch
     return epochs, absent
 
 

@@ -5,10 +5,14 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from gpu_nn.errors import one_line
 
 FOLDER = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parent.parent
@@ -76,11 +80,22 @@ def older(names: list[str]) -> list[str]:
     return lines
 
 
+@contextmanager
+def named(what: str, reasons: list[str]) -> Iterator[None]:
+    """A part that may fail: `reasons` then has it, with the error, and what comes after it goes on."""
+    try:
+        yield
+    except Exception as error:
+        reasons.append(f"{what} ({type(error).__name__}: {one_line(error)})")
+
+
 def shown(module: ModuleType, result: dict[str, Any]) -> str:
     """The table of a verb, and what is not in it, with the reasons."""
     text: str = module.markdown(result)
-    absent = result.get("absent")
-    return f"{text}\n\nNot measured: {'; '.join(absent)}." if absent else text
+    for key, said in (("absent", "Not measured"), ("failed", "Failed")):
+        if result.get(key):
+            text += f"\n\n{said}: {'; '.join(result[key])}."
+    return text
 
 
 def against_goals(module: ModuleType, result: dict) -> list[str]:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import logging
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -45,6 +47,7 @@ def test_it_reaches_its_end_and_prints_every_table(printed):
     assert "| launches | 11 | 19 |" in printed
     assert "emulated; numpy " in printed
     assert "Tests: not run on the emulated device." in printed
+    assert "Failed: " not in printed
 
 
 def test_it_names_what_is_absent_and_why(printed):
@@ -64,7 +67,7 @@ def test_it_names_every_goal(printed):
 
 
 def test_its_result_is_the_same_out_of_a_file(device):
-    result = gpu.measurements(device, True, lambda: False)
+    result = gpu.measurements(device, True, lambda: 0.0)
     assert gpu.markdown(json.loads(json.dumps(result))) == gpu.markdown(result)
     assert "steps of wide (no time left)" in result["absent"]
     assert "torch.compile at 2 × 1000, float32, everyday (no time left)" in result["absent"]
@@ -76,6 +79,82 @@ def test_its_result_is_the_same_out_of_a_file(device):
     for row in (*result["loss"], *result["kernels"]):
         assert set(row["microseconds"]["gpu_nn"]) == SPREAD
         assert row["share_of_copy"] == row["times_as_fast"]["copy"] > 0
+
+
+def test_what_fails_is_named_and_the_rest_goes_on(device, monkeypatch):
+    """Minutes of measuring are not lost for one cell, one network or one table; each part is kept when it is there."""
+    row_of, loss_row = gpu_steps._row, gpu.loss_row
+
+    def broken(setting, *arguments):
+        if setting.name == "A3":
+            raise RuntimeError("cudaErrorIllegalAddress:\n an illegal memory access")
+        return row_of(setting, *arguments)
+
+    def refused(device, clock, workload, compiled):
+        if workload.facts.items() >= {"m": 10, "dtype": "float16", "target": "dense", "cost": "full"}.items():
+            raise MemoryError
+        return loss_row(device, clock, workload, compiled)
+
+    monkeypatch.setattr(gpu_steps, "_row", broken)
+    monkeypatch.setattr(gpu, "loss_row", refused)
+    monkeypatch.setattr(gpu, "accuracy_on", lambda *_: 1 / 0)
+    kept = []
+    result = gpu.measurements(device, True, lambda: 1e9, lambda found: kept.append(json.loads(json.dumps(found))))
+    assert [reason.partition(" (")[2] for reason in result["failed"]] == [
+        "MemoryError: )",
+        "RuntimeError: cudaErrorIllegalAddress: an illegal memory access)",
+        "ZeroDivisionError: division by zero)",
+    ]
+    assert len(result["loss"]) == 4 * 12 - 1
+    assert [row["network"] for row in result["steps"]] == ["wide"]
+    assert [bool(found["kernels"]) for found in kept] == [False, True, True, True]
+    assert kept[-1] == json.loads(json.dumps(result))
+    shown = results.shown(gpu, result)
+    assert "; steps of A3 (RuntimeError: cudaErrorIllegalAddress: an illegal memory access); " in shown
+    assert shown.endswith("Failed: " + "; ".join(result["failed"]) + ".")
+
+
+def test_a_failure_ends_the_program_with_1_after_its_tables(monkeypatch, capsys):
+    require()
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
+    monkeypatch.setattr(gpu_large_m, "measured", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 1
+    assert "Failed: a last layer with very many classes (ZeroDivisionError: " in capsys.readouterr().out
+
+
+def test_a_step_that_is_no_graph_is_said(device, monkeypatch):
+    monkeypatch.setattr(gpu_steps, "measured", lambda *_: (logging.getLogger("gpu_nn").warning("no graph"), []))
+    assert "no graph" in gpu.measurements(device, True, lambda: 1e9)["absent"]
+
+
+# pytest, as far as it matters here: its last lines, also where it is interrupted.
+PYTEST = """
+import signal, sys, time
+def interrupted(*_):
+    print("FAILED tests/a.py::b - why", "1 failed in 2 s", sep=chr(10), flush=True)
+    sys.exit(2)
+signal.signal(signal.SIGINT, interrupted)
+assert sys.argv[1:4] == ["-q", "-m", "gpu and not slow"]
+if REST:
+    time.sleep(REST)
+print("7 passed in 1 s")
+"""
+
+
+def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
+    said = {
+        rest: gpu.gpu_tests(seconds, (sys.executable, "-c", PYTEST.replace("REST", str(rest))))
+        for rest, seconds in ((0, 60), (600, 3))
+    }
+    assert said[0] == {"exit_code": 0, "summary": "7 passed in 1 s", "stopped": False, "wrong": []}
+    assert said[600] == {
+        "exit_code": 2,
+        "summary": "1 failed in 2 s, stopped after 3 s",
+        "stopped": True,
+        "wrong": ["FAILED tests/a.py::b - why"],
+    }
 
 
 class Machine:
@@ -178,7 +257,7 @@ def test_the_products_alone_are_those_of_the_step(device, monkeypatch):
 
 def test_without_nvmath_ours_is_launched_kernel_by_kernel_and_half_types_are_absent():
     with emulated_device(nvmath=False) as device:
-        rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True)
+        rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True, [])
     assert [row["ours"] for row in rows] == [gpu_steps.EAGER]
     assert set(rows[0]["microseconds"]) == {gpu_steps.EAGER, gpu_steps.PRODUCTS}
     assert absent[0].startswith(f"step of A3, {gpu_steps.GRAPH} (nvmath-python is not installed: ")
@@ -222,4 +301,9 @@ def test_the_gpu_is_told_as_nvidia_smi_has_it(device, monkeypatch):
     assert machine["clocks.max.sm"] == "1980 MHz"
     assert machine["versions"]["driver"] == "570.1"
     monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    assert gpu._gpu(device, emulated=False)["gpu"] == "unknown"
+
+
+def test_a_machine_without_nvidia_smi_is_measured_all_the_same(device, monkeypatch):
+    monkeypatch.setenv("PATH", "")
     assert gpu._gpu(device, emulated=False)["gpu"] == "unknown"

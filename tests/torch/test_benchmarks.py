@@ -57,7 +57,7 @@ def test_a_peer_with_another_cost_is_left_out_and_named(device, torch_on_the_cpu
 
 
 def test_a_step_is_timed_beside_torch_and_its_floors(device, torch_on_the_cpu):
-    rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True)
+    rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True, [])
     assert absent == []
     for row, setting in zip(rows, gpu_steps.settings(True), strict=True):
         assert set(row["microseconds"]) == {*WAYS, gpu_steps.TORCH_EAGER, gpu_steps.REDUCE_OVERHEAD}
@@ -70,6 +70,6 @@ def test_a_step_is_timed_beside_torch_and_its_floors(device, torch_on_the_cpu):
 
 def test_a_peer_that_compiles_waits_for_no_time_that_is_not_left(device, torch_on_the_cpu):
     left = iter([True, False, False])
-    rows, absent = gpu_steps.measured(device, True, 1e9, lambda: next(left))
+    rows, absent = gpu_steps.measured(device, True, 1e9, lambda: next(left), [])
     assert absent == [f"step of A3, {gpu_steps.REDUCE_OVERHEAD} (no time left)", "steps of wide (no time left)"]
     assert gpu_steps.TORCH_EAGER in rows[0]["microseconds"]
