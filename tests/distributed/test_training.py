@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def environment() -> dict[str, str]:
 
 def mpi(size: int, *arguments: object) -> list[str]:
     return [str(MPIEXEC), "-n", str(size), sys.executable, *map(str, arguments)]
+
+
+def unlike(first: Iterable[object], second: Iterable[object]) -> list[str]:
+    """Two ranks with arguments of their own."""
+    one, other = ([sys.executable, *map(str, arguments)] for arguments in (first, second))
+    return [str(MPIEXEC), "-n", "1", *one, ":", "-n", "1", *other]
+
+
+def ran(folder: Path, start: list[str], timeout: int = 300, **variables: str) -> subprocess.CompletedProcess[str]:
+    environ = {**environment(), **variables}
+    return subprocess.run(start, capture_output=True, text=True, check=False, cwd=folder, env=environ, timeout=timeout)
 
 
 def trained(folder: Path, size: int, dtype: str, batch: int, parts: int) -> dict[str, np.ndarray]:
@@ -186,10 +198,7 @@ with together(ranks):
 
 
 def test_a_row_that_one_rank_refuses_is_refused_by_all(tmp_path):
-    done = subprocess.run(
-        mpi(2, "-c", STREAM_WITH_A_BAD_ROW),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, "-c", STREAM_WITH_A_BAD_ROW), timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)
     assert first.startswith("rank 1: x: x[35, 0] is nan")
@@ -203,23 +212,14 @@ def command(*flags: object) -> list[str]:
 def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
     accuracy = re.compile(r"test accuracy [\d.]+ %")
     flags = ["--epochs", 3, "--seed", 1]
-    done = subprocess.run(
-        mpi(2, *command("--out", tmp_path / "run", *flags)),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, *command("--out", tmp_path / "run", *flags)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1
     assert done.stderr.count("epoch 3") == 1
-    alone = subprocess.run(
-        [sys.executable, "-m", "gpu_nn", "train", *map(str, flags)],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    alone = ran(tmp_path, [sys.executable, "-m", "gpu_nn", "train", *map(str, flags)])
     assert accuracy.findall(done.stdout) == accuracy.findall(alone.stdout)
     assert (tmp_path / "run" / "model.safetensors").exists()
-    again = subprocess.run(
-        mpi(2, *command("--resume", tmp_path / "run")),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    again = ran(tmp_path, mpi(2, *command("--resume", tmp_path / "run")))
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("is finished") == 1
     assert accuracy.findall(again.stdout) == accuracy.findall(done.stdout)
@@ -313,10 +313,7 @@ with together(ranks):
 
 def test_an_interrupt_of_one_rank_between_epochs_ends_all(tmp_path):
     """Callbacks are rank 0's alone, so nobody else knows of it but through rank 0."""
-    done = subprocess.run(
-        mpi(2, "-c", INTERRUPTED_BETWEEN_EPOCHS),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, "-c", INTERRUPTED_BETWEEN_EPOCHS), timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[[2, True], [2, True]]"
 
@@ -332,21 +329,13 @@ def test_data_of_another_shape_are_told_apart_by_the_first_that_differs(tmp_path
     for name, (rows, columns) in (("first", (40, 3)), ("second", shape)):
         x = np.random.default_rng(0).random((rows, columns))
         np.savez(tmp_path / f"{name}.npz", x=x, y=np.arange(rows) % 2)
-    python = [sys.executable, *command("--data")]
-    parts = [["-n", "1", *python, str(tmp_path / name)] for name in ("first.npz", "second.npz")]
-    done = subprocess.run(
-        [str(MPIEXEC), *parts[0], ":", *parts[1]],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, unlike(*(command("--data", tmp_path / name) for name in ("first.npz", "second.npz"))))
     assert_told_once(done, message)
 
 
 def test_fewer_rows_than_ranks_are_refused(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.eye(3), y=[0, 1, 0])
-    done = subprocess.run(
-        mpi(3, *command("--data", tmp_path / "data.npz")),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(3, *command("--data", tmp_path / "data.npz")))
     assert_told_once(done, "x has 2 rows, but 3 ranks; expected at least a row for each")
 
 
@@ -359,60 +348,40 @@ def test_fewer_rows_than_ranks_are_refused(tmp_path):
     ],
 )
 def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, message):
-    python = [sys.executable, "-m", "gpu_nn", "train", "--distributed"]
-    parts = [["-n", "1", *python, *map(str, flags)] for flags in (first, second)]
-    done = subprocess.run(
-        [str(MPIEXEC), *parts[0], ":", *parts[1]],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    python = ["-m", "gpu_nn", "train", "--distributed"]
+    done = ran(tmp_path, unlike([*python, *first], [*python, *second]))
     assert_told_once(done, message)
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
-    done = subprocess.run(
-        mpi(3, *command("--batch-size", 2)),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(3, *command("--batch-size", 2)))
     assert_told_once(done, "batch_size=2, but 3 parts; expected at least a row for each")
 
 
 def test_a_loss_that_is_no_longer_finite_is_told_once(tmp_path):
     flags = ["--lr", "1e30", "--optimizer", "sgd"]
-    done = subprocess.run(
-        mpi(2, *command(*flags)),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, *command(*flags)))
     assert_told_once(done, "the loss became ")
 
 
 def test_a_file_that_one_rank_lacks_is_told_with_the_number_of_the_rank(tmp_path):
     x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    python = [sys.executable, "-m", "gpu_nn", "train", "--distributed", "--data"]
-    parts = [["-n", "1", *python, str(tmp_path / name)] for name in ("data.npz", "absent.npz")]
-    done = subprocess.run(
-        [str(MPIEXEC), *parts[0], ":", *parts[1]],
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    python = ["-m", "gpu_nn", "train", "--distributed", "--data"]
+    done = ran(tmp_path, unlike(*([*python, tmp_path / name] for name in ("data.npz", "absent.npz"))))
     assert_told_once(done, "rank 1: ")
     assert "absent.npz does not exist" in done.stderr
 
 
 def test_a_device_that_no_rank_has_is_told_once(tmp_path):
-    done = subprocess.run(
-        mpi(2, *command("--device", "cuda")),
-        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, *command("--device", "cuda")), CUDA_VISIBLE_DEVICES="")
     assert_told_once(done, "device='cuda', but ")
 
 
 def test_a_missing_mpi_is_told_once_a_host(tmp_path):
     (tmp_path / "mpi4py.py").write_text("raise ImportError('no MPI here')")
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
-    done = subprocess.run(
-        mpi(3, *command()),
-        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "PYTHONPATH": path}, timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(3, *command()), PYTHONPATH=path)
     assert_told_once(done, "(no MPI here): pip install 'gpu_nn[mpi]'")
 
 
@@ -424,20 +393,14 @@ if MPI.COMM_WORLD.Get_rank() == 0:
     distributed.why_no_cuda = lambda: ""
 distributed.connect()
 """
-    done = subprocess.run(
-        mpi(2, "-c", program),
-        capture_output=True, text=True, cwd=tmp_path, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, timeout=60,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(2, "-c", program), timeout=60, CUDA_VISIBLE_DEVICES="")
     assert done.returncode != 0
     assert done.stderr.count("rank 1 has a GPU = False, rank 0 has True") == 1
 
 
 @pytest.mark.parametrize("flags", [["--out", "run"], ["--resume", "run"], []], ids=["out", "resume", "nothing"])
 def test_several_processes_without_the_flag_are_refused_before_they_write(tmp_path, flags):
-    done = subprocess.run(
-        mpi(3, "-m", "gpu_nn", "train", *flags),
-        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, mpi(3, "-m", "gpu_nn", "train", *flags))
     assert done.returncode == 2
     assert_told_once(done, "a launcher started 3 processes; expected --distributed, by which they train together")
     assert list(tmp_path.iterdir()) == []
@@ -449,10 +412,7 @@ def test_several_processes_without_the_flag_are_refused_before_they_write(tmp_pa
 @pytest.mark.parametrize(("rank", "size", "code"), [(0, 2, 2), (1, 2, 2), (0, 1, 0)])
 def test_other_launchers_are_known_and_one_process_is_none_too_many(tmp_path, names, rank, size, code):
     variables = dict(zip(names, (str(rank), str(size)), strict=True))
-    done = subprocess.run(
-        [sys.executable, "-m", "gpu_nn", "train", "--device", "cpu", "--epochs", "1"],
-        capture_output=True, text=True, cwd=tmp_path, env={**environment(), **variables}, timeout=300,
-    )  # fmt: skip
+    done = ran(tmp_path, [sys.executable, "-m", "gpu_nn", "train", "--device", "cpu", "--epochs", "1"], **variables)
     assert done.returncode == code, done.stderr
     assert ("a launcher started 2 processes" in done.stderr) == (code == 2 and rank == 0)
     assert done.stderr or rank
