@@ -64,6 +64,18 @@ def fitted(trainer, **options):
     return trainer
 
 
+def refused(folder, training, arrays, message):
+    """A training does not go on from such a checkpoint in `folder`, and is as it was made."""
+    folder.mkdir()
+    checkpoint.write(folder / checkpoint.name(11), training, arrays)
+    other = made()
+    before = other.net.flat_parameters.copy()
+    with pytest.raises(DataError, match=message):
+        fitted(other, resume=folder)
+    np.testing.assert_array_equal(other.net.flat_parameters, before)
+    assert (other.optimizer.steps, len(other.history)) == (0, 0)
+
+
 def outcome(trainer):
     """Every bit that a training ends in."""
     arrays = {**trainer.net.state, **trainer.optimizer.state, "parameters": trainer.net.flat_parameters}
@@ -358,13 +370,7 @@ def test_a_header_that_makes_no_sense_is_an_error_of_ours_and_changes_nothing(tm
     for key in place[:-1]:
         entry = entry[key]
     entry[place[-1]] = value
-    (tmp_path / "b").mkdir()
-    checkpoint.write(tmp_path / "b" / checkpoint.name(11), training, arrays)
-    other = made()
-    before = other.net.flat_parameters.copy()
-    with pytest.raises(DataError, match=r"makes no training|is a checkpoint of"):
-        fitted(other, resume=tmp_path / "b")
-    np.testing.assert_array_equal(other.net.flat_parameters, before)
+    refused(tmp_path / "b", training, arrays, r"makes no training|is a checkpoint of")
 
 
 ARRAYS = ["network.parameters", "network.2.counter", "optimizer.mean", "losses"]
@@ -383,13 +389,7 @@ def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path
     }[change](arrays.pop(name))
     if changed is not None:
         arrays[name] = changed
-    (tmp_path / "b").mkdir()
-    checkpoint.write(tmp_path / "b" / checkpoint.name(13), training, arrays)
-    other = made()
-    before = other.net.flat_parameters.copy()
-    with pytest.raises(DataError, match="makes no training"):
-        fitted(other, resume=tmp_path / "b")
-    np.testing.assert_array_equal(other.net.flat_parameters, before)
+    refused(tmp_path / "b", training, arrays, "makes no training")
 
 
 @pytest.mark.parametrize(
@@ -403,14 +403,7 @@ def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_
     training, arrays = taken(broken_off(tmp_path / "a", 13))
     arrays[name] = arrays[name].copy()
     arrays[name][-1] = value
-    (tmp_path / "b").mkdir()
-    checkpoint.write(tmp_path / "b" / checkpoint.name(13), training, arrays)
-    other = made()
-    before = other.net.flat_parameters.copy()
-    with pytest.raises(DataError, match=f"array {name} has NaN or infinite values"):
-        fitted(other, resume=tmp_path / "b")
-    np.testing.assert_array_equal(other.net.flat_parameters, before)
-    assert (other.optimizer.steps, len(other.history)) == (0, 0)
+    refused(tmp_path / "b", training, arrays, f"array {name} has NaN or infinite values")
 
 
 def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
