@@ -14,17 +14,16 @@ no file, and only shows that the program reaches its end.
 import argparse
 import contextlib
 import logging
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy, gpu_large_m, gpu_peers, gpu_steps, gpu_tables, peers, results
+from benchmarks import accuracy, gpu_large_m, gpu_peers, gpu_steps, gpu_tables, gpu_tests, peers, results
 from benchmarks.gpu_clock import Clock
 from benchmarks.gpu_kernels import CLASSES, Workload, loss_workloads, other_workloads
 from benchmarks.timing import OURS
@@ -33,7 +32,6 @@ from gpu_nn.device import Device, resolve_device
 # Of all of it, and for the tests at its end: what may take a minute and would start within the latter is left out, and
 # named.
 SECONDS, FOR_TESTS = 580.0, 160.0
-TO_STOP = 10  # seconds that the tests then have to end
 # The least share of copy bandwidth; times as fast as a peer, ours as a graph; and the least share of the products.
 COPY_GOAL, PRODUCTS_GOAL = 0.9, 0.95
 STEP_GOALS = {gpu_steps.TORCH_EAGER: 4.0, gpu_steps.REDUCE_OVERHEAD: 1.2}
@@ -68,26 +66,6 @@ def _release(device: Device) -> None:
     device.xp.get_default_memory_pool().free_all_blocks()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.empty_cache()
-
-
-def gpu_tests(seconds: float, pytest: Sequence[str] = (sys.executable, "-m", "pytest")) -> dict[str, Any]:
-    """The tests marked gpu but not slow, in a process of their own, which has so long."""
-    options = ("-q", "-m", "gpu and not slow", "-p", "no:cacheprovider", "--continue-on-collection-errors")
-    with subprocess.Popen([*pytest, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
-        try:
-            out, stopped = running.communicate(timeout=max(seconds, 0))[0], False
-        except subprocess.TimeoutExpired:
-            stopped = True
-            running.send_signal(signal.SIGINT)  # pytest then says how far it came
-            try:
-                out = running.communicate(timeout=TO_STOP)[0]
-            except subprocess.TimeoutExpired:
-                running.kill()
-                out = running.communicate()[0]
-    lines = out.strip().splitlines() or [""]
-    wrong = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
-    summary = f"{lines[-1]}, stopped after {seconds:.0f} s" if stopped else lines[-1]
-    return {"exit_code": running.returncode, "summary": summary, "stopped": stopped, "wrong": wrong[:50]}
 
 
 def accuracy_on(device: Device, emulated: bool) -> list[dict[str, Any]]:
@@ -149,7 +127,7 @@ def main() -> None:
     print(results.shown(module, result))
     for line in (*results.against_goals(module, result), *result["tests"].get("wrong", ())):
         print(line)
-    if result["failed"] or result["tests"].get("wrong"):
+    if result["failed"] or result["tests"].get("failed"):
         sys.exit(1)
 
 
@@ -214,17 +192,24 @@ def measurements(
                 absent.append(f"torch.compile at {_cell(workload.facts)} (no time left)")
     keep(result)
     if not emulated:
-        result["tests"] = gpu_tests(left())
+        result["tests"] = gpu_tests.run(left())
         keep(result)
     return result
+
+
+class _Said(logging.Handler):
+    def __init__(self, reasons: list[str]):
+        super().__init__(logging.WARNING)
+        self.reasons = reasons
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reasons.append(record.getMessage())
 
 
 @contextlib.contextmanager
 def _warnings_into(reasons: list[str]) -> Iterator[None]:
     """What gpu_nn warns of, as that a step is no graph, is said beside the figures."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: reasons.append(record.getMessage())  # type: ignore[method-assign]
-    log = logging.getLogger("gpu_nn")
+    log, handler = logging.getLogger("gpu_nn"), _Said(reasons)
     log.addHandler(handler)
     try:
         yield

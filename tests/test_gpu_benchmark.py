@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, results
+from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, gpu_tests, results
 from benchmarks.gpu_clock import Clock
 from benchmarks.launches import launches_of
 from tests.cuda_emulator import require
@@ -137,23 +137,26 @@ def interrupted(*_):
     sys.exit(2)
 signal.signal(signal.SIGINT, interrupted)
 assert sys.argv[1:4] == ["-q", "-m", "gpu and not slow"]
-if REST:
-    time.sleep(REST)
+time.sleep(REST)
 print("7 passed in 1 s")
+sys.exit(CODE)
 """
 
 
 def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
-    said = {
-        rest: gpu.gpu_tests(seconds, (sys.executable, "-c", PYTEST.replace("REST", str(rest))))
-        for rest, seconds in ((0, 60), (600, 3))
-    }
-    assert said[0] == {"exit_code": 0, "summary": "7 passed in 1 s", "stopped": False, "wrong": []}
-    assert said[600] == {
-        "exit_code": 2,
+    def said(seconds, **constants):
+        program = PYTEST
+        for name, value in constants.items():
+            program = program.replace(name, repr(value))
+        return gpu_tests.run(seconds, (sys.executable, "-c", program))
+
+    passed = {"summary": "7 passed in 1 s", "wrong": []}
+    assert said(60, REST=0, CODE=0) == passed | {"failed": False}
+    assert said(60, REST=0, CODE=4) == passed | {"failed": True}
+    assert said(3, REST=600, CODE=0) == {
         "summary": "1 failed in 2 s, stopped after 3 s",
-        "stopped": True,
         "wrong": ["FAILED tests/a.py::b - why"],
+        "failed": True,
     }
 
 
