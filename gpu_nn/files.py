@@ -23,10 +23,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield file  # type: ignore[misc]
-            to_disk(file)  # type: ignore[arg-type]
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with open(descriptor, "wb") as file:
+            yield file
+            to_disk(file)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:

@@ -45,7 +45,7 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     that are not finite, or `classes` or names that do not fit.
     """
     arrays, classes = on_host(net)
-    layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]  # type: ignore[call-overload]
+    layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     header |= column_names(net)
     if net.several_labels is not None:

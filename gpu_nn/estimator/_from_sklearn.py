@@ -84,12 +84,12 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
     return net
 
 
-def adopted(kind: type, estimator: Any, device: str, dtype: Any) -> Any:
+def adopted(kind: type[Any], estimator: Any, device: str, dtype: Any) -> Any:
     """A fitted classifier of the class `kind`, our MLPClassifier, as its `from_sklearn` describes it."""
     scalers, last = _steps(estimator)
     net = from_sklearn(estimator, device=device, dtype=dtype)
     there = last.get_params(deep=False)
-    shared = {name: value for name, value in there.items() if name in kind._get_param_names()}  # type: ignore[attr-defined]
+    shared = {name: value for name, value in there.items() if name in kind._get_param_names()}
     if shared["solver"] not in OPTIMIZERS:
         shared["solver"] = "adam"
     ours = kind(**shared, complement_weight=0.0, standardize=bool(scalers), device=device, dtype=net.precision.name)

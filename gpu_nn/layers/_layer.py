@@ -1,7 +1,7 @@
 """What every layer offers to a network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
@@ -60,7 +60,7 @@ class Stage(Protocol):
 
 
 class Layer(Protocol):
-    """The fields of a layer and what follows from them.
+    """The fields of a layer, a dataclass, and what follows from them.
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
     once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in
@@ -68,6 +68,7 @@ class Layer(Protocol):
     that type; the others stay in float32.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     fixed: ClassVar[bool]
     decayed: ClassVar[tuple[str, ...]]
     takes_half: ClassVar[bool]

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from .errors import CompilationError, EmulatorError, ToolchainMissing
 
@@ -131,9 +132,9 @@ def compile_options(options: Iterable[str]) -> list[str]:
     return taken
 
 
-def run(command: list[str], **keywords: object) -> str:
+def run(command: list[str], **keywords: Any) -> str:
     environment = os.environ | {"LC_ALL": "C"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **keywords)  # type: ignore[call-overload]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **keywords)
     if done.returncode:
         raise CompilationError(f"{' '.join(command[:1])} failed:\n{done.stderr or done.stdout}")
     return str(done.stdout)

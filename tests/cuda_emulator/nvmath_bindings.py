@@ -328,9 +328,9 @@ def _multiply(
 
 def _modules() -> dict[str, ModuleType]:
     nvmath, bindings, cublas = (ModuleType(name) for name in ("nvmath", "nvmath.bindings", "nvmath.bindings.cublas"))
-    cublas.ComputeType = ComputeType  # type: ignore[attr-defined]
-    bindings.cublas, bindings.cublasLt = cublas, sys.modules[__name__]  # type: ignore[attr-defined]
-    nvmath.bindings = bindings  # type: ignore[attr-defined]
+    vars(cublas)["ComputeType"] = ComputeType
+    vars(bindings).update(cublas=cublas, cublasLt=sys.modules[__name__])
+    vars(nvmath)["bindings"] = bindings
     modules = {"nvmath": nvmath, "nvmath.bindings": bindings, "nvmath.bindings.cublas": cublas}
     return modules | {"nvmath.bindings.cublasLt": sys.modules[__name__]}
 

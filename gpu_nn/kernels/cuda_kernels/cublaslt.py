@@ -84,13 +84,25 @@ def gemm(
     if bindings is None or 0 in out.shape or 0 in a.shape:
         return False
     handle, (n, k), m = _handle(bindings, _current_device()), a.shape, b.shape[1]
-    layouts = _is_transposed(a), _is_transposed(b)
-    if handle is None or None in layouts:
+    a_transposed, b_transposed = _is_transposed(a), _is_transposed(b)
+    if handle is None or a_transposed is None or b_transposed is None:
         return False
     addresses = a.data.ptr, b.data.ptr, out.data.ptr
-    held = (0 if array is None else array.data.ptr for array in (bias, mask))
-    aligned = tuple(min(address & -address, _MOST_ALIGNED) for address in addresses)
-    problem = Problem(n, k, m, *layouts, a.dtype.name, out.dtype.name, add, epilogue, tf32, aligned, *held)  # type: ignore[arg-type]
+    problem = Problem(
+        n,
+        k,
+        m,
+        a_transposed,
+        b_transposed,
+        a.dtype.name,
+        out.dtype.name,
+        add,
+        epilogue,
+        tf32,
+        (_alignment(addresses[0]), _alignment(addresses[1]), _alignment(addresses[2])),
+        bias=0 if bias is None else bias.data.ptr,
+        mask=0 if mask is None else mask.data.ptr,
+    )
     plan = _plan(bindings, handle, problem)
     if plan is None:
         return False
@@ -149,6 +161,10 @@ def _handle(bindings: Any, device: int) -> int | None:
     except RuntimeError:  # NotFoundError and NotSupportedError of nvmath
         return None
     return handle
+
+
+def _alignment(address: int) -> int:
+    return min(address & -address, _MOST_ALIGNED)
 
 
 def _is_transposed(array: Array) -> bool | None:
