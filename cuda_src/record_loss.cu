@@ -6,16 +6,19 @@
 #include "block_sum.cuh"
 #include "packs.cuh"
 
-// step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += n, the rows of an epoch that are done;  position_1 += 1.
+// step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += rows, those of an epoch that are done;  position_1 += 1.
+// Without a position the cost goes to step_losses_0.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
-    record_loss(const T* row_losses, T* step_losses, Index* position, const float* loss_scale, Index n) {
+__global__ void __launch_bounds__(THREADS) record_loss(
+    const T* row_losses, T* step_losses, Index* position, const float* loss_scale, Index n, Index rows) {
     double sum = 0;
     for (Index row = threadIdx.x; row < n; row += THREADS) sum += double(row_losses[row]);
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
-        step_losses[position[1]] = T(loss_scale ? sum / loss_scale[0] : sum);
-        position[0] += n;
-        position[1] += 1;
+        step_losses[position ? position[1] : 0] = T(loss_scale ? sum / loss_scale[0] : sum);
+        if (position) {
+            position[0] += rows;
+            position[1] += 1;
+        }
     }
 }

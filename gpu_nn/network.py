@@ -1,6 +1,6 @@
 """The network: layers over one flat parameter vector, with explicit backpropagation (seed, section 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Network:
     parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
     flat_grads (weights of Dense first, `n_decayed` elements that weight decay applies to, then the rest; each array
     begins on a multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not
-    learned by gradients.
+    learned by gradients.  exchanged: flat_grads and behind it `beside_grads`, 16 numbers of the same type that training
+    by several ranks adds up with them.
     loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
     factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
     several_labels: how several labels a row are read out of the outputs, of which the last is then no label; None for
@@ -70,6 +71,7 @@ class Network:
         self.target_name: str | None = None
         self._store = store = Store(self.layers, self.widths, self.device, self.precision, np.random.default_rng(seed))
         self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
+        self.exchanged, self.beside_grads = store.exchanged, store.beside_grads
         self.parameters, self.grads, self.state = store.parameters, store.grads, store.state
         self.n_parameters, self.n_decayed = store.n_parameters, store.n_decayed
         self.loss_scale: Array = None
@@ -264,16 +266,23 @@ class Network:
             total = self.train_step(x, y, 0, row_scale=scale_rows, scale=scale, **options).sum()
             return total if self.loss_scale is None else total / self.loss_scale[0]
 
-    def train_step(self, x: Array, y: Array, first: int, **options: Any) -> Array:
+    def train_step(
+        self, x: Array, y: Array, first: int, *, filled: Callable[[int], None] | None = None, **options: Any
+    ) -> Array:
         """Forward, cost and backward over the layers from number `first` on; fills `grads`, returns the rows' costs.
 
         They are (n,), in memory that the next step writes again. Nothing is checked and nothing waits for the device.
+        filled: called after the backward pass of each layer, the last one first, with where flat_grads begins to hold
+        its gradients, up to n_decayed; behind that they are there at the end.
         options: those of the kernel `softmax_cross_entropy`.
         """
         n = len(x)
         if n == 0:
             self.flat_grads[...] = 0
-            return self.device.xp.zeros(0, self.dtype)
+            if filled is not None:
+                for i in reversed(range(max(self._first_learning, first), len(self.layers))):
+                    filled(self._store.decayed_from(i))
+            return self.flat_grads[:0]
         try:
             step = self._steps.get((n, first))
             if step is None:
@@ -293,8 +302,10 @@ class Network:
             # The gradient is written over the logits.
             self.kernels.softmax_cross_entropy(a, y, loss, a, **options)
             d = a
-            for stage in learning:
+            for i, stage in enumerate(learning, 1):
                 d = stage.backward(d, stage is not learning[-1])
+                if filled is not None:
+                    filled(self._store.decayed_from(len(self.layers) - i))
         except MemoryError:
             self._release()
             raise

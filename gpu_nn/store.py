@@ -17,7 +17,8 @@ _ALIGNMENT = 16
 class Store:
     """flat_parameters, flat_grads: all of them, one after the other, those that decay first: `n_decayed` numbers with
     the gaps between them.  parameters, grads, state: by name, "0.weight" and the like, the first two parts of the flat
-    arrays.  n_parameters: numbers that are learned.
+    arrays.  n_parameters: numbers that are learned.  exchanged: flat_grads and behind it `beside_grads`, a few numbers
+    more: what ranks add up goes in one.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Store:
             if decays:
                 self.n_decayed = end
         self.n_parameters = sum(place.stop - place.start for place in places.values())
+        self._places = places
 
         def parts(flat: Array) -> dict[str, Array]:
             return {name: flat[places[name]].reshape(shape) for name, shape in shapes.items()}
@@ -61,7 +63,8 @@ class Store:
         with device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
             self.flat_parameters = device.empty(flat.shape, precision.dtype)
             self.flat_parameters[...] = device.asarray(flat)
-            self.flat_grads = device.zeros(flat.shape, precision.dtype)
+            self.exchanged: Array = device.zeros((end + _ALIGNMENT,), precision.dtype)
+            self.flat_grads, self.beside_grads = self.exchanged[:end], self.exchanged[end:]
             self._flat_copies = device.empty(flat.shape, precision.compute) if precision.mixed else None
             self.state: Mapping[str, Array] = {name: device.asarray(array) for name, array in state.items()}
         self.parameters: Mapping[str, Array] = parts(self.flat_parameters)
@@ -83,6 +86,11 @@ class Store:
     def of_layer(self, i: int) -> dict[str, Array]:
         """Parameters, as it works with them, and state of layer number i, by their names in it."""
         return _of_layer(i, {**self.parameters, **self._copies, **self.state})
+
+    def decayed_from(self, i: int) -> int:
+        """Where in the flat arrays that begins which decays of layer number i and of those behind it."""
+        of_those = (place.start for name, place in self._places.items() if int(name.partition(".")[0]) >= i)
+        return min((start for start in of_those if start < self.n_decayed), default=self.n_decayed)
 
     def grads_of_layer(self, i: int) -> dict[str, Array]:
         """Where the gradients of its parameters go."""

@@ -31,21 +31,42 @@ class NcclRanks(Ranks):
                 self._world = self._nccl.NcclCommunicator(self.size, bytes.fromhex(key), self.rank)
         except RuntimeError as error:
             raise DeviceError(f"rank {self.rank} of {self.size} did not meet the others by NCCL: {error}") from None
+        with device.active():
+            cuda = cupy_module().cuda
+            # Sums that were begun go first where both want the device: the others wait for them.
+            self._beside = cuda.Stream(non_blocking=True, priority=-1)
+            self._written, self._summed = (cuda.Event(disable_timing=True) for _ in range(2))
 
     def sum(self, array: Array) -> None:
         """NCCL's sum: the same bits on every rank and in every run with as many ranks; its order is NCCL's."""
         with self._device.active():
+            stream = cupy_module().cuda.get_current_stream()
             if not isinstance(array, np.ndarray):
-                self._sum(array)
+                self._sum(array, stream)
                 return
             there = self._device.asarray(array)
-            self._sum(there)
+            self._sum(there, stream)
             array[...] = self._device.to_host(there)
 
-    def _sum(self, array: Array) -> None:
-        at, stream = array.data.ptr, cupy_module().cuda.get_current_stream().ptr
-        number_type = getattr(self._nccl, f"NCCL_{array.dtype.name.upper()}")
-        self._world.allReduce(at, at, array.size, number_type, self._nccl.NCCL_SUM, stream)
+    overlapping = True
+
+    def begin_sum(self, *arrays: Array) -> None:
+        with self._device.active():
+            self._beside.wait_event(cupy_module().cuda.get_current_stream().record(self._written))
+            self._nccl.groupStart()  # they are one launch
+            try:
+                for array in arrays:
+                    self._sum(array, self._beside)
+            finally:
+                self._nccl.groupEnd()
+
+    def end_sums(self) -> None:
+        with self._device.active():
+            cupy_module().cuda.get_current_stream().wait_event(self._beside.record(self._summed))
+
+    def _sum(self, array: Array, stream: Any) -> None:
+        at, number_type = array.data.ptr, getattr(self._nccl, f"NCCL_{array.dtype.name.upper()}")
+        self._world.allReduce(at, at, array.size, number_type, self._nccl.NCCL_SUM, stream.ptr)
 
     def abort(self, code: int) -> None:
         self._others.abort(code)

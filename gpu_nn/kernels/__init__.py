@@ -14,7 +14,7 @@
     record_loss             the cost of a batch, kept for the host, at the end of a step
     cast                    between float32 and the half types
     loss_scale              dynamic loss scaling for float16
-    captured                a step as one launch: a CUDA graph on a GPU
+    captured, apart         a step as one launch: a CUDA graph on a GPU; and what is done between two of them
 
 Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; only `captured` and
 `relu_mask_bytes` return.

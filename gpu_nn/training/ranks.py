@@ -30,6 +30,17 @@ class Ranks:
         or on the host.
         """
 
+    # Whether sums that were begun go on while the device works on other arrays.
+    overlapping = False
+
+    def begin_sum(self, *arrays: Array) -> None:
+        """Begin what `sum` does with each of them; `end_sums` waits for it. Nobody touches them in between."""
+        for array in arrays:
+            self.sum(array)
+
+    def end_sums(self) -> None:
+        """What comes after it finds all sums that were begun; on a device that is work that is queued after it."""
+
     def abort(self, code: int) -> None:
         """End all ranks, this one with that exit code."""
         raise SystemExit(code)

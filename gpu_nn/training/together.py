@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # Counters of random draws begin so far apart on two ranks that they never meet.
 _APART = 1 << 48
 
+# A sum's latency between GPUs of a host is that of some MB by NVLink.
+_BUCKET_BYTES = 16 << 20
+
 
 def check(trainer: "Trainer") -> None:
     """Raises ValueError, on all ranks, where they differ in settings, data or parameters, or have too few rows."""
@@ -57,22 +60,26 @@ def follow_rank_0(trainer: "Trainer") -> None:
 def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     """The work of the device in a step on `size` rows of all ranks, of which this one computes its parts.
 
-    Gradients of parts are added in pairs, then the sums of pairs, and so on, which goes on over the ranks.
+    Gradients of parts are added in pairs, then the sums of pairs, and so on, which goes on over the ranks. With them
+    goes the batch's cost and, on the CPU, whether a rank is interrupted: a step needs one sum, or one for each bucket.
     """
     net, optimizer, kernels, ranks = trainer.net, trainer.optimizer, trainer.net.kernels, trainer.ranks
     own = trainer.parts // ranks.size
     edges = [size * i // trainer.parts for i in range(own * ranks.rank, own * (ranks.rank + 1) + 1)]
     parts = [_part(trainer, first, last, size) for first, last in pairwise(edges)]
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
-    n_rows = edges[-1] - edges[0]
-    row_losses = net.device.empty((max(n_rows, 1),), trainer.losses.dtype)[:n_rows]
+    row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), trainer.losses.dtype)[: edges[-1] - edges[0]]
+    losses, counters, cost = trainer.losses, trainer.counters, net.beside_grads[:1]
+    sums = _Sums(trainer, by_buckets=own == 1)
 
     def work() -> None:
         done: list[Array] = []
+        rows: Array = row_losses
         for i, part in enumerate(parts, start=1):
-            at = edges[i - 1] - edges[0]
-            rows = part()
-            row_losses[at : at + len(rows)] = rows
+            rows = part(sums.filled)
+            if own > 1:
+                at = edges[i - 1] - edges[0]
+                row_losses[at : at + len(rows)] = rows
             grads, pairs = net.flat_grads, i
             while pairs % 2 == 0:
                 grads += done.pop()
@@ -83,17 +90,60 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
                 done.append(place)
         while done:
             net.flat_grads += done.pop()
-        ranks.sum(net.flat_grads)
-        slot = trainer.losses[trainer.position.unread :][:1]
-        kernels.record_loss(row_losses, trainer.losses, trainer.counters, net.loss_scale)
-        ranks.sum(slot)
-        trainer.counters[:1] += size - n_rows
+        kernels.record_loss(rows if own == 1 else row_losses, cost, None, net.loss_scale)
+        sums.add()
+        kernels.record_loss(cost, losses, counters, rows=size)
         optimizer.update(net)
 
     return work
 
 
-def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[], Array]:
+def interrupted_anywhere(trainer: "Trainer") -> bool:
+    """Whether a rank was interrupted before the latest step's sum. For the CPU: on a GPU to ask is to wait."""
+    return bool(trainer.net.beside_grads[1])
+
+
+class _Sums:
+    """The sum over the ranks of a step's gradients and of what goes with them, in one or, where that pays, by buckets
+    of layers, each while the layers before it still go backward."""
+
+    def __init__(self, trainer: "Trainer", by_buckets: bool):
+        """by_buckets: whether gradients are ready when a layer's backward pass is over."""
+        self._trainer, self._ranks, self._net = trainer, trainer.ranks, trainer.net
+        self._by_buckets = by_buckets and self._ranks.overlapping
+        self._end = self._net.n_decayed  # of what is not being summed yet
+
+    def filled(self, begin: int) -> None:
+        """The gradients from there on, of those that decay, are ready."""
+        grads, end = self._net.flat_grads, self._end
+        if self._by_buckets and begin and is_bucket((end - begin) * grads.itemsize):
+            bucket, self._end = grads[begin:end], begin
+            self._net.kernels.apart(lambda: self._ranks.begin_sum(bucket))
+
+    def add(self) -> None:
+        """All the others, too."""
+        net, end = self._net, self._end
+        self._end = net.n_decayed
+        if self._ranks.size > 1:
+            rest = [net.exchanged] if end == net.n_decayed else [net.exchanged[:end], net.exchanged[net.n_decayed :]]
+            net.kernels.apart(lambda: self._add(rest))
+
+    def _add(self, rest: list[Array]) -> None:
+        if self._net.device.kind == "cpu":
+            self._net.beside_grads[1] = self._trainer.interrupting
+        if len(rest) == 1:
+            self._ranks.sum(*rest)
+            return
+        self._ranks.begin_sum(*rest)
+        self._ranks.end_sums()
+
+
+def is_bucket(n_bytes: int) -> bool:
+    """Whether gradients of so many bytes are worth a sum of their own: next to their time its latency is little."""
+    return n_bytes >= _BUCKET_BYTES
+
+
+def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Callable[[int], None]], Array]:
     """Forward and backward over rows first … last-1 of a batch of `size`; returns the rows' costs."""
     net, kernels = trainer.net, trainer.net.kernels
     batch, weight = trainer.batch_of(last - first)
@@ -101,11 +151,11 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[], 
     order, begins = trainer.order[first:], trainer.counters[:1]
     x, y = batch[0][1], batch[1][1]
 
-    def part() -> Array:
+    def part(filled: Callable[[int], None]) -> Array:
         if len(x):
             for source, out in batch:
                 kernels.gather(source, order, out, begins)
-        return net.train_step(x, y, net.n_fixed, **options)
+        return net.train_step(x, y, net.n_fixed, filled=filled, **options)
 
     return part
 

@@ -83,7 +83,7 @@ class Trainer:
         self.cost = Cost(complement_weight, class_weight, label_smoothing)
         self.progress = progress
         self.history = History()
-        self.stopping = self.interrupted = self._interrupt = False
+        self.stopping = self.interrupted = self.interrupting = False
         self.resumed_from: Path | None = None
         self.random = np.random.default_rng(seed)
         with net.device.active():
@@ -139,7 +139,7 @@ class Trainer:
 
     def interrupt(self) -> None:
         """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads."""
-        self._interrupt = True
+        self.interrupting = True
 
     def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
         """The data on the device, as they came, and what a checkpoint says of them."""
@@ -189,9 +189,9 @@ class Trainer:
         last = self.position.first_epoch + epochs
         if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
             raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
-        while len(self.history) < last and not (self.stopping or self._ends()):
+        while len(self.history) < last and not (self.stopping or together.any_of(self, self.interrupting)):
             self._epoch()
-        self.interrupted, self._interrupt = together.any_of(self, self._interrupt), False
+        self.interrupted, self.interrupting = together.any_of(self, self.interrupting), False
         self._calls.end()
 
     def _epoch(self) -> None:
@@ -250,11 +250,11 @@ class Trainer:
     def _ends(self) -> bool:
         """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
         if self.ranks.size == 1:
-            return self._interrupt
+            return self.interrupting
+        if self.net.device.kind == "cpu":
+            return together.interrupted_anywhere(self)
         # On a GPU to ask is to wait.
-        if self.net.device.kind != "cpu" and self.position.unread:
-            return False
-        return together.any_of(self, self._interrupt)
+        return not self.position.unread and together.any_of(self, self.interrupting)
 
     def _step(self, size: int) -> Callable[[], None]:
         """A step on `size` rows, as one launch where the device has such a thing."""
@@ -263,11 +263,8 @@ class Trainer:
             self._bindings = self.net.bindings
         step = self._step_of.get(size)
         if step is None:
-            if self.parts == 1:
-                step = self.net.kernels.captured(self._work(size))
-            else:
-                step = together.work_in_parts(self, size)
-            self._step_of[size] = step
+            work = self._work(size) if self.parts == 1 else together.work_in_parts(self, size)
+            step = self._step_of[size] = self.net.kernels.captured(work)
         return step
 
     def _work(self, size: int) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -41,17 +42,43 @@ class Communicator:
 
     def allReduce(self, *arguments):
         self.calls.append(arguments)
+        Stream.log.append(("sum", arguments[0], arguments[-1]))
 
 
 NCCL = SimpleNamespace(
     available=True, get_unique_id=lambda: b"\0key\xff", NcclCommunicator=Communicator, NCCL_SUM=0,
     NCCL_FLOAT32=7, NCCL_FLOAT64=8, NCCL_INT64=4, NCCL_BFLOAT16=9,
+    groupStart=lambda: Stream.log.append("group"), groupEnd=lambda: Stream.log.append("end of group"),
 )  # fmt: skip
+
+
+class Event:
+    def __init__(self, disable_timing):
+        assert disable_timing
+
+
+class Stream:
+    """Streams and what they are told, in order."""
+
+    log: ClassVar[list] = []
+
+    def __init__(self, ptr=88, non_blocking=True, priority=-1):
+        assert non_blocking
+        assert priority < 0
+        self.ptr = ptr
+
+    def record(self, event):
+        self.log.append(("record", self.ptr, event))
+        return event
+
+    def wait_event(self, event):
+        self.log.append(("wait", self.ptr, event))
 
 
 def stand_in(monkeypatch, found):
     """CuPy, with which `found` is the module for NCCL: as in CuPy itself, no attribute of cuda until it is imported."""
-    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=77))
+    cuda = SimpleNamespace(get_current_stream=lambda: Stream(77), Stream=Stream, Event=Event)
+    monkeypatch.setattr(Stream, "log", [])
     monkeypatch.setattr(device, "stand_in", SimpleNamespace(__name__="a_cupy", cuda=cuda))
     monkeypatch.setitem(sys.modules, "a_cupy", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "a_cupy.cuda", SimpleNamespace())
@@ -89,6 +116,25 @@ def test_an_array_on_the_host_comes_back_summed(gpu):
     ranks.sum(array)
     assert ranks._world.calls == [(55, 55, 2, NCCL.NCCL_INT64, NCCL.NCCL_SUM, 77)]
     assert array.tolist() == [3, 3]
+
+
+def test_sums_that_were_begun_wait_for_what_is_queued_and_are_waited_for(gpu):
+    ranks = nccl.NcclRanks(gpu, Others(0))
+    first, second = (
+        SimpleNamespace(data=SimpleNamespace(ptr=ptr), size=5, dtype=np.dtype(np.float32)) for ptr in (1, 2)
+    )
+    assert ranks.overlapping
+    ranks.begin_sum(first)
+    ranks.begin_sum(first, second)
+    ranks.end_sums()
+    (written,) = {entry[2] for entry in Stream.log if entry[:2] == ("record", 77)}
+    (summed,) = {entry[2] for entry in Stream.log if entry[:2] == ("record", 88)}
+    begun = [("record", 77, written), ("wait", 88, written), "group"]
+    assert Stream.log == [
+        *(*begun, ("sum", 1, 88), "end of group"),
+        *(*begun, ("sum", 1, 88), ("sum", 2, 88), "end of group"),
+        *(("record", 88, summed), ("wait", 77, summed)),
+    ]
 
 
 def test_ranks_that_do_not_meet_by_nccl_say_who(gpu):

@@ -41,3 +41,19 @@ def test_a_loss_scale_is_taken_off(backend):
     scale = backend.array(np.full(1, 4096, np.float32))
     backend.kernels.record_loss(backend.array(np.full(3, 8192, np.float32)), losses, position, scale)
     assert backend.host(losses)[0] == 6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_without_a_position_a_cost_goes_to_the_first_place(backend, n, dtype):
+    losses, scale = backend.array(np.full(3, 7, dtype)), backend.array(np.full(1, 2, np.float32))
+    backend.kernels.record_loss(backend.array(np.full(n, 4, dtype)), losses, None, scale)
+    np.testing.assert_array_equal(backend.host(losses), [2 * n, 7, 7])
+
+
+def test_a_cost_may_be_of_more_rows_than_are_given(backend):
+    """The sum over several ranks, of which each gives its own."""
+    losses, position = backend.array(np.zeros(2, np.float32)), backend.array(np.array([10, 1]))
+    backend.kernels.record_loss(backend.array(np.full(1, 5, np.float32)), losses, position, rows=1 << 33)
+    np.testing.assert_array_equal(backend.host(losses), [0, 5])
+    np.testing.assert_array_equal(backend.host(position), [10 + (1 << 33), 2])

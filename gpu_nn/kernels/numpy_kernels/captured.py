@@ -6,3 +6,8 @@ from collections.abc import Callable
 def captured(step: Callable[[], None]) -> Callable[[], None]:
     """`step`, to be called many times with the same arrays and numbers."""
     return step
+
+
+def apart(action: Callable[[], None]) -> None:
+    """Do it."""
+    action()

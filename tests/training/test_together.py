@@ -1,0 +1,149 @@
+"""What a step adds up over the ranks: everything once, when it is ready, in one sum or by buckets of layers."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from gpu_nn import SGD, Adam, Dense, Dropout, LayerNorm, Network, Trainer
+from gpu_nn.training import together
+from gpu_nn.training.ranks import Ranks
+from tests.cuda_emulator import cupy_proxy
+from tests.cuda_emulator.cupy_proxy.cuda import Graph
+from tests.cuda_emulator.device import emulated_device
+
+RANDOM = np.random.default_rng(3)
+X, Y = RANDOM.standard_normal((40, 6)), RANDOM.integers(0, 4, 40)
+LAYERS = [Dense(16, "relu"), LayerNorm(), Dropout(0.2), Dense(8, "tanh"), Dense(4)]
+
+
+class Twins(Ranks):
+    """Rank 0 of two, of which the other gives zeros. What is begun must be left alone until the sums end.
+
+    log: what was summed or begun, by the numbers in each array, and the ends.
+    """
+
+    def __init__(self, overlapping=True):
+        super().__init__(0, 2)
+        self.overlapping = overlapping
+        self.begun, self.log = [], []
+
+    def gathered(self, value):
+        return [value, value]
+
+    def sum(self, array):
+        self.log.append(("sum", host(array).size))
+
+    def begin_sum(self, *arrays):
+        self.log.append(("begin", *(array.size for array in arrays)))
+        self.begun += [(array, host(array).copy()) for array in arrays]
+
+    def end_sums(self):
+        self.log.append(("end",))
+        for array, before in self.begun:
+            np.testing.assert_array_equal(host(array), before)
+        self.begun.clear()
+
+
+def host(array):
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+@pytest.fixture(params=["cpu", "emulated"])
+def device(request):
+    if request.param == "cpu":
+        yield "cpu"
+        return
+    with emulated_device(nvmath=True) as found:
+        yield found
+
+
+def trained(device, ranks, bucket_bytes, monkeypatch, dtype="float64", parts=None, epochs=3):
+    monkeypatch.setattr(together, "_BUCKET_BYTES", bucket_bytes)
+    net = Network(LAYERS, n_inputs=6, device=device, dtype=dtype, seed=1)
+    trainer = Trainer(net, Adam(1e-2), batch_size=12, ranks=ranks, parts=parts)
+    trainer.fit(X, Y, epochs=epochs)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("bucket_bytes", "steps"),
+    [
+        # Weights of 6 · 16, 16 · 8 and 8 · 4 numbers; the others are 16 each, with gaps for 4 and 8, and 16 beside.
+        (1 << 40, [("sum", 96 + 128 + 32 + 16 * 5 + 16)]),
+        (1, [("begin", 32), ("begin", 128), ("begin", 96, 16 * 5 + 16), ("end",)]),
+        (8 * 33, [("begin", 128 + 32), ("begin", 96, 16 * 5 + 16), ("end",)]),
+    ],
+    ids=["one sum", "a bucket a layer", "a small layer goes with the next"],
+)
+def test_all_gradients_are_summed_once_and_when_they_are_ready(device, monkeypatch, bucket_bytes, steps):
+    ranks = Twins()
+    trainer = trained(device, ranks, bucket_bytes, monkeypatch)
+    # But for flags and, at the end, the parameters of rank 0.
+    told = [entry for entry in ranks.log if entry[0] != "sum" or entry[1] > len(trainer.net.flat_parameters)]
+    assert told == steps * trainer.optimizer.steps
+
+
+def test_buckets_change_no_bit(device, monkeypatch):
+    whole = trained(device, Twins(overlapping=False), 1, monkeypatch)
+    buckets = trained(device, Twins(), 1, monkeypatch)
+    np.testing.assert_array_equal(host(whole.net.flat_parameters), host(buckets.net.flat_parameters))
+    assert [record.loss for record in whole.history] == [record.loss for record in buckets.history]
+
+
+def test_several_parts_of_a_rank_are_summed_as_one(device, monkeypatch):
+    ranks = Twins()
+    trained(device, ranks, 1, monkeypatch, parts=4)
+    assert not any(entry[0] == "begin" for entry in ranks.log)
+
+
+def test_a_rank_without_rows_in_a_short_last_batch_sums_what_the_others_do(device, monkeypatch):
+    monkeypatch.setattr(together, "_BUCKET_BYTES", 1)
+    ranks = Twins()
+    net = Network(LAYERS, n_inputs=6, device=device, dtype="float64", seed=1)
+    trainer = Trainer(net, SGD(0.1), batch_size=13, ranks=ranks)
+    trainer.fit(X[:40], Y[:40], epochs=3)  # 13, 13, 13 and 1, of which the other rank has the row
+    begun = [entry for entry in ranks.log if entry[0] == "begin"]
+    assert begun == [("begin", 32), ("begin", 128), ("begin", 96, 16 * 5 + 16)] * 12
+    assert np.isfinite([record.loss for record in trainer.history]).all()
+
+
+class TestOnTheEmulatedDevice:
+    @pytest.fixture
+    def device(self):
+        with emulated_device(nvmath=True) as found:
+            yield found
+
+    @pytest.mark.parametrize(("bucket_bytes", "graphs"), [(1 << 40, 2), (1, 4)])
+    def test_a_step_is_graphs_with_the_sums_between_them(self, device, monkeypatch, bucket_bytes, graphs):
+        before = Graph.launches
+        trainer = trained(device, Twins(), bucket_bytes, monkeypatch, dtype="float32", epochs=4)
+        # The first step of each of the two sizes is launched kernel by kernel.
+        assert Graph.launches - before == graphs * (trainer.optimizer.steps - 2)
+
+    def test_graphs_train_to_the_bits_of_eager_launching(self, device, monkeypatch):
+        graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32")
+        captured = import_module("gpu_nn.kernels.cuda_kernels.captured")
+        monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
+        eager = trained(device, Twins(), 1, monkeypatch, dtype="float32")
+        np.testing.assert_array_equal(host(graphs.net.flat_parameters), host(eager.net.flat_parameters))
+
+    @pytest.mark.parametrize("parts", [1, 4, 6])
+    def test_parts_of_one_process_are_graphs_too(self, device, monkeypatch, parts):
+        before = Graph.launches
+        trainer = trained(device, Ranks(), 1, monkeypatch, dtype="float32", parts=parts)
+        assert Graph.launches - before == trainer.optimizer.steps - 2
+
+    def test_a_step_neither_waits_nor_uploads(self, device, monkeypatch):
+        ranks = Twins()
+        ranks.begin_sum = ranks.sum = lambda *arrays: None
+        ranks.end_sums = lambda: None
+        trainer = trained(device, ranks, 1, monkeypatch, dtype="float32")
+        trainer.counters.fill(0)
+        with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
+            for size in (12, 12, 12, 4):
+                trainer.optimizer.begin_step(trainer.net)
+                trainer._step(size)()
+                trainer.optimizer.end_step()
+        assert waits == []
+        assert copies == []
