@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-from gpu_nn import Adam, Network, Trainer
+from gpu_nn import Adam, Trainer, network
+from gpu_nn.device import CPU
+from gpu_nn.kernels import kernels_for
 
 
 class Timed:
@@ -38,8 +41,9 @@ class Timed:
 
 def parts(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, epochs: int) -> dict[str, float]:
     """Microseconds of a step in each kernel, the full cost and Adam, and "between kernels": what is left of it."""
-    net = Network(widths, device="cpu")
-    net.kernels = kernels = Timed(net.kernels)
+    kernels = Timed(kernels_for(CPU))
+    with mock.patch.object(network, "kernels_for", return_value=kernels):
+        net = network.Network(widths, device="cpu")
     trainer = Trainer(net, Adam(1e-3), batch_size=batch)
     trainer.fit(x, y, epochs=1)  # to warm up
     kernels.seconds.clear()

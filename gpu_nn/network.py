@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.binding import Binding
 from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
 from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import Dense, Layer, Stage, Workplace, join
+from gpu_nn.layers import Dense, Layer, Stage
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
 from gpu_nn.several_labels import SeveralLabels, decided
 from gpu_nn.store import Store
@@ -79,16 +80,9 @@ class Network:
             with self.device.active():
                 self.loss_scale = self.device.zeros((1,), np.float32)
                 self.loss_scale.fill(FIRST_LOSS_SCALE)
-        self._at: dict[bool, Workplace] = {}
-        self._front: dict[bool, Workplace] = {}
-        self._stages: dict[tuple[int, bool], list[Stage]] = {}
-        self._steps: dict[tuple[int, int], tuple[list[Stage], list[Stage], Array]] = {}
-        # How often the layers were bound anew: a step that was captured before uses memory that is no longer theirs.
-        self.bindings = 0
         # Layers before the first learning one, which may be applied to a data set once.
         self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
-        # Gradients go back to the first layer that has any.
-        self._first_learning = min((int(name.partition(".")[0]) for name in self.parameters), default=len(self.layers))
+        self._binding = Binding(self.layers, store, self.device, self.kernels, self.precision, self.n_fixed)
         if self._mixed:
             for layer in self.layers[self.n_fixed :]:
                 if not layer.takes_half:
@@ -111,41 +105,16 @@ class Network:
 
     def stages(self, n: int, training: bool) -> list[Stage]:
         """The layers at work on n rows; memory is allocated for the largest n met so far."""
-        stages = self._stages.get((n, training))
-        if stages is not None:
-            return stages
-        at = self._at.get(training)
-        if at is None or at.capacity < n:
-            self.bindings += at is not None
-            of = self.precision
-            at = self._at[training] = Workplace(self.device, self.kernels, of.compute, n, of.tf32)
-            if of.mixed:
-                self._front[training] = Workplace(self.device, self.kernels, of.dtype, n)
-            self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
-            self._steps.clear()
-        front = self._front.get(training, at)
-        stages = [
-            layer.stage(
-                str(i),
-                n,
-                self._store.of_layer(i),
-                self._store.grads_of_layer(i) if training else {},
-                front if i < self.n_fixed else at,
-            )
-            for i, layer in enumerate(self.layers)
-        ]
-        if training:
-            join(stages)
-        if len(self._stages) > 64:
-            self._stages.clear()
-        self._stages[n, training] = stages
-        return stages
+        return self._binding.stages(n, training)
+
+    @property
+    def bindings(self) -> int:
+        """How often the layers were bound anew: a step captured before then uses memory that is no longer theirs."""
+        return self._binding.times
 
     def rebind(self) -> None:
         """Bind the layers anew, after `state` was written from outside: a stage may hold a host copy of some of it."""
-        self.bindings += 1
-        self._stages.clear()
-        self._steps.clear()
+        self._binding.rebind()
 
     @property
     def parameter_bytes(self) -> int:
@@ -155,7 +124,7 @@ class Network:
     @property
     def working_bytes(self) -> int:
         """The memory that the layers have taken to work in, for the largest batches met so far."""
-        return sum(at.nbytes for at in (*self._at.values(), *self._front.values()))
+        return self._binding.nbytes
 
     def _inputs(self, x: Any) -> Array:
         shape = np.shape(x)
@@ -192,7 +161,7 @@ class Network:
                     stages = self.stages(len(a), training=False)
                     a = self._forward(stages[first:last], a, first, training=False)
                 except MemoryError:
-                    self._release()
+                    self._binding.release()
                     raise
                 if a.dtype == out.dtype:
                     out[rows] = a
@@ -204,7 +173,7 @@ class Network:
         """a through the stages, which begin with number `first`."""
         for i, stage in enumerate(stages, first):
             if self._mixed and i >= self.n_fixed and a.dtype != self.precision.compute:
-                half = self._at[training].rows("half", *a.shape)
+                half = self._binding.at(training).rows("half", *a.shape)
                 self.kernels.cast(a, half)
                 a = half
             a = stage.forward(a, training)
@@ -284,10 +253,7 @@ class Network:
                     filled(self._store.decayed_from(i))
             return self.flat_grads[:0]
         try:
-            step = self._steps.get((n, first))
-            if step is None:
-                step = self._step(n, first)
-            stages, learning, loss = step
+            stages, learning, loss = self._binding.step(n, first)
             a = x
             if self._mixed:
                 self._store.copy()
@@ -296,7 +262,7 @@ class Network:
                 for stage in stages:
                     a = stage.forward(a, True)
             if self.loss_scale is not None:
-                scaled = self._at[True].rows("row_scale", n, 1, np.float32)[:, 0]
+                scaled = self._binding.at(training=True).rows("row_scale", n, 1, np.float32)[:, 0]
                 self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)
                 options["row_scale"] = scaled
             # The gradient is written over the logits.
@@ -307,25 +273,9 @@ class Network:
                 if filled is not None:
                     filled(self._store.decayed_from(len(self.layers) - i))
         except MemoryError:
-            self._release()
+            self._binding.release()
             raise
         return loss
-
-    def _release(self) -> None:
-        """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
-        self._at.clear()
-        self._front.clear()
-        self.rebind()
-
-    def _step(self, n: int, first: int) -> tuple[list[Stage], list[Stage], Array]:
-        """The stages of a training step on n rows; those of them that gradients reach, from the last one on; and the
-        memory of the rows' costs."""
-        stages = self.stages(n, training=True)[first:]
-        learning = stages[max(self._first_learning - first, 0) :][::-1]
-        if len(self._steps) > 64:
-            self._steps.clear()
-        step = self._steps[n, first] = stages, learning, self._at[True].rows("loss", n, 1, self.dtype)[:, 0]
-        return step
 
 
 def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: str) -> tuple[tuple[Layer, ...], int]:

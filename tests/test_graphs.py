@@ -201,7 +201,8 @@ def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run.fit(X, Y, epochs=2)
     run.counters.fill(0)
     step = run._step(16)
-    run.net._at.clear(), run.net._stages.clear(), run.net._steps.clear()
+    binding = run.net._binding
+    binding._at.clear(), binding._stages.clear(), binding._steps.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
         step()
 
