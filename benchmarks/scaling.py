@@ -167,9 +167,9 @@ def conclusions() -> str:
         each, or a step that takes long. The first table's last columns say how many rows each GPU needs for
         {_percent(WORTH)} of the perfect rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and
         {min(more):.0f} to {max(more):.0f} times as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient
-        crosses a link that is {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Buckets by layer help where
-        backward takes longer than the sums: wide layers within a host. For small networks several sums cost more
-        latency than they hide, and over many hosts there is too little to hide them under. So gpu_nn sums once."""
+        crosses a link that is {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Sums by layers help where
+        backward takes about as long as they do: wide layers within a host. Over many hosts there is too little to hide
+        them under, and for small networks several sums would cost more latency than they hide: those sum once."""
     return fill(" ".join(text.split()), 120, break_on_hyphens=False)
 
 
@@ -179,7 +179,7 @@ def weak() -> str:
         cells = []
         for training in PAPER:
             found = step(training, training.batch, p)
-            kept = _percent(found.work / found.seconds)
+            kept = _percent(step(training, training.batch, 1).work / found.seconds)
             cells.append(f"{1e6 * found.sums:,.0f} µs, {kept}, {_percent(found.hidden)}")
         lines.append([f"{p:,}", *cells])
     return table(["GPUs", *(training.name for training in PAPER)], lines)
@@ -193,11 +193,11 @@ def strong() -> str:
         alone = [step(training, STRONG * training.batch, 1).work for training in PAPER]
         speeds.append([one / here.seconds for one, here in zip(alone, found, strict=True)])
         cells = [f"{speed:.2g} ×" for speed in speeds[-1]]
-        lines.append([f"{p:,}", *cells, f"{alone[-1] / found[-1].overlapped:.2g} ×"])
+        lines.append([f"{p:,}", *cells, f"{alone[-1] / found[-1].at_once:.2g} ×"])
     rows = [f"{training.name}, {STRONG * training.batch:,} rows" for training in PAPER]
     best = [max(zip((1.0, *of_one), GPUS, strict=True))[1] for of_one in zip(*speeds, strict=True)]
     quickest = ", ".join(f"{training.name} on {p}" for training, p in zip(PAPER, best, strict=True))
-    return f"{table(['GPUs', *rows, f'{WIDE.name}, by buckets'], lines)}\n\nQuickest: {quickest}."
+    return f"{table(['GPUs', *rows, f'{WIDE.name}, in one sum'], lines)}\n\nQuickest: {quickest}."
 
 
 def on_the_cpu(result: dict[str, Any]) -> str:
@@ -222,7 +222,7 @@ def markdown(result: dict[str, Any]) -> str:
 {conclusions()}
 
 Weak scaling, the batch above on each GPU: what the sums take, the share of the perfect rate, and how much of the sums
-would hide if each layer's gradient were summed while the layers before it go backward.
+hides since layers of 16 MiB or more are summed while the layers before them go backward.
 
 {weak()}
 

@@ -1,8 +1,9 @@
 """Data-parallel training on paper: the seconds of a step by the number of ranks.
 
-A step of p ranks is the work on batch/p rows, then the sum of the flat gradient over the ranks, then the sum of one
-loss, then the optimizer: t(p) = work(batch/p) + sum(gradient, p) + sum(4 bytes, p). The gradient is summed in float32
-in every precision. On GPUs work is a floor from nominal rates, so shares of the sums are the largest that can be.
+A step of p ranks is the work on batch/p rows, then the sum over the ranks of the flat gradient, with which the cost
+goes, then the optimizer: t(p) = work(batch/p) + sum(gradient, p). Layers of 16 MiB or more are summed while those
+before them go backward. The gradient is summed in float32 in every precision. On GPUs work is a floor from nominal
+rates, so shares of the sums are the largest that can be; and a sum is taken to slow nothing that runs beside it.
 
 Sums of B bytes over p GPUs in h hosts follow the better of two ways, with the latencies that NCCL's own model has
 (src/graph/tuning.cc): a ring, 2(p-1)/p·B/bandwidth + 2(p-h) and 2(h-1) hops within and between hosts; two trees,
@@ -13,6 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from gpu_nn.training.together import is_bucket
 
 FLOAT32 = 4  # bytes
 
@@ -139,7 +142,11 @@ def _mask_bytes(units: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of a step on GPUs. work: a rank's own. backward: by layer, the last first, within work."""
+    """Seconds of a step on GPUs.
+
+    work: a rank's own.  backward: by layer, the last first, within work.  sums: of everything at once.  bucket_sums: of
+    what is summed when each of those layers is through, 0 for nothing.
+    """
 
     work: float
     backward: list[float]
@@ -148,22 +155,23 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """As gpu_nn does it: one sum, after all layers."""
-        return self.work + self.sums
-
-    @property
-    def overlapped(self) -> float:
-        """If each layer's gradient were summed, one layer after the other, while the layers before it go backward."""
+        """As gpu_nn does it: one sum after the other, while the layers before go backward."""
         ready, through = 0.0, 0.0
         for backward, summed in zip(self.backward, self.bucket_sums, strict=True):
             ready += backward
-            through = max(through, ready) + summed
+            if summed:
+                through = max(through, ready) + summed
         return self.work + max(through - ready, 0.0)
 
     @property
+    def at_once(self) -> float:
+        """With one sum, after all layers."""
+        return self.work + self.sums
+
+    @property
     def hidden(self) -> float:
-        """Which share of the one sum the overlap saves; 0 where many small sums take longer than one."""
-        return max(0.0, (self.seconds - self.overlapped) / self.sums) if self.sums else 0.0
+        """Which share of the one sum the overlap saves; below 0 where several sums take longer than they hide."""
+        return (self.at_once - self.seconds) / self.sums if self.sums else 0.0
 
 
 def step(training: Training, rows: float, p: int, gpu: Gpu = H100) -> Step:
@@ -175,9 +183,22 @@ def step(training: Training, rows: float, p: int, gpu: Gpu = H100) -> Step:
 
     backward = [sum(map(seconds, launches)) for launches in training.backward(rows)]
     work = sum(map(seconds, training.forward(rows))) + sum(backward) + seconds(training.update())
-    loss = sum_seconds(FLOAT32, p)
-    buckets = [sum_seconds(FLOAT32 * parameters, p) for parameters in reversed(training.parameters)]
-    return Step(work, backward, sum_seconds(training.gradient_bytes, p) + loss, [*buckets[:-1], buckets[-1] + loss])
+    if p > 1:
+        work += gpu.launch  # the cost of all ranks, after that of this one
+    sums = [sum_seconds(n_bytes, p) if n_bytes else 0.0 for n_bytes in buckets(training)]
+    return Step(work, backward, sum_seconds(training.gradient_bytes, p), sums)
+
+
+def buckets(training: Training) -> list[int]:
+    """Bytes that are summed when each layer is through, the last first: its weights, with those behind that were too
+    few for a sum of their own, and with the first layer all that is left."""
+    found, waiting, left = [], 0, training.gradient_bytes
+    for inputs, outputs in training.layers[:0:-1]:
+        waiting += FLOAT32 * inputs * outputs
+        found.append(waiting if is_bucket(waiting) else 0)
+        left -= found[-1]
+        waiting -= found[-1]
+    return [*found, left]
 
 
 def rows_for(training: Training, p: int, share: float) -> int:
@@ -223,5 +244,4 @@ class Cpu:
         return math.log2(p) * each
 
     def step(self, rows: float, n_bytes: float, p: int) -> float:
-        """With the sums of the gradient, of a loss, and of a flag: whether any rank is interrupted."""
-        return self.work(rows, p) + self.sum(n_bytes, p) + 2 * self.sum(FLOAT32, p)
+        return self.work(rows, p) + self.sum(n_bytes, p)

@@ -249,7 +249,7 @@ class Network:
         if n == 0:
             self.flat_grads[...] = 0
             if filled is not None:
-                for i in reversed(range(max(self._first_learning, first), len(self.layers))):
+                for i in reversed(range(first, len(self.layers))):
                     filled(self._store.decayed_from(i))
             return self.flat_grads[:0]
         try:

@@ -2,13 +2,28 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from benchmarks import results, scaling
 from benchmarks.launches import launches_of
-from benchmarks.scaling_model import H100, NDR, NVLINK, PCIE_4, PCIE_5, Cpu, Training, rows_for, step, sum_seconds
+from benchmarks.scaling_model import (
+    H100,
+    NDR,
+    NVLINK,
+    PCIE_4,
+    PCIE_5,
+    Cpu,
+    Training,
+    buckets,
+    rows_for,
+    step,
+    sum_seconds,
+)
 from benchmarks.step import NETWORKS
+from gpu_nn import SGD, Network, Trainer
 from tests.cuda_emulator import require
 
 
@@ -37,8 +52,6 @@ def test_what_the_readme_says_of_the_model_is_what_it_computes_with():
 
 
 def test_the_gradient_is_that_of_the_network():
-    from gpu_nn import Network
-
     for training in scaling.PAPER:
         if training.size == 4:
             # Each array begins at 16 bytes.
@@ -66,7 +79,7 @@ def test_a_step_of_one_gpu_has_no_sums_and_its_work_shrinks_with_the_rows():
     training = Training("", [4096, 4096, 10], 1024)
     alone = step(training, 1024, 1)
     assert alone.sums == alone.hidden == 0
-    assert alone.seconds == alone.work == alone.overlapped
+    assert alone.seconds == alone.work == alone.at_once
     products = 2 * 2 * 1024 * 4096 * 4096 / H100.products[4]
     assert products < alone.work < 2 * products
     assert step(training, 512, 1).work < alone.work
@@ -75,9 +88,35 @@ def test_a_step_of_one_gpu_has_no_sums_and_its_work_shrinks_with_the_rows():
 def test_buckets_hide_all_but_the_last_of_what_backward_is_longer_than():
     deep = Training("", [4096] * 9, 65_536, size=2)
     found = step(deep, deep.batch, 8)
-    assert found.overlapped == pytest.approx(found.work + found.bucket_sums[-1])
+    assert found.seconds == pytest.approx(found.work + found.bucket_sums[-1])
     assert 0.8 < found.hidden < 1
-    assert step(scaling.PAPER[2], 32, 1024).hidden == 0
+    small = step(scaling.PAPER[2], 32, 1024)
+    assert small.seconds == small.at_once
+
+
+def test_buckets_are_those_that_a_step_sums(monkeypatch):
+    """Of a network with a layer too small for one of its own, one that takes it along, and one that does not fill."""
+    from gpu_nn.training import together
+    from gpu_nn.training.ranks import Ranks
+
+    class Pair(Ranks):
+        overlapping = True
+        begun: ClassVar[list] = []
+
+        def gathered(self, value):
+            return [value, value]
+
+        def begin_sum(self, *arrays):
+            self.begun.append(sum(array.nbytes for array in arrays))
+
+    monkeypatch.setattr(together, "_BUCKET_BYTES", 5_000)
+    training = Training("", [16, 64, 32, 48, 16, 16], 8)
+    net = Network(training.widths, device="cpu")
+    trainer = Trainer(net, SGD(), batch_size=8, ranks=Pair(0, 2))
+    trainer.fit(np.ones((8, 16)), np.zeros(8, int), epochs=1)
+    *paper, rest = [n_bytes for n_bytes in buckets(training) if n_bytes]
+    assert Pair.begun[:-1] == paper == [4 * (16 * 16 + 48 * 16 + 32 * 48), 4 * 64 * 32]
+    assert Pair.begun[-1] == rest + net.beside_grads.nbytes
 
 
 def test_the_rows_that_a_share_needs_are_the_fewest():
@@ -92,7 +131,7 @@ def test_ranks_that_share_a_core_work_for_a_part_of_the_time():
     cpu = Cpu(cores=2, fixed=1.0, a_row=0.5, start=0.25, a_byte=0.125, wait=10.0)
     assert [cpu.work(4, p) for p in (1, 2, 4)] == [3, 3, 6]
     assert [cpu.sum(8, p) for p in (1, 2, 4)] == [0, 1.25, 2 * (2 * 1.25 + 10)]
-    assert cpu.step(4, 8, 2) == 3 + 1.25 + 2 * 0.75
+    assert cpu.step(4, 8, 2) == 3 + 1.25
 
 
 def test_a_line_is_found_and_never_below_0():
