@@ -17,7 +17,6 @@ import numpy as np
 
 from benchmarks.results import machine, table, write
 from benchmarks.scaling_model import (
-    FLOAT32,
     GPUS_OF_A_HOST,
     NDR,
     NVLINK,
@@ -123,7 +122,7 @@ def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{round(100 * share)} %"
 
 
 def gradients() -> str:
@@ -154,7 +153,7 @@ def gradients() -> str:
 
 def conclusions() -> str:
     """What follows for the size of a batch, in words and figures of the model."""
-    waits = [1e6 * sum(sum_seconds(n_bytes, p) for n_bytes in (0, FLOAT32)) for p in (GPUS[1], GPUS[-1])]
+    waits = [1e6 * sum_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
     rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
     more = [many / few for few, many in zip(*rows, strict=True)]
     steps = " and ".join(
@@ -163,8 +162,8 @@ def conclusions() -> str:
         if training.name in ("A1", "A3")
     )
     text = f"""What follows from it: a batch that suits one GPU does not suit many. The sums' latency alone,
-        {waits[0]:.0f} to {waits[1]:.0f} µs, is as long as a step, {steps}; what more GPUs are good for is more rows
-        each, or a step that takes long. The first table's last columns say how many rows each GPU needs for
+        {waits[0]:.0f} to {waits[1]:.0f} µs, is soon as long as a step, {steps}; what more GPUs are good for is more
+        rows each, or a step that takes long. The first table's last columns say how many rows each GPU needs for
         {_percent(WORTH)} of the perfect rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and
         {min(more):.0f} to {max(more):.0f} times as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient
         crosses a link that is {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Sums by layers help where
