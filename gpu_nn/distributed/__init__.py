@@ -59,7 +59,8 @@ allowed-failures is 0 (DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES), so that a
 
 Ranks started by MPI meet by MPI. Others meet at MASTER_ADDR and MASTER_PORT or, where torchrun's agent listens there,
 at the port after it; GPU_NN_PORT chooses another one. When a rank fails or dies all end within seconds, by the launcher
-or, where they met at a port, by themselves. On the CPU sums go by MPI or through rank 0, on GPUs by NCCL.
+or, where they met at a port, by themselves. On the CPU sums go by MPI or through rank 0, on GPUs by NCCL: gradients and
+cost at once or, of wide layers, as soon as they are there, while the layers before go backward.
 
 Every rank is given the same data and the same arguments and takes its part of each batch, so batch size, loss and
 metrics mean what they mean in one process. Of a stream every rank reads all rows that are trained on, not a shard of
