@@ -1,6 +1,6 @@
 """Windows of rows, read by one background thread into a buffer that is used again and again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
@@ -18,31 +18,12 @@ if TYPE_CHECKING:
     from gpu_nn.data.stream import Stream
 
 
-class Pieces:
-    """Ranges of rows, (k, 2), as one sequence."""
-
-    def __init__(self, ranges: np.ndarray):
-        self._ranges = ranges
-        self._ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def of(self, begin: int, end: int) -> list[tuple[int, int]]:
-        """The ranges under places begin … end-1 of the sequence."""
-        first, last = np.searchsorted(self._ends, [begin, end - 1], "right")
-        found = self._ranges[first : last + 1].copy()
-        found[0, 0] = self._ranges[first, 1] - (self._ends[first] - begin)
-        found[-1, 1] = self._ranges[last, 1] - (self._ends[last] - end)
-        return [(int(start), int(stop)) for start, stop in found]
-
-
 class ReadAhead:
-    """A context in which a thread reads the windows of a sequence of rows, each while the one before is in use.
+    """A context in which a thread reads window after window of rows, each while the one before is in use.
 
-    x: the buffer, (rows of a window, inputs), in whose type the inputs come.  y: that of the targets, None for y as the
-    source has it.  n_classes: for checked indices and targets; None where `y` is None.  first: the number of the window
-    to begin with.
+    windows: of each the ranges of the source's rows in it, in order; it may have none.  x: the buffer, (rows of the
+    largest window, inputs), in whose type the inputs come.  y: that of the targets, None for y as the source has it, of
+    windows that have rows.  n_classes: for checked indices and targets; None where `y` is None.
 
     What goes wrong in the thread is raised by `window`. When the context ends, for whatever reason, so does the thread.
     """
@@ -50,15 +31,13 @@ class ReadAhead:
     def __init__(
         self,
         stream: "Stream",
-        order: Pieces,
+        windows: Iterable[list[tuple[int, int]]],
         x: np.ndarray,
         y: np.ndarray | None,
         n_classes: int | None,
-        first: int = 0,
     ):
-        self._stream, self._order = stream, order
+        self._stream, self._windows = stream, windows
         self._x, self._y, self._n_classes = x, y, n_classes
-        self._first = first
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._full: SimpleQueue[tuple[int, np.ndarray] | BaseException] = SimpleQueue()
         self._closed = False
@@ -93,9 +72,8 @@ class ReadAhead:
             self._full.put(error)
 
     def _read(self) -> None:
-        source, rows, n = self._stream.source.opened(), len(self._x), len(self._order)
-        for begin in range(self._first * rows, n, rows):
-            ranges = self._order.of(begin, min(begin + rows, n))
+        source = self._stream.source.opened()
+        for ranges in self._windows:
             for start, stop in ranges:
                 source.expect(start, stop)
             self._free.get()

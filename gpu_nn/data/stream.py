@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.read_ahead import Pieces, ReadAhead
+from gpu_nn.data.read_ahead import ReadAhead
 from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows, open_rows_beside
 from gpu_nn.errors import DataError
 
@@ -21,6 +21,27 @@ _BLOCKS = 256
 
 # So many rows, spread evenly over the data, make their checksum.
 _SAMPLED_ROWS = 1024
+
+
+class Pieces:
+    """Ranges of rows, (k, 2), as one sequence."""
+
+    def __init__(self, ranges: np.ndarray):
+        self._ranges = ranges
+        self._ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def of(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """The ranges under places begin … end-1 of the sequence."""
+        if begin >= end:
+            return []
+        first, last = np.searchsorted(self._ends, [begin, end - 1], "right")
+        found = self._ranges[first : last + 1].copy()
+        found[0, 0] = self._ranges[first, 1] - (self._ends[first] - begin)
+        found[-1, 1] = self._ranges[last, 1] - (self._ends[last] - end)
+        return [(int(start), int(stop)) for start, stop in found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +115,13 @@ class Stream:
         """
         if not len(self):
             return
-        rows = min(self.window_rows, len(self))
+        n, pieces = len(self), self.order(None)
+        rows = min(self.window_rows, n)
         out = np.empty((rows, self.shape[1]), dtype)
-        with ReadAhead(self, self.order(None), out, None, n_classes) as ahead:
-            for _ in range(-(-len(self) // rows)):
+        begins = range(0, n, rows)
+        ranges = (pieces.of(begin, min(begin + rows, n)) for begin in begins)
+        with ReadAhead(self, ranges, out, None, n_classes) as ahead:
+            for _ in begins:
                 with ahead.window() as window:
                     yield window
 

@@ -6,6 +6,7 @@ Header (safetensors metadata, strings):
     "training": JSON (with NaN and Infinity as Python writes them) of
         "settings"   what the training is of: "network", "optimizer", "schedule", "trainer"; equal where it resumes
         "data"       rows, columns and a checksum of each data set; equal where it resumes
+        "lanes"      in so many the rows of a stream are shuffled, null where none are; equal where it resumes
         "position"   "first_epoch": epochs done before the fit; "steps": of the optimizer; "steps_in_epoch"; "cost":
                      sum over this epoch's rows whose losses were read; "seconds": of this epoch; "stopping": whether
                      the training was to end after it

@@ -24,7 +24,7 @@ class Evaluation:
 
     def of_arrays(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
-        own = self._share(len(x))
+        own = self.ranks.share(len(x))
         sums = self._sums(x[own], y[own])
         self.ranks.sum(sums)
         loss, right = (sums / len(x)).tolist()
@@ -32,7 +32,7 @@ class Evaluation:
 
     def of_stream(self, stream: Stream) -> tuple[float, float]:
         """What `of_arrays` gives, over the rows of a stream as they come. Each rank reads its share of them."""
-        net, sums, own = self.net, np.zeros(2), self._share(len(stream))
+        net, sums, own = self.net, np.zeros(2), self.ranks.share(len(stream))
         with self.ranks.agreed():
             for x, y in stream.between(own.start, own.stop).windows(net.dtype, net.n_classes):
                 device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
@@ -40,10 +40,6 @@ class Evaluation:
         self.ranks.sum(sums)
         loss, right = (sums / len(stream)).tolist()
         return loss, right
-
-    def _share(self, n: int) -> slice:
-        """Of n rows those of this rank."""
-        return slice(n * self.ranks.rank // self.ranks.size, n * (self.ranks.rank + 1) // self.ranks.size)
 
     def _sums(self, x: Array, y: Array) -> np.ndarray:
         """The sum of the rows' costs, and how many of them are right."""

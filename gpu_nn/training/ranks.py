@@ -11,6 +11,11 @@ from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 
 
+def share(n: int, part: int, parts: int) -> slice:
+    """Of n rows those of a part."""
+    return slice(n * part // parts, n * (part + 1) // parts)
+
+
 class Ranks:
     """This process among the others; by itself, alone.
 
@@ -40,6 +45,10 @@ class Ranks:
 
     def end_sums(self) -> None:
         """What comes after it finds all sums that were begun; on a device that is work that is queued after it."""
+
+    def share(self, n: int) -> slice:
+        """Of n rows, a batch or a set, those of this rank."""
+        return share(n, self.rank, self.size)
 
     def abort(self, code: int) -> None:
         """End all ranks, this one with that exit code."""

@@ -17,6 +17,7 @@ from gpu_nn.schedules import Schedule
 from gpu_nn.told import whole
 from gpu_nn.training.checkpoint import Checkpoint, newest, read
 from gpu_nn.training.history import EpochRecord, History
+from gpu_nn.training.window_order import LANES
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -73,6 +74,7 @@ def taken(trainer: "Trainer") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     training = {
         "settings": settings(trainer),
         "data": trainer.data,
+        "lanes": _lanes(trainer),
         "position": {
             "first_epoch": position.first_epoch,
             "steps": optimizer.steps,
@@ -98,6 +100,11 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
     path, training, arrays = checkpoint.path, checkpoint.training, checkpoint.arrays
     _check(path, "another training", training.get("settings"), settings(trainer))
     _check(path, "other data", training.get("data"), trainer.data)
+    if training.get("lanes") != _lanes(trainer):
+        raise DataError(
+            f"{path} is a checkpoint of a stream whose rows another version of gpu_nn shuffled in its own way: go on "
+            "with that version, or train anew"
+        )
     net, optimizer = trainer.net, trainer.optimizer
     optimizer.bind(net)
     try:
@@ -191,6 +198,11 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
             "label_smoothing": float(cost.label_smoothing),
         },
     }
+
+
+def _lanes(trainer: "Trainer") -> int | None:
+    """In how many the rows of a stream are shuffled; None where none are."""
+    return LANES if trainer.shuffle and "window_rows" in trainer.data["training"] else None
 
 
 def _network_arrays(trainer: "Trainer") -> dict[str, Array]:

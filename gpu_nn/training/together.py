@@ -9,6 +9,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.training import resume as resuming
+from gpu_nn.training.ranks import share
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -65,7 +66,7 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     """
     net, optimizer, kernels, ranks = trainer.net, trainer.optimizer, trainer.net.kernels, trainer.ranks
     own = trainer.parts // ranks.size
-    edges = [size * i // trainer.parts for i in range(own * ranks.rank, own * (ranks.rank + 1) + 1)]
+    edges = [share(size, i, trainer.parts).start for i in range(own * ranks.rank, own * (ranks.rank + 1) + 1)]
     parts = [_part(trainer, first, last, size) for first, last in pairwise(edges)]
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
     row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), trainer.losses.dtype)[: edges[-1] - edges[0]]

@@ -148,7 +148,7 @@ class Trainer:
         if not isinstance(x, Stream):
             self._set = Resident(net, x, y, sample_weight)
         elif y is None and sample_weight is None:
-            self._set = Windows(x, net, self.batch_size)
+            self._set = Windows(x, net, self.batch_size, self.ranks)
         else:
             raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
         if validation is not None and not isinstance(validation, Stream):
@@ -159,7 +159,7 @@ class Trainer:
             validation = Resident(net, x_held_out, y_held_out, name="validation ")
         self._held_out: Resident | Stream | None = validation
         described = None if self._held_out is None else self._held_out.described()
-        self.data = {"training": self._set.described(), "validation": described}
+        self.data: dict[str, Any] = {"training": self._set.described(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU

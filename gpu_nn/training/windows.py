@@ -6,20 +6,22 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.data.read_ahead import ReadAhead
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import Pieces, Stream
 from gpu_nn.device import Array
 from gpu_nn.network import Network
+from gpu_nn.training import window_order
+from gpu_nn.training.ranks import ALONE, Ranks
 
 
 class Windows:
-    """rows: of a window, a whole number of batches, or all rows where they are fewer.  x: (rows, inputs) through the
-    fixed layers at the front, y: the rows' class indices or targets, both on the device and always the same arrays.
-    The face is that of `Resident`, but for weights, of which there are none.
+    """rows: of a window, a whole number of batches, or all rows where they are fewer.  x: (own rows, inputs) through
+    the fixed layers at the front, y: class indices or targets, of those rows of a window that this rank reads, both on
+    the device and always the same arrays. The face is that of `Resident`, but for weights, of which there are none.
     """
 
     weight: Array | None = None
 
-    def __init__(self, stream: Stream, net: Network, batch_size: int):
+    def __init__(self, stream: Stream, net: Network, batch_size: int, ranks: Ranks = ALONE):
         if stream.shape[1] != net.n_inputs:
             expected = f"(n, {net.n_inputs}), one column for each input"
             raise ValueError(f"x is a stream of shape {stream.shape}; expected {expected}")
@@ -29,15 +31,18 @@ class Windows:
             )
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
+        self._batch_size, self._ranks = batch_size, ranks
         self.rows = rows = min(max(stream.window_rows // batch_size, 1) * batch_size, len(stream))
+        # Of a shorter batch its columns may be more; and shuffled it reads the most.
+        own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
         kind = np.dtype(np.int64) if stream.targets == () else net.dtype
-        self.x = device.empty((rows, net.widths[net.n_fixed]), net.dtype)
-        self.y = device.empty((rows, *stream.targets), kind)
-        self._host = device.empty_on_host((rows, n_inputs), net.dtype)
+        self.x = device.empty((own, net.widths[net.n_fixed]), net.dtype)
+        self.y = device.empty((own, *stream.targets), kind)
+        self._host = device.empty_on_host((own, n_inputs), net.dtype)
         self._host_y = device.empty_on_host(self.y.shape, kind)
         # What comes from the host, before the fixed layers. On the CPU they take it where it is.
         direct = not net.n_fixed or device.kind == "cpu"
-        self._raw = None if direct else device.empty((rows, n_inputs), net.dtype)
+        self._raw = None if direct else device.empty((own, n_inputs), net.dtype)
 
     def described(self) -> dict[str, Any]:
         """What tells this data from other."""
@@ -47,27 +52,40 @@ class Windows:
         """Each window is prepared as it comes."""
 
     def epoch(self, random: np.random.Generator | None, begins: int, order: Array) -> Generator[tuple[int, int]]:
-        """Brings window after window into x and y, from that of place `begins` of the epoch on, and the order of its
-        rows into `order`, (rows,) of int64; yields its first place and the one after its last.
+        """Brings of window after window this rank's rows into x and y, from the window of place `begins` of the epoch
+        on, and where they are of each place into `order`, (rows,) of int64; yields its first place and the one after
+        its last.
 
         The epoch is drawn from `random`, None for the rows as they lie; any window of it can be the first.
+        Raises DataError, on all ranks, for what is in the rows of one.
         """
         pieces = self._stream.order(random)
         seed = None if random is None else int(random.integers(2**63))
-        first = begins // self.rows
-        x, y, n_classes = self._host, self._host_y, self._net.n_classes
-        with ReadAhead(self._stream, pieces, x, y, n_classes, first) as ahead:
-            for number in range(first, -(-len(pieces) // self.rows)):
-                start = number * self.rows
-                size = min(self.rows, len(pieces) - start)
-                with ahead.window() as window:
+        n, rows = len(pieces), self.rows
+        windows = [(start, min(rows, n - start)) for start in range(begins // rows * rows, n, rows)]
+        ranges = (self._ranges(pieces, *window, shuffled=seed is not None) for window in windows)
+        with ReadAhead(self._stream, ranges, self._host, self._host_y, self._net.n_classes) as ahead:
+            for start, size in windows:
+                of_window = None if seed is None else (seed, start // rows)
+                places = window_order.order(size, self._batch_size, self._ranks, of_window)
+                order[:size] = self._net.device.asarray(places)
+                with self._ranks.agreed(), ahead.window() as window:
                     self._bring(*window)
-                rows = np.arange(size) if seed is None else np.random.default_rng([seed, number]).permutation(size)
-                order[:size] = self._net.device.asarray(rows)
                 yield start, start + size
+
+    def _ranges(self, pieces: Pieces, start: int, size: int, shuffled: bool) -> list[tuple[int, int]]:
+        """The source's rows that this rank reads of a window."""
+        own = window_order.stretches(size, self._batch_size, self._ranks, shuffled=shuffled)
+        return [piece for begin, end in own for piece in pieces.of(start + begin, start + end)]
+
+    def _own_rows(self, n: int) -> int:
+        own = window_order.stretches(n, self._batch_size, self._ranks, shuffled=True)
+        return sum(end - begin for begin, end in own)
 
     def _bring(self, x: np.ndarray, y: np.ndarray) -> None:
         net, device, size = self._net, self._net.device, len(x)
+        if not size:
+            return
         device.upload(y, self.y[:size])
         if not net.n_fixed:
             device.upload(x, self.x[:size])

@@ -9,7 +9,8 @@ import pytest
 
 from gpu_nn import DataError
 from gpu_nn.data import stream
-from gpu_nn.data.read_ahead import Pieces, ReadAhead
+from gpu_nn.data.read_ahead import ReadAhead
+from gpu_nn.data.stream import Pieces
 
 parquet = pytest.importorskip("pyarrow.parquet")
 arrow = pytest.importorskip("pyarrow")
@@ -106,6 +107,7 @@ def test_places_of_a_sequence_are_found_in_its_pieces():
     flat = np.concatenate([np.arange(*piece) for piece in ranges])
     pieces = Pieces(ranges)
     assert len(pieces) == len(flat)
+    assert pieces.of(4, 4) == pieces.of(0, 0) == pieces.of(len(flat), len(flat)) == []
     for begin in range(0, len(flat), 3):
         for end in range(begin + 1, len(flat) + 1, 7):
             found = np.concatenate([np.arange(*piece) for piece in pieces.of(begin, end)])
@@ -186,9 +188,10 @@ class TestSplit:
 
 
 class TestReadAhead:
-    def reader(self, some, window=64, **options):
-        x = np.empty((window, INPUTS), np.float32)
-        return ReadAhead(some, some.order(None), x, None, None, **options)
+    def reader(self, some, window=64):
+        x, pieces = np.empty((window, INPUTS), np.float32), some.order(None)
+        windows = (pieces.of(begin, min(begin + window, ROWS)) for begin in range(0, ROWS, window))
+        return ReadAhead(some, windows, x, None, None)
 
     def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
         some = stream(X, Y, block_rows=16)
@@ -206,6 +209,16 @@ class TestReadAhead:
                 assert not read.wait(0.05)  # the buffer is in use
                 np.testing.assert_array_equal(x, X[:64])
             assert read.wait(10)
+
+    def test_a_window_is_of_any_ranges_or_of_none(self):
+        some, buffers = stream(X, Y, block_rows=16), (np.empty((30, INPUTS)), np.empty(30, np.int64))
+        windows = [[(5, 9), (2, 4)], [], [(100, 116), (700, 714)], []]
+        with ReadAhead(some, windows, *buffers, 7) as ahead:
+            for ranges in windows:
+                rows = np.concatenate([np.empty(0, int), *(np.arange(*one) for one in ranges)])
+                with ahead.window() as (x, y):
+                    np.testing.assert_array_equal(x, X[rows])
+                    np.testing.assert_array_equal(y, Y[rows])
 
     @pytest.mark.parametrize("windows", [0, 1, 5, 16])
     def test_no_thread_is_left_wherever_it_ends(self, windows):

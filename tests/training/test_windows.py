@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,14 @@ import pytest
 
 from gpu_nn import SGD, Adam, DataError, Dense, Dropout, Network, Standardize, Trainer
 from gpu_nn.data import stream
-from gpu_nn.training import Callback, Checkpoints, Every
+from gpu_nn.data.parquet import ParquetTable
+from gpu_nn.training import Callback, Checkpoints, Every, checkpoint
+from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.resume import taken
+from gpu_nn.training.window_order import LANES
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
+from tests.training.threads import on_each
 
 DATA, HELD_OUT = blobs(), blobs(seed=3)  # 230 rows
 EPOCHS = 4
@@ -22,9 +28,9 @@ def streamed(data=DATA, **sizes):
     return stream(*data, **{"block_rows": 10, "window_rows": 70, **sizes})
 
 
-def made(callbacks=(), layers=None, device="cpu", **options):
+def made(callbacks=(), layers=None, device="cpu", dtype="float32", **options):
     layers = layers or [Standardize(), Dense(16, "relu"), Dropout(0.3), Dense(3)]
-    net = Network(layers, n_inputs=5, device=device, seed=1)
+    net = Network(layers, n_inputs=5, device=device, dtype=dtype, seed=1)
     if "0.shift" in net.state:
         net.state["0.shift"][...] = 0.5
     return Trainer(net, Adam(0.05), **{"batch_size": 32, "callbacks": callbacks, **options})
@@ -121,24 +127,38 @@ class TestBits:
         assert broken.optimizer.steps == steps
         assert bits(fitted(made(), resume=tmp_path)) == bits(whole)
 
+    def test_a_training_that_goes_on_reads_no_window_of_before(self):
+        some = streamed(block_rows=1)
+        some = replace(some, source=OnRanks(some.source))
+        broken = made([Stop(5)])
+        broken.fit(some, epochs=1)
+        some.source.read.clear()
+        made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *taken(broken)))
+        # Of windows of two batches the first two are over.
+        assert len(some.source.read) == 230 - 2 * 64
+
     @pytest.mark.parametrize("other", [{"block_rows": 9}, {"window_rows": 64}])
     def test_other_sizes_are_other_data(self, tmp_path, other):
         fitted(made([Checkpoints(tmp_path), Stop(9)]))
         with pytest.raises(DataError, match=f"training.{next(iter(other))} is"):
             fitted(made(), x=streamed(**other), resume=tmp_path)
 
+    def test_a_stream_that_was_shuffled_by_an_older_version_is_refused_and_one_that_was_not_goes_on(self, tmp_path):
+        for shuffle in (True, False):
+            whole = fitted(made(shuffle=shuffle))
+            broken = fitted(made([Stop(3)], shuffle=shuffle))
+            training, arrays = taken(broken)
+            assert training.pop("lanes") == (64 if shuffle else None)
+            checkpoint.write(tmp_path / "old.safetensors", training, arrays)
+            if shuffle:
+                with pytest.raises(DataError, match=r"old.* of a stream whose rows another version of gpu_nn shuffled"):
+                    fitted(made(), resume=tmp_path / "old.safetensors")
+            else:
+                assert bits(fitted(made(shuffle=False), resume=tmp_path / "old.safetensors")) == bits(whole)
+
     @pytest.mark.parametrize("kind", ["npy", "parquet"])
     def test_files_give_the_bits_of_their_arrays(self, tmp_path, kind):
-        x, y = DATA
-        if kind == "npy":
-            np.save(tmp_path / "x.npy", x)
-            np.save(tmp_path / "y.npy", y)
-            files = tmp_path / "x.npy", str(tmp_path / "y.npy")
-        else:
-            parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-            table = arrow.table({f"c{i}": x[:, i] for i in range(5)} | {"y": y})
-            parquet.write_table(table, tmp_path / "t.parquet", row_group_size=10)
-            files = tmp_path / "t.parquet", "y"
+        files = files_of(tmp_path, kind, group=10)
         assert bits(fitted(made(), x=streamed(files))) == bits(fitted(made()))
 
     def test_dense_targets_train_as_their_labels_do(self):
@@ -155,6 +175,156 @@ class TestBits:
         expected = fitted(made(layers=layers), epochs=2)
         np.testing.assert_allclose(found, expected.net.flat_parameters, rtol=2e-4, atol=2e-6)
         np.testing.assert_allclose(emulated.history.column("loss"), expected.history.column("loss"), rtol=1e-5)
+
+
+OPENING = threading.Lock()
+
+
+class OnRanks:
+    """A source of rows that knows which of them are read ahead."""
+
+    def __init__(self, source):
+        self._source, self.read = source, []
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def opened(self):
+        # NumPy reads a header by `ast`, which does not bear two threads in Python 3.11.
+        with OPENING:
+            again = OnRanks(self._source.opened())
+        again.read = self.read
+        return again
+
+    def load(self, start, stop):
+        if threading.current_thread().name == "gpu_nn read ahead":
+            self.read.extend(range(start, stop))
+        return self._source.load(start, stop)
+
+
+def files_of(folder, kind, group=20):
+    x, y = DATA
+    if kind == "npy":
+        np.save(folder / "x.npy", x)
+        np.save(folder / "y.npy", y)
+        return folder / "x.npy", str(folder / "y.npy")
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    table = arrow.table({f"c{i}": x[:, i] for i in range(5)} | {"y": y})
+    parquet.write_table(table, folder / "t.parquet", row_group_size=group)
+    return folder / "t.parquet", "y"
+
+
+class TestRanks:
+    # Batches of which the last has fewer rows than there are ranks, of an odd number, of fewer and of more than 64.
+    SIZES = pytest.mark.parametrize(("batch_size", "window"), [(57, 120), (27, 120), (8, 120), (113, 120), (11, 1)])
+
+    def fitted_on(self, size, fit=None, parts=4, **options):
+        """The trainer of each rank."""
+        layers = [Standardize(), Dense(8, "tanh"), Dense(3)]
+
+        def on(ranks):
+            trainer = made(layers=layers, parts=parts, ranks=ranks, dtype="float64", **options)
+            return fitted(trainer, **{"epochs": 2, "x": streamed(window_rows=120), **(fit or {})})
+
+        return on_each(size, on)
+
+    @SIZES
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_any_number_of_ranks_learns_the_bits_that_one_process_learns(self, shuffle, batch_size, window):
+        found = []
+        for size in (1, 2, 4):
+            trainers = self.fitted_on(size, {"x": streamed(window_rows=window)}, shuffle=shuffle, batch_size=batch_size)
+            parameters = {trainer.net.flat_parameters.tobytes() for trainer in trainers}
+            assert len(parameters) == 1
+            found.append((parameters, trainers[0].history.column("loss")))
+        assert found[1][0] == found[0][0] == found[2][0]
+        for _, losses in found[1:]:
+            np.testing.assert_allclose(losses, found[0][1], rtol=1e-13)
+
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_of_a_last_window_a_rank_may_have_more_rows_than_of_the_others(self, shuffle):
+        """Windows of one batch: of 11 rows the fourth rank of eight has one, and of the last 10 it has two."""
+        options = {"fit": {"x": streamed(window_rows=11)}, "parts": 8, "batch_size": 11, "shuffle": shuffle}
+        (alone,), eight = (self.fitted_on(size, **options) for size in (1, 8))
+        assert eight[3].net.flat_parameters.tobytes() == alone.net.flat_parameters.tobytes()
+
+    @pytest.mark.parametrize("kind", ["npy", "parquet"])
+    @pytest.mark.parametrize("size", [2, 4, 3])
+    @pytest.mark.parametrize("shuffle", [True, False])
+    @SIZES
+    def test_each_reads_its_own_rows_and_keeps_no_others(self, tmp_path, kind, shuffle, size, batch_size, window):
+        files, read, kept = files_of(tmp_path, kind), {}, {}
+
+        def on(ranks):
+            some = streamed(files, window_rows=window)
+            some = replace(some, source=OnRanks(some.source))
+            trainer = made(batch_size=batch_size, shuffle=shuffle, parts=size, ranks=ranks)
+            trainer.fit(some, epochs=1)
+            read[ranks.rank], kept[ranks.rank] = some.source.read, len(trainer._set.x)
+
+        on_each(size, on)
+        every = np.concatenate(list(read.values()))
+        assert set(every) == set(range(230))
+        rows = max(window // batch_size, 1) * batch_size
+        if shuffle and size == 3:
+            # Two lanes are read by two ranks each; a batch has few columns of one.
+            shared = 2 * -(-batch_size // LANES) * -(-230 // batch_size)
+            assert len(every) <= 230 + shared
+        else:
+            assert len(every) == 230
+            shared = 0
+        for rank in range(size):
+            assert len(set(read[rank])) == len(read[rank])
+            assert kept[rank] <= rows / size + rows // batch_size + shared
+
+    @pytest.mark.parametrize("sizes", [(1, 4), (4, 2), (2, 1)])
+    @pytest.mark.parametrize("steps", [1, 5, 7, 9])
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_a_training_goes_on_in_mid_epoch_on_another_number_of_ranks(self, tmp_path, sizes, steps, shuffle):
+        options = {"batch_size": 27, "shuffle": shuffle}
+        (whole,) = self.fitted_on(1, **options)
+        callbacks = [Checkpoints(tmp_path, Every(steps=10**6)), Stop(steps)]
+        broken = self.fitted_on(sizes[0], callbacks=callbacks, **options)
+        assert broken[0].optimizer.steps == steps
+        for trainer in self.fitted_on(sizes[1], fit={"resume": tmp_path}, **options):
+            assert trainer.net.flat_parameters.tobytes() == whole.net.flat_parameters.tobytes()
+
+    @pytest.mark.parametrize("size", [2, 3])
+    def test_a_row_that_one_rank_refuses_is_refused_by_all(self, size):
+        x = DATA[0].copy()
+        x[225, 3] = np.nan
+
+        def on(ranks):
+            trainer = made(batch_size=32, parts=size, ranks=ranks)
+            with pytest.raises(DataError) as error:
+                trainer.fit(streamed((x, DATA[1])), epochs=1)
+            return str(error.value)
+
+        told = on_each(size, on)
+        (own,) = [text for text in told if text.startswith("x: x[225, 3] is nan")]
+        rank = told.index(own)
+        assert [text for text in told if text != own] == [f"rank {rank}: {own}"] * (size - 1)
+
+    def test_ranks_share_the_decoding_of_row_groups_that_are_smaller_than_their_shares(self, tmp_path, monkeypatch):
+        decoded = []
+        read_group = ParquetTable.read_group
+
+        def spy(table, i, out):
+            if threading.current_thread().name == "gpu_nn read ahead":
+                decoded.append(i)
+            return read_group(table, i, out)
+
+        monkeypatch.setattr(ParquetTable, "read_group", spy)
+        counts = []
+        for group in (5, 230):
+            files = files_of(tmp_path, "parquet", group)
+            decoded.clear()
+            fit = {"x": streamed(files, window_rows=230), "epochs": 1, "validation": None}
+            self.fitted_on(2, batch_size=46, fit=fit)
+            counts.append(len(decoded))
+        # One group is read by both ranks, at most; and one for all is decoded whole by each.
+        assert counts[0] in (46, 47)
+        assert counts[1] == 2
 
 
 class TestEnd:
