@@ -17,13 +17,16 @@ from gpu_nn.errors import DataError
 if TYPE_CHECKING:
     from gpu_nn.data.stream import Stream
 
+# The ranges of a source's rows that are read, in order, and which of all these are of the window, a mask; None for all.
+Window = tuple[list[tuple[int, int]], np.ndarray | None]
+
 
 class ReadAhead:
     """A context in which a thread reads window after window of rows, each while the one before is in use.
 
-    windows: of each the ranges of the source's rows in it, in order; it may have none.  x: the buffer, (rows of the
-    largest window, inputs), in whose type the inputs come.  y: that of the targets, None for y as the source has it, of
-    windows that have rows.  n_classes: for checked indices and targets; None where `y` is None.
+    windows: some may have no rows.  x: the buffer, (rows of the largest window, inputs), in whose type the inputs come.
+    y: that of the targets, None for y as the source has it, of windows that have rows.  n_classes: for checked indices
+    and targets; None where `y` is None.
 
     What goes wrong in the thread is raised by `window`. When the context ends, for whatever reason, so does the thread.
     """
@@ -31,7 +34,7 @@ class ReadAhead:
     def __init__(
         self,
         stream: "Stream",
-        windows: Iterable[list[tuple[int, int]]],
+        windows: Iterable[Window],
         x: np.ndarray,
         y: np.ndarray | None,
         n_classes: int | None,
@@ -73,19 +76,23 @@ class ReadAhead:
 
     def _read(self) -> None:
         source = self._stream.source.opened()
-        for ranges in self._windows:
+        for ranges, wanted in self._windows:
             for start, stop in ranges:
                 source.expect(start, stop)
             self._free.get()
-            at, labels = 0, list[np.ndarray]()
+            at, passed, labels = 0, 0, list[np.ndarray]()
             for start, stop in ranges:
                 if self._closed:
                     return
                 x, y = source.load(start, stop)
                 checked_inputs(source.name, "x", x, _Cell(source, start), start)
-                self._x[at : at + len(x)] = x
                 if self._n_classes is not None:
                     y = indices(self._stream, y, start, self._n_classes)
+                if wanted is not None:
+                    chosen = wanted[passed : passed + len(x)]
+                    passed += len(x)
+                    x, y = x[chosen], y[chosen]
+                self._x[at : at + len(x)] = x
                 if self._y is None:
                     labels.append(np.array(y))
                 else:

@@ -49,10 +49,12 @@ class Stream:
     """Rows of x and y that a Trainer, or an evaluation, reads as it goes. Made by `stream`, parted by `split`.
 
     In each epoch blocks come in a new order, and rows are shuffled within windows of many blocks; so a row meets rows
-    from all over the data, while reading stays one pass over long stretches. Of a Parquet file the row groups come in a
-    new order, and in each its blocks: a row meets rows from all over its group, and of other groups where a window has
-    several. A window is in memory twice: as it is trained on, and as the next one is read by a background thread. So
-    much, and the largest row group of a Parquet file, is the memory that a stream takes.
+    from all over the data, while reading stays one pass over long stretches. Each 64th of a window gives a batch as
+    many rows as any other, or one more. Of a Parquet file the row groups come in a new order, and in each its blocks: a
+    row meets rows from all over its group, and of other groups where a window has several. A window is in memory twice:
+    as it is trained on, and as the next one is read by a background thread. So much, and the largest row group of a
+    Parquet file, is the memory that a stream takes. Of ranks that train together each reads, and has in memory, its
+    share of each window.
 
     source: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
     of the source that each is in; pieces of a group come one after the other.  block_rows, window_rows: rows of a block
@@ -119,8 +121,8 @@ class Stream:
         rows = min(self.window_rows, n)
         out = np.empty((rows, self.shape[1]), dtype)
         begins = range(0, n, rows)
-        ranges = (pieces.of(begin, min(begin + rows, n)) for begin in begins)
-        with ReadAhead(self, ranges, out, None, n_classes) as ahead:
+        windows = ((pieces.of(begin, min(begin + rows, n)), None) for begin in begins)
+        with ReadAhead(self, windows, out, None, n_classes) as ahead:
             for _ in begins:
                 with ahead.window() as window:
                     yield window

@@ -63,9 +63,14 @@ or, where they met at a port, by themselves. On the CPU sums go by MPI or throug
 cost at once or, of wide layers, as soon as they are there, while the layers before go backward.
 
 Every rank is given the same data and the same arguments and takes its part of each batch, so batch size, loss and
-metrics mean what they mean in one process. Of a stream every rank reads all rows that are trained on, not a shard of
-its own: rows are shuffled within a window, so its part of a batch may lie anywhere in it, and parameters have the same
-bits for any number of ranks. Of rows that are only evaluated it reads its own share.
+metrics mean what they mean in one process. Of a stream each of R ranks reads, and has in memory, its own share, 1/R of
+every window or of what is only evaluated; parameters have the bits that one process learns (see
+`gpu_nn.training.window_order`). Where R does not divide 64, another rank reads up to two 64ths of them, too; and
+unshuffled, rows of others that lie between short stretches of its own are read and dropped. A row group of a Parquet
+file is decoded as a whole by each rank that has rows of it: ranks share the decoding where groups are smaller than 1/R
+of a window, which is 64 MiB of float32 inputs unless `window_rows` says more. What is wrong with a row of one rank,
+such as a NaN, is raised on all. The command reads a stream as a whole on every rank once, before, for its classes and
+the scale of its inputs.
 """
 
 import sys

@@ -15,20 +15,33 @@ from gpu_nn.training.ranks import Ranks, share
 LANES = 64
 
 
-def stretches(n: int, batch_size: int, ranks: Ranks, *, shuffled: bool) -> list[tuple[int, int]]:
-    """What this rank reads of a window of n rows: rows begin … end-1 of each (begin, end), in order."""
+def stretches(n: int, batch_size: int, ranks: Ranks, *, shuffled: bool, close: int = 0) -> list[tuple[int, int]]:
+    """What this rank reads of a window of n rows: rows begin … end-1 of each (begin, end), in order.
+
+    close: so many rows of others, between two of its own stretches, are read with them.
+    """
     if ranks.size == 1:
         return [(0, n)]
     if shuffled:
         lanes = _lanes(n, batch_size, ranks)
         begin, end = (_first_row(n, batch_size, lane) for lane in (lanes.start, lanes.stop))
         return [(begin, end)] if begin < end else []
-    found = []
+    found: list[tuple[int, int]] = []
     for start in range(0, n, batch_size):
         own = ranks.share(min(batch_size, n - start))
-        if own.start < own.stop:
-            found.append((start + own.start, start + own.stop))
+        begin, end = start + own.start, start + own.stop
+        if found and begin - found[-1][1] <= close:
+            begin = found.pop()[0]
+        if begin < end:
+            found.append((begin, end))
     return found
+
+
+def own_places(n: int, batch_size: int, ranks: Ranks) -> np.ndarray:
+    """Which places of a window are of this rank, (n,) of bool."""
+    places = np.zeros(n, bool)
+    _put(np.ones(n, bool), places, batch_size, ranks.rank, ranks.size)
+    return places
 
 
 def order(n: int, batch_size: int, ranks: Ranks, seed: tuple[int, ...] | None) -> np.ndarray:

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.read_ahead import ReadAhead
+from gpu_nn.data.read_ahead import ReadAhead, Window
 from gpu_nn.data.stream import Pieces, Stream
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 from gpu_nn.training import window_order
 from gpu_nn.training.ranks import ALONE, Ranks
+
+# To read a stretch takes as long as to read about so many bytes more.
+_CLOSE_BYTES = 1 << 16
 
 
 class Windows:
@@ -32,6 +35,7 @@ class Windows:
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
         self._batch_size, self._ranks = batch_size, ranks
+        self._close = _CLOSE_BYTES // (stream.source.dtype.itemsize * n_inputs)
         self.rows = rows = min(max(stream.window_rows // batch_size, 1) * batch_size, len(stream))
         # Of a shorter batch its columns may be more; and shuffled it reads the most.
         own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
@@ -52,8 +56,8 @@ class Windows:
         """Each window is prepared as it comes."""
 
     def epoch(self, random: np.random.Generator | None, begins: int, order: Array) -> Generator[tuple[int, int]]:
-        """Brings of window after window this rank's rows into x and y, from the window of place `begins` of the epoch
-        on, and where they are of each place into `order`, (rows,) of int64; yields its first place and the one after
+        """Brings this rank's rows of window after window into x and y, from that of place `begins` of the epoch on, and
+        which of them is at each place into `order`, (rows,) of int64; yields the window's first place and the one after
         its last.
 
         The epoch is drawn from `random`, None for the rows as they lie; any window of it can be the first.
@@ -63,8 +67,8 @@ class Windows:
         seed = None if random is None else int(random.integers(2**63))
         n, rows = len(pieces), self.rows
         windows = [(start, min(rows, n - start)) for start in range(begins // rows * rows, n, rows)]
-        ranges = (self._ranges(pieces, *window, shuffled=seed is not None) for window in windows)
-        with ReadAhead(self._stream, ranges, self._host, self._host_y, self._net.n_classes) as ahead:
+        read = (self._to_read(pieces, *window, shuffled=seed is not None) for window in windows)
+        with ReadAhead(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
                 places = window_order.order(size, self._batch_size, self._ranks, of_window)
@@ -73,10 +77,15 @@ class Windows:
                     self._bring(*window)
                 yield start, start + size
 
-    def _ranges(self, pieces: Pieces, start: int, size: int, shuffled: bool) -> list[tuple[int, int]]:
-        """The source's rows that this rank reads of a window."""
-        own = window_order.stretches(size, self._batch_size, self._ranks, shuffled=shuffled)
-        return [piece for begin, end in own for piece in pieces.of(start + begin, start + end)]
+    def _to_read(self, pieces: Pieces, start: int, size: int, shuffled: bool) -> Window:
+        """Of a window the source's rows that this rank reads, and which of them it keeps."""
+        of_window = size, self._batch_size, self._ranks
+        own = window_order.stretches(*of_window, shuffled=shuffled, close=self._close)
+        ranges = [piece for begin, end in own for piece in pieces.of(start + begin, start + end)]
+        if shuffled or self._ranks.size == 1:
+            return ranges, None
+        places = window_order.own_places(*of_window)
+        return ranges, np.concatenate([places[begin:end] for begin, end in own or [(0, 0)]])
 
     def _own_rows(self, n: int) -> int:
         own = window_order.stretches(n, self._batch_size, self._ranks, shuffled=True)

@@ -190,7 +190,7 @@ class TestSplit:
 class TestReadAhead:
     def reader(self, some, window=64):
         x, pieces = np.empty((window, INPUTS), np.float32), some.order(None)
-        windows = (pieces.of(begin, min(begin + window, ROWS)) for begin in range(0, ROWS, window))
+        windows = ((pieces.of(begin, min(begin + window, ROWS)), None) for begin in range(0, ROWS, window))
         return ReadAhead(some, windows, x, None, None)
 
     def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
@@ -210,12 +210,14 @@ class TestReadAhead:
                 np.testing.assert_array_equal(x, X[:64])
             assert read.wait(10)
 
-    def test_a_window_is_of_any_ranges_or_of_none(self):
+    def test_a_window_is_of_any_ranges_or_some_of_their_rows_or_none(self):
         some, buffers = stream(X, Y, block_rows=16), (np.empty((30, INPUTS)), np.empty(30, np.int64))
-        windows = [[(5, 9), (2, 4)], [], [(100, 116), (700, 714)], []]
+        mask = np.arange(30) % 3 == 1
+        windows = [([(5, 9), (2, 4)], None), ([], None), ([(100, 116), (700, 714)], mask), ([], mask[:0])]
         with ReadAhead(some, windows, *buffers, 7) as ahead:
-            for ranges in windows:
+            for ranges, wanted in windows:
                 rows = np.concatenate([np.empty(0, int), *(np.arange(*one) for one in ranges)])
+                rows = rows if wanted is None else rows[wanted]
                 with ahead.window() as (x, y):
                     np.testing.assert_array_equal(x, X[rows])
                     np.testing.assert_array_equal(y, Y[rows])

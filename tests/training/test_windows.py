@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from gpu_nn import SGD, Adam, DataError, Dense, Dropout, Network, Standardize, Trainer
 from gpu_nn.data import stream
 from gpu_nn.data.parquet import ParquetTable
-from gpu_nn.training import Callback, Checkpoints, Every, checkpoint
+from gpu_nn.training import Callback, Checkpoints, Every, checkpoint, windows
 from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resume import taken
-from gpu_nn.training.window_order import LANES
+from gpu_nn.training.window_order import LANES, own_places
+from gpu_nn.training.windows import Windows
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
 from tests.training.threads import on_each
@@ -177,6 +180,12 @@ class TestBits:
         np.testing.assert_allclose(emulated.history.column("loss"), expected.history.column("loss"), rtol=1e-5)
 
 
+class Unheard(Ranks):
+    """A rank of which the others never fail."""
+
+    agreed = nullcontext
+
+
 OPENING = threading.Lock()
 
 
@@ -217,6 +226,7 @@ def files_of(folder, kind, group=20):
 class TestRanks:
     # Batches of which the last has fewer rows than there are ranks, of an odd number, of fewer and of more than 64.
     SIZES = pytest.mark.parametrize(("batch_size", "window"), [(57, 120), (27, 120), (8, 120), (113, 120), (11, 1)])
+    CLOSE = pytest.mark.parametrize(("shuffle", "close"), [(True, 0), (False, 0), (False, 1 << 16)])
 
     def fitted_on(self, size, fit=None, parts=4, **options):
         """The trainer of each rank."""
@@ -229,8 +239,11 @@ class TestRanks:
         return on_each(size, on)
 
     @SIZES
-    @pytest.mark.parametrize("shuffle", [True, False])
-    def test_any_number_of_ranks_learns_the_bits_that_one_process_learns(self, shuffle, batch_size, window):
+    @CLOSE
+    def test_any_number_of_ranks_learns_the_bits_that_one_process_learns(
+        self, monkeypatch, shuffle, close, batch_size, window
+    ):
+        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
         found = []
         for size in (1, 2, 4):
             trainers = self.fitted_on(size, {"x": streamed(window_rows=window)}, shuffle=shuffle, batch_size=batch_size)
@@ -248,11 +261,39 @@ class TestRanks:
         (alone,), eight = (self.fitted_on(size, **options) for size in (1, 8))
         assert eight[3].net.flat_parameters.tobytes() == alone.net.flat_parameters.tobytes()
 
-    @pytest.mark.parametrize("kind", ["npy", "parquet"])
-    @pytest.mark.parametrize("size", [2, 4, 3])
+    @pytest.mark.parametrize("on_gpu", [False, True])
+    @pytest.mark.parametrize("fixed", [True, False])
     @pytest.mark.parametrize("shuffle", [True, False])
     @SIZES
-    def test_each_reads_its_own_rows_and_keeps_no_others(self, tmp_path, kind, shuffle, size, batch_size, window):
+    def test_what_is_brought_to_the_device_is_the_ranks_part_of_what_one_process_brings(
+        self, on_gpu, fixed, shuffle, batch_size, window
+    ):
+        def brought(ranks, device):
+            """By place, x and y; zeros where the place is another rank's."""
+            net = made(layers=None if fixed else [Dense(3)], device=device).net
+            some = Windows(streamed(window_rows=window), net, batch_size, ranks)
+            x, y, order = np.zeros((230, 5), np.float32), np.zeros(230, int), net.device.empty((some.rows,), np.int64)
+            random = np.random.default_rng(2) if shuffle else None
+            for start, end in some.epoch(random, 0, order):
+                own = own_places(end - start, batch_size, ranks)
+                rows = net.device.to_host(order)[: end - start][own]
+                x[start:end][own] = net.device.to_host(some.x)[rows]
+                y[start:end][own] = net.device.to_host(some.y)[rows]
+            return x, y
+
+        with emulated_device() if on_gpu else nullcontext("cpu") as device:
+            parts = [brought(Unheard(rank, 3), device) for rank in range(3)]
+        for found, expected in zip(map(sum, zip(*parts, strict=True)), brought(ALONE, "cpu"), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("kind", ["npy", "parquet"])
+    @pytest.mark.parametrize("size", [2, 4, 3])
+    @CLOSE
+    @SIZES
+    def test_each_reads_its_own_rows_and_keeps_no_others(
+        self, monkeypatch, tmp_path, kind, shuffle, close, size, batch_size, window
+    ):
+        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
         files, read, kept = files_of(tmp_path, kind), {}, {}
 
         def on(ranks):
@@ -266,13 +307,16 @@ class TestRanks:
         every = np.concatenate(list(read.values()))
         assert set(every) == set(range(230))
         rows = max(window // batch_size, 1) * batch_size
-        if shuffle and size == 3:
+        shared = 0
+        if not shuffle and close:
+            # Of a window all is read, by all of them, but for its ends.
+            assert (230 if rows == batch_size else size * (230 - 3 * batch_size)) <= len(every) <= 230 * size
+        elif shuffle and size == 3:
             # Two lanes are read by two ranks each; a batch has few columns of one.
             shared = 2 * -(-batch_size // LANES) * -(-230 // batch_size)
             assert len(every) <= 230 + shared
         else:
             assert len(every) == 230
-            shared = 0
         for rank in range(size):
             assert len(set(read[rank])) == len(read[rank])
             assert kept[rank] <= rows / size + rows // batch_size + shared
