@@ -71,9 +71,9 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
     row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), trainer.losses.dtype)[: edges[-1] - edges[0]]
     losses, counters, cost = trainer.losses, trainer.counters, net.beside_grads[:1]
-    sums = _Sums(trainer, by_buckets=own == 1)
 
     def work() -> None:
+        sums = _Sums(trainer, by_buckets=own == 1)
         done: list[Array] = []
         rows: Array = row_losses
         for i, part in enumerate(parts, start=1):
@@ -106,7 +106,8 @@ def interrupted_anywhere(trainer: "Trainer") -> bool:
 
 class _Sums:
     """The sum over the ranks of a step's gradients and of what goes with them, in one or, where that pays, by buckets
-    of layers, each while the layers before it still go backward."""
+    of layers, each while the layers before it still go backward. For one step: a step that cannot be captured is left
+    in the middle, and begins anew."""
 
     def __init__(self, trainer: "Trainer", by_buckets: bool):
         """by_buckets: whether gradients are ready when a layer's backward pass is over."""
@@ -124,7 +125,6 @@ class _Sums:
     def add(self) -> None:
         """All the others, too."""
         net, end = self._net, self._end
-        self._end = net.n_decayed
         if self._ranks.size > 1:
             rest = [net.exchanged] if end == net.n_decayed else [net.exchanged[:end], net.exchanged[net.n_decayed :]]
             net.kernels.apart(lambda: self._add(rest))

@@ -9,7 +9,7 @@ from gpu_nn import SGD, Adam, Dense, Dropout, LayerNorm, Network, Trainer
 from gpu_nn.training import together
 from gpu_nn.training.ranks import Ranks
 from tests.cuda_emulator import cupy_proxy
-from tests.cuda_emulator.cupy_proxy.cuda import Graph
+from tests.cuda_emulator.cupy_proxy.cuda import Graph, Stream
 from tests.cuda_emulator.device import emulated_device
 
 RANDOM = np.random.default_rng(3)
@@ -127,6 +127,24 @@ class TestOnTheEmulatedDevice:
         monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32")
         np.testing.assert_array_equal(host(graphs.net.flat_parameters), host(eager.net.flat_parameters))
+
+    @pytest.mark.parametrize("pieces", [1, 2, 3])
+    def test_a_step_that_cannot_be_captured_to_its_end_is_summed_whole(self, device, monkeypatch, pieces):
+        begin, begun = Stream.begin_capture, []
+
+        def begin_so_many(stream):
+            begun.append(stream)
+            if begun.count(stream) > pieces:
+                raise RuntimeError(f"no more than {pieces} pieces of a step")
+            begin(stream)
+
+        monkeypatch.setattr(Stream, "begin_capture", begin_so_many)
+        before, ranks = Graph.launches, Twins()
+        trainer = trained(device, ranks, 1, monkeypatch)
+        assert Graph.launches == before
+        told = [entry for entry in ranks.log if entry[0] != "sum"]
+        step = [("begin", 32), ("begin", 128), ("begin", 96, 16 * 5 + 16), ("end",)]
+        assert told == step * trainer.optimizer.steps
 
     @pytest.mark.parametrize("parts", [1, 4, 6])
     def test_parts_of_one_process_are_graphs_too(self, device, monkeypatch, parts):
