@@ -1,5 +1,7 @@
 """What a step adds up over the ranks: everything once, when it is ready, in one sum or by buckets of layers."""
 
+import gc
+import weakref
 from importlib import import_module
 
 import numpy as np
@@ -145,6 +147,14 @@ class TestOnTheEmulatedDevice:
         told = [entry for entry in ranks.log if entry[0] != "sum"]
         step = [("begin", 32), ("begin", 128), ("begin", 96, 16 * 5 + 16), ("end",)]
         assert told == step * trainer.optimizer.steps
+
+    def test_what_was_captured_goes_with_its_trainer(self, device, monkeypatch):
+        trainer = trained(device, Twins(), 1, monkeypatch)
+        data = weakref.ref(trainer.batch_of(1)[0][0][0])
+        assert data() is not None
+        del trainer
+        gc.collect()
+        assert data() is None
 
     @pytest.mark.parametrize("parts", [1, 4, 6])
     def test_parts_of_one_process_are_graphs_too(self, device, monkeypatch, parts):

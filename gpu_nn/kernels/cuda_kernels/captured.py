@@ -30,18 +30,19 @@ def apart(action: Callable[[], None]) -> None:
     For what must not become part of a graph. NCCL's sums do only on all ranks at once, and a rank may have to capture
     its step anew by itself.
     """
-    if _capture.stream is None:
+    pieces = _capture.pieces
+    if pieces is None:
         action()
     else:
-        _capture.pieces += [_capture.stream.end_capture().launch, action]
+        pieces += [_capture.stream.end_capture().launch, action]
         _capture.stream.begin_capture()
 
 
 class _Capture(threading.local):
-    """The stream in which this thread captures a step, None while it does not, and what it captured so far."""
+    """The stream in which this thread captures a step, and what it captured so far; both None while it does not."""
 
     stream: Any = None
-    pieces: list[Callable[[], None]]
+    pieces: list[Callable[[], None]] | None = None
 
 
 _capture = _Capture()
@@ -72,21 +73,22 @@ def _pieces(step: Callable[[], None], stream: int) -> list[Callable[[], None]]:
     if not cublaslt.available():
         return _without_graph(f"CuPy's own matrix products cannot be captured, and {cublaslt.MISSING}")
     capturing = cupy_module().cuda.Stream(non_blocking=True)
+    pieces: list[Callable[[], None]] = []
     problem: Exception | None = None
     with capturing, capturing_for(stream):
-        _capture.stream, _capture.pieces = capturing, []
+        _capture.stream, _capture.pieces = capturing, pieces
         capturing.begin_capture()
         try:
             step()
         except (NotImplementedError, RuntimeError) as error:
             problem = error
         finally:
-            _capture.stream = None
+            _capture.stream = _capture.pieces = None
             try:
-                _capture.pieces.append(capturing.end_capture().launch)
+                pieces.append(capturing.end_capture().launch)
             except RuntimeError as error:
                 problem = problem or error
-    return _without_graph(str(problem)) if problem else _capture.pieces
+    return _without_graph(str(problem)) if problem else pieces
 
 
 def _without_graph(why: str) -> list[Callable[[], None]]:
