@@ -130,7 +130,7 @@ class TestOnTheEmulatedDevice:
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32")
         np.testing.assert_array_equal(host(graphs.net.flat_parameters), host(eager.net.flat_parameters))
 
-    @pytest.mark.parametrize("pieces", [1, 2, 3])
+    @pytest.mark.parametrize("pieces", [0, 1, 2, 3])
     def test_a_step_that_cannot_be_captured_to_its_end_is_summed_whole(self, device, monkeypatch, pieces):
         begin, begun = Stream.begin_capture, []
 

@@ -77,8 +77,8 @@ def _pieces(step: Callable[[], None], stream: int) -> list[Callable[[], None]]:
     problem: Exception | None = None
     with capturing, capturing_for(stream):
         _capture.stream, _capture.pieces = capturing, pieces
-        capturing.begin_capture()
         try:
+            capturing.begin_capture()
             step()
         except (NotImplementedError, RuntimeError) as error:
             problem = error
