@@ -189,8 +189,10 @@ class Trainer:
         last = self.position.first_epoch + epochs
         if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
             raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
-        while len(self.history) < last and not (self.stopping or together.any_of(self, self.interrupting)):
+        # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted.
+        while len(self.history) < last and not together.any_of(self, self.stopping or self.interrupting):
             self._epoch()
+        self.stopping = together.any_of(self, self.stopping)
         self.interrupted, self.interrupting = together.any_of(self, self.interrupting), False
         self._calls.end()
 
@@ -219,7 +221,6 @@ class Trainer:
         optimizer.schedule.observe(loss if validation_loss is None else validation_loss)
         self.position = resuming.Position(position.first_epoch, self.random.bit_generator.state)
         self._calls.after_epoch(record)
-        self.stopping = together.any_of(self, self.stopping)
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""

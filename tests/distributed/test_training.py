@@ -335,6 +335,54 @@ def test_an_interrupt_of_one_rank_between_epochs_ends_all(tmp_path):
     assert done.stdout.strip() == "[[2, True], [2, True]]"
 
 
+STOPPED = """
+import sys
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+from gpu_nn.training import Callback, Every
+
+class Stops(Callback):
+    every = Every(steps=1)
+
+    def begin(self, trainer):
+        trainer.stopping = when == "begin"
+
+    def __call__(self, trainer, record):
+        if record.steps == 6:
+            trainer.stopping = "stop" in when
+            if "interrupt" in when:
+                trainer.interrupt()
+
+when = sys.argv[1]
+ranks, device = connect()
+with together(ranks):
+    x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    net = gpu_nn.Network([3, 2], device=device)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks, callbacks=[Stops()])
+    history = trainer.fit(x, y, epochs=5)
+    found = ranks.gathered([len(history), trainer.optimizer.steps, trainer.stopping, trainer.interrupted])
+    if ranks.rank == 0:
+        print(found)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("begin", [0, 0, True, False]),
+        ("stop", [2, 8, True, False]),
+        ("interrupt", [1, 7, False, True]),
+        ("stop and interrupt", [1, 7, True, True]),
+    ],
+)
+def test_what_a_callback_of_rank_0_ends_between_two_steps_ends_on_all_ranks(tmp_path, when, expected):
+    """Of an interruption the others hear with the next step's sum."""
+    done = ran(tmp_path, mpi(2, "-c", STOPPED, when), timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.replace("True", "true").replace("False", "false")) == [expected, expected]
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
