@@ -189,8 +189,11 @@ class Trainer:
         last = self.position.first_epoch + epochs
         if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
             raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
-        # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted.
-        while len(self.history) < last and not together.any_of(self, self.stopping or self.interrupting):
+        # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted. An epoch
+        # that was begun is finished before a stop, where it resumes, too.
+        while len(self.history) < last and not together.any_of(
+            self, self.interrupting or (self.stopping and not self.position.steps_in_epoch)
+        ):
             self._epoch()
         self.stopping = together.any_of(self, self.stopping)
         self.interrupted, self.interrupting = together.any_of(self, self.interrupting), False

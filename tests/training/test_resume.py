@@ -221,6 +221,19 @@ class TestWithEarlyStopping:
         resumed = made([EarlyStopping(patience=2)], optimizer=lambda: Adam(0.1))
         assert outcome(fitted(resumed, epochs=30, resume=tmp_path)) == outcome(whole)
 
+    @pytest.mark.parametrize("steps", [12, 15, 16])
+    def test_an_epoch_in_which_it_was_stopped_and_interrupted_is_finished(self, tmp_path, steps):
+        class Stop(Callback):
+            every = Every(steps=11)
+
+            def __call__(self, trainer, record):
+                trainer.stopping = True
+
+        whole = fitted(made([Stop()]))
+        assert whole.optimizer.steps == 2 * STEPS_AN_EPOCH
+        fitted(made([Stop(), Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)]))
+        assert outcome(fitted(made([Stop()]), resume=tmp_path)) == outcome(whole)
+
     @pytest.mark.parametrize(
         ("key", "value"),
         [
