@@ -31,10 +31,12 @@ class Labels:
         return len(self.codes)
 
 
-def labels_of_array(where: str, y: np.ndarray) -> Labels:
-    """`y`, (n,), as labels. where: its name. Raises DataError for what is neither whole numbers nor text."""
+def labels_of_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
+    """`y`, (n,), as labels. where: the name, for errors, of all of them, and first: the number there of y[0]. Raises
+    DataError for what is neither whole numbers nor text.
+    """
     if y.dtype.kind == "f":
-        y = _whole(where, y)
+        y = _whole(where, y, first)
     elif y.dtype.kind == "S":
         try:
             y = np.char.decode(y, "utf-8")
@@ -58,15 +60,17 @@ def labels_of_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Label
     return Labels(found.classes, found.codes[codes])
 
 
-def encoded(name: str, labels: Labels, classes: Any) -> np.ndarray:
-    """Labels as indices into `classes`, (n,) of int64. Raises DataError for one that is not there."""
+def encoded(name: str, labels: Labels, classes: Any, first: int = 0) -> np.ndarray:
+    """Labels as indices into `classes`, (n,) of int64. first: the number of their first row. Raises DataError for one
+    that is not there.
+    """
     index = {value: i for i, value in enumerate(np.asarray(classes).tolist())}
     places = np.array([index.get(value, -1) for value in labels.classes.tolist()], np.int64)
     if (places < 0).any():
         at = int(np.argmax(places[labels.codes] < 0))
         known = ", ".join(map(str, list(index)[:10])) + (" …" if len(index) > 10 else "")
         label = labels.classes[labels.codes[at]]
-        raise DataError(f"{name}: label {label} at row {at} is not a class of the model: {known}")
+        raise DataError(f"{name}: label {label} at row {first + at} is not a class of the model: {known}")
     return places[labels.codes]
 
 
@@ -89,14 +93,14 @@ def _numbers(where: str, texts: Sequence[str]) -> np.ndarray:
     except OverflowError:
         return np.array(texts, str)
     except ValueError:
-        return _whole(where, numbers)
+        return _whole(where, numbers, 0)
 
 
-def _whole(where: str, y: np.ndarray) -> np.ndarray:
+def _whole(where: str, y: np.ndarray, first: int) -> np.ndarray:
     """Floats that are whole numbers as integers."""
     largest = min(_LARGEST_WHOLE, float(np.finfo(y.dtype).max))
     whole = (y == np.floor(y)) & (np.abs(y) <= largest)
     if not whole.all():
         at = int(np.argmin(whole))
-        raise DataError(f"{where}[{at}] is {y[at]}, not a class; expected whole numbers or names")
+        raise DataError(f"{where}[{first + at}] is {y[at]}, not a class; expected whole numbers or names")
     return y.astype(np.int64)

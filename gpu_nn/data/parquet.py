@@ -80,7 +80,7 @@ class ParquetTable:
 
     def read_group(self, i: int, out: np.ndarray) -> Labels | None:
         """The inputs of row group i into `out`, (rows, inputs); returns its labels, None for prediction."""
-        labels = []
+        labels, first = [], sum(self.group_rows[:i])
         for column, start, values in self._pieces(i, self._columns):
             if column != self._place:
                 if self._arrow.types.is_decimal(values.type):
@@ -88,7 +88,7 @@ class ParquetTable:
                 place = column - (self._place is not None and column > self._place)
                 out[start : start + len(values), self._into[place]] = values.to_numpy(zero_copy_only=False)
             elif not self._for_prediction:
-                labels.append(self._labels(values))
+                labels.append(self._labels(values, first + start))
         return _joined(labels) if labels else None
 
     def _pieces(self, group: int, names: Sequence[str]) -> Iterator[tuple[int, int, Any]]:
@@ -122,9 +122,10 @@ class ParquetTable:
     def _refuse_group(self, group: int) -> NoReturn:
         raise DataError(f"{self.path}: row group {group} is not what the file says of it; it is damaged")
 
-    def _labels(self, column: Any) -> Labels:
+    def _labels(self, column: Any, first: int) -> Labels:
+        """first: the number of the column's first row in the file."""
         if not _is_text(self._arrow, column.type):
-            return labels_of_array(self._where, column.to_numpy(zero_copy_only=False))
+            return labels_of_array(self._where, column.to_numpy(zero_copy_only=False), first)
         texts, codes = self._texts(column)
         all_texts, classes = self._classes
         found, places = np.unique(classes[np.searchsorted(all_texts, texts)], return_inverse=True)

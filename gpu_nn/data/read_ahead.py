@@ -118,7 +118,7 @@ def indices(stream: "Stream", y: np.ndarray, first: int, n_classes: int) -> np.n
     if classes is not None:
         numbers = y.dtype.kind in "iufb" and classes.dtype.kind in "iufb"
         if not (numbers and (classes[1:] > classes[:-1]).all()):
-            return encoded(f"{name} from row {first} on", labels_of_array(name, y), classes)
+            return encoded(name, labels_of_array(f"{name}: y", y, first), classes, first)
         places = np.searchsorted(classes, y).clip(max=len(classes) - 1)
         wrong = classes[places] != y
         if wrong.any():

@@ -176,6 +176,15 @@ def test_what_is_no_input_or_no_target_is_refused_by_column(written, more, targe
         read(str(written(columns(more.pop("kind", NAMES), **more))), target=target)
 
 
+def test_a_label_that_is_no_whole_number_is_named_by_its_row_in_the_file(written, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS", 4)
+    path = written(columns(np.where(np.arange(N) == 18, 0.5, np.arange(N) % 2)))
+    with pytest.raises(DataError, match=r"column 'kind'\[18\] is 0\.5, not a class"):
+        read(str(path))
+    with pytest.raises(DataError, match=r"column 'kind'\[18\] is 0\.5, not a class"):
+        ParquetTable(path, Target()).read_group(2, np.empty((6, 3)))
+
+
 def test_tables_without_rows_or_columns_are_refused(written):
     with pytest.raises(DataError, match="has no rows"):
         read(str(written({"a": X[:0, 0], "y": NAMES[:0]})))

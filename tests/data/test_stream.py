@@ -287,6 +287,17 @@ class TestValues:
         with pytest.raises(DataError, match="label 99 at row 905 is not one of the 7 classes"):
             rows_of(stream(X, y, block_rows=50, classes=10 * np.arange(7)), n_classes=7)
 
+    def test_labels_as_text_are_named_by_their_rows(self):
+        names = np.array(list("abcdefg"))
+        y = np.where(np.arange(ROWS) == 905, "z", names[Y])
+        with pytest.raises(DataError, match="label z at row 905 is not a class of the model: a, b"):
+            rows_of(stream(X, y, block_rows=50, classes=names), n_classes=7)
+
+    def test_a_label_that_is_no_whole_number_is_named_by_its_row(self):
+        y = np.where(np.arange(ROWS) == 905, 0.5, Y)
+        with pytest.raises(DataError, match=r"x: y\[905\] is 0\.5, not a class"):
+            rows_of(stream(X, y, block_rows=50, classes=np.arange(7)[::-1]), n_classes=7)
+
     @pytest.mark.parametrize("names", [np.arange(7) * 10, np.arange(7.0) - 3, np.array(list("abcdefg"))])
     def test_labels_become_the_indices_of_their_classes(self, names):
         _, y = rows_of(stream(X, names[Y], block_rows=50, classes=names), n_classes=7)
