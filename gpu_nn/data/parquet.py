@@ -1,12 +1,13 @@
 """Parquet files, row group by row group. Needs the extra `parquet` (pyarrow)."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn
 
 import numpy as np
 
+from gpu_nn.data.arrow import Errors, is_text, pyarrow
 from gpu_nn.data.labels import Labels, labels_of_array, labels_of_text
 from gpu_nn.data.memory import check_fits
 from gpu_nn.data.table import Table, Target
@@ -24,13 +25,14 @@ class ParquetTable:
     """An open file whose columns were checked: numbers as inputs, whole numbers or text as target, no nulls told of.
 
     names: of the inputs. target: the target column's name or None. group_rows: rows of each row group. dtype: of the
-    inputs: float64, or less where all columns are of one byte, or of floats of less.
+    inputs: float64, or less where all columns are of one byte, or of floats of less. texts: what all tables of this
+    file know of the texts of its target.
     """
 
-    def __init__(self, path: Path, target: Target):
-        self.path = path
-        self._arrow, parquet = _pyarrow()
-        with _Errors(self._arrow, path):
+    def __init__(self, path: Path, target: Target, texts: "Texts | None" = None):
+        self.path, self.texts = path, texts or Texts()
+        self._arrow, parquet = pyarrow()
+        with Errors(self._arrow, path):
             self._file = parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES)
             metadata, schema = self._file.metadata, self._file.schema_arrow
             self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -101,7 +103,7 @@ class ParquetTable:
             chosen = names[first : first + at_once]
             n_expected = sum(len(self._places[name]) for name in chosen)
             start = 0
-            with _Errors(self._arrow, self.path):
+            with Errors(self._arrow, self.path):
                 for batch in self._file.iter_batches(_ROWS, [group], chosen):
                     # With a come columns that are called a.b, too; and those of one name come side by side.
                     places = {name: iter(self._places[name]) for name in chosen}
@@ -124,21 +126,24 @@ class ParquetTable:
 
     def _labels(self, column: Any, first: int) -> Labels:
         """first: the number of the column's first row in the file."""
-        if not _is_text(self._arrow, column.type):
+        if not is_text(self._arrow, column.type):
             return labels_of_array(self._where, column.to_numpy(zero_copy_only=False), first)
-        texts, codes = self._texts(column)
-        all_texts, classes = self._classes
-        found, places = np.unique(classes[np.searchsorted(all_texts, texts)], return_inverse=True)
+        texts, codes = self._distinct(column)
+        all_texts, classes = self.texts.of(self)
+        at = np.searchsorted(all_texts, texts).clip(max=len(all_texts) - 1)
+        new = np.flatnonzero(all_texts[at] != texts)
+        if len(new):
+            raise DataError(f"{self._where} has {texts[new[0]]!r}, which it had not before; the file has changed")
+        found, places = np.unique(classes[at], return_inverse=True)
         return Labels(found, places[codes])
 
-    @cached_property
-    def _classes(self) -> tuple[np.ndarray, np.ndarray]:
+    def read_texts(self) -> tuple[np.ndarray, np.ndarray]:
         """The different texts of the whole target, in order, and what they stand for: numbers only where all are."""
         found = set[str]()
         for i in range(len(self.group_rows)):
             for column, _, values in self._pieces(i, [str(self.target)]):
                 if column == self._place:
-                    found.update(self._texts(values)[0])
+                    found.update(self._distinct(values)[0])
         texts = sorted(found)
         labels = labels_of_text(self._where, texts, np.arange(len(texts)))
         return np.array(texts, str), labels.classes[labels.codes]
@@ -147,7 +152,7 @@ class ParquetTable:
     def _where(self) -> str:
         return f"{self.path}: column {self.target!r}"
 
-    def _texts(self, column: Any) -> tuple[list[str], np.ndarray]:
+    def _distinct(self, column: Any) -> tuple[list[str], np.ndarray]:
         """The different texts of the column, and which of them each row has."""
         arrow, where = self._arrow, self._where
         if not arrow.types.is_dictionary(column.type):
@@ -171,7 +176,7 @@ class ParquetTable:
     def _check_target(self, kind: Any) -> None:
         types = self._arrow.types
         number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-        if not (number or _is_text(self._arrow, kind)):
+        if not (number or is_text(self._arrow, kind)):
             raise DataError(f"{self.path}: column {self.target!r}, the target, is {kind}; expected numbers or text")
 
     def _dtype(self, name: str, kind: Any) -> np.dtype:
@@ -181,9 +186,25 @@ class ParquetTable:
         if types.is_decimal(kind):
             return np.dtype(np.float64)
         hint = ""
-        if _is_text(self._arrow, kind):
+        if is_text(self._arrow, kind):
             hint = f"; is it the target? That is {self.target!r} here" if self.target else "; is it the target?"
         raise DataError(f"{self.path}: column {name!r} is {kind}; expected numbers{hint}")
+
+
+class Texts:
+    """What `ParquetTable.read_texts` gives, found by the first of the tables of a file that asks: it is a pass over the
+    column.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._found: tuple[np.ndarray, np.ndarray] | None = None
+
+    def of(self, table: ParquetTable) -> tuple[np.ndarray, np.ndarray]:
+        with self._lock:
+            if self._found is None:
+                self._found = table.read_texts()
+            return self._found
 
 
 def read_parquet(path: Path, target: Target) -> Table:
@@ -198,43 +219,7 @@ def _joined(parts: Sequence[Labels]) -> Labels:
     return Labels(classes, np.concatenate(codes))
 
 
-class _Errors:
-    """Turns what pyarrow raises for files into DataError."""
-
-    def __init__(self, arrow: Any, path: Path):
-        self._arrow, self._path = arrow, path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is None or isinstance(error, DataError):
-            return
-        if isinstance(error, FileNotFoundError):
-            raise DataError(f"{self._path} does not exist") from None
-        if isinstance(error, MemoryError):
-            raise DataError(f"{self._path} does not fit in memory") from None
-        if isinstance(error, OSError | ValueError | TypeError | KeyError | IndexError | self._arrow.ArrowException):
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"{self._path} is not a Parquet file that can be read: {reason}") from None
-
-
 def _together(dtypes: Sequence[np.dtype]) -> np.dtype:
     """The type that holds all columns: of bytes (pixels) as they are, of floats the widest, else float64."""
     found = np.result_type(*dtypes)
     return found if found.kind in "bf" or found.itemsize == 1 else np.dtype(np.float64)
-
-
-def _is_text(arrow: Any, kind: Any) -> bool:
-    if arrow.types.is_dictionary(kind):
-        kind = kind.value_type
-    return arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or arrow.types.is_string_view(kind)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError("reading Parquet files needs pyarrow: pip install 'gpu_nn[parquet]'") from None
-    return pyarrow, pyarrow.parquet

@@ -13,7 +13,7 @@ import numpy as np
 from gpu_nn.data.kinds import kind
 from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.npy import NpyRows
-from gpu_nn.data.parquet import ParquetTable
+from gpu_nn.data.parquet import ParquetTable, Texts
 from gpu_nn.data.sources import array_target, target_column
 from gpu_nn.data.table import Features, Target, distinct
 from gpu_nn.errors import DataError
@@ -155,9 +155,9 @@ class ArrayRows:
 class ParquetRows:
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
-    def __init__(self, path: Path, target: Target):
+    def __init__(self, path: Path, target: Target, texts: Texts | None = None):
         self._path, self._target = path, target
-        self._table = ParquetTable(path, target)
+        self._table = ParquetTable(path, target, texts)
         self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
         self.names = distinct(self._table.names)
         self.shape = self._table.n_rows, len(self._table.names)
@@ -173,7 +173,7 @@ class ParquetRows:
         return np.unique(self._ends)
 
     def opened(self) -> "ParquetRows":
-        return ParquetRows(self._path, self._target)
+        return ParquetRows(self._path, self._target, self._table.texts)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         group = int(np.searchsorted(self._ends, start, "right")) - 1

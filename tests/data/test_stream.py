@@ -378,6 +378,39 @@ def test_one_row_group_is_in_memory_at_a_time(tmp_path):
         tracemalloc.stop()
 
 
+def text_labels(path, names, **options):
+    columns = {"x": np.arange(len(names), dtype=np.float32), "label": names}
+    parquet.write_table(arrow.table(columns), path, row_group_size=100, **options)
+    return path
+
+
+def test_labels_of_text_are_gathered_once_for_all_readers_of_a_file(tmp_path, monkeypatch):
+    path = text_labels(tmp_path / "t.parquet", np.array(["a", "b", "7"])[np.arange(300) % 3])
+    read, iter_batches = [], parquet.ParquetFile.iter_batches
+
+    def spy(file, rows, groups, columns):
+        read.append((tuple(columns), *groups))
+        return iter_batches(file, rows, groups, columns)
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", spy)
+    some = stream(path, block_rows=30)
+    assert not read  # what is asked for its shape alone costs no pass
+    for part in (some, *some.split("test", 0.4)):
+        assert set(rows_of(part)[1]) == {"7", "a", "b"}
+        part.described()
+    assert sorted(columns for columns in read if columns[0] == ("label",)) == [(("label",), i) for i in range(3)]
+
+
+def test_a_text_that_a_file_did_not_have_before_is_an_error(tmp_path):
+    names = np.array(["a", "c"])[np.arange(300) % 2]
+    some = stream(text_labels(tmp_path / "t.parquet", names))
+    rows_of(some)
+    for text in ("b", "d", ""):
+        text_labels(tmp_path / "t.parquet", np.where(np.arange(300) == 250, text, names))
+        with pytest.raises(DataError, match=f"column 'label' has '{text}', which it had not before; the file has ch"):
+            rows_of(some)
+
+
 def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(tmp_path):
     source, target = written(tmp_path, "npy beside")
     some = stream(source, target, block_rows=50, window_rows=100)
