@@ -140,7 +140,8 @@ def read_streams(
 
     The test part is the last `test_last` rows, or a `test_fraction` (0.2 where both are None) of each block of rows,
     drawn by the seed; then the validation part is drawn alike from the rest. One pass over all rows checks them, and
-    finds the classes, and the shift and scale of the training part.
+    finds the classes, and the shift and scale of the training part; of a Parquet file whose labels are text their
+    column is read before.
 
     Raises DataError for data that cannot be used, ValueError for both test_fraction and test_last.
     """
@@ -152,13 +153,13 @@ def read_streams(
     validation = None
     if validation_fraction is not None:
         training, validation = training.split("validation", validation_fraction, None, seed)
-    scaling, found = Scaling(), list[np.ndarray]()
-    for part in (training, test, validation):
-        # Moments take several times a window in float64: these are small.
-        for x, y in () if part is None else replace(part, window_rows=part.block_rows).windows(whole.source.dtype):
-            found = [np.unique(np.concatenate([*found, labels_of_array(f"{source}: y", y).classes]))]
-            if part is training:
-                scaling.add(x)
+    scaling, found, first = Scaling(), list[np.ndarray](), 0
+    # Moments take several times a window in float64: these are small.
+    for x, y in replace(whole, window_rows=whole.block_rows).windows(whole.source.dtype):
+        found = [np.unique(np.concatenate([*found, labels_of_array(f"{source}: y", y, first).classes]))]
+        for start, stop in training.ranges_within(first, first + len(x)):
+            scaling.add(x[start - first : stop - first])
+        first += len(x)
     if len(found[0]) < 2:
         raise DataError(f"{source} has 1 class, {found[0][0]}; a classifier needs at least 2")
     if validation is not None:

@@ -149,6 +149,12 @@ class Stream:
         before = np.cumsum(rows) - rows
         return self._of(self.pieces[:, :1] + np.clip(np.stack([begin - before, end - before], 1), 0, rows[:, None]))
 
+    def ranges_within(self, begin: int, end: int) -> list[list[int]]:
+        """Which of the rows begin … end-1 of the source are in this stream: [first, one after the last], in order."""
+        first = np.searchsorted(self.pieces[:, 1], begin, "right")
+        last = np.searchsorted(self.pieces[:, 0], end, "left")
+        return self.pieces[first:last].clip(begin, end).tolist()
+
     def _drawn(self, name: str, fraction: float, random: np.random.Generator) -> tuple["Stream", "Stream"]:
         rows, n = self.pieces[:, 1] - self.pieces[:, 0], len(self)
         if n < 2:

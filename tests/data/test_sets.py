@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from gpu_nn.data import digits, labelled, read, read_inputs, scaling
+from gpu_nn.data import digits, labelled, read, read_inputs, read_streams, scaling
+from gpu_nn.data.parquet import ParquetTable
+from gpu_nn.data.row_sources import ArrayRows, ParquetRows
 from gpu_nn.errors import DataError
 from tests.data.files import idx_bytes, write_idx_pair
 
@@ -265,3 +267,53 @@ def test_a_scale_is_a_positive_float32_whatever_the_column(x):
     assert np.isfinite(shift).all()
     assert np.isfinite(scale).all()
     assert (scale > 0).all()
+
+
+# Streams
+
+
+@pytest.fixture(params=["npy", "parquet"])
+def large(tmp_path, request):
+    """Writes 1000 rows of two columns and their labels to files of a kind; gives the arguments of `read_streams`."""
+
+    def large(y):
+        x = np.random.default_rng(2).normal(5, 3, (1000, 2)).astype(np.float32)
+        if request.param == "npy":
+            np.save(tmp_path / "x.npy", x)
+            np.save(tmp_path / "y.npy", y)
+            return x, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        table = arrow.table({"a": x[:, 0], "b": x[:, 1], "label": y})
+        parquet.write_table(table, tmp_path / "t.parquet", row_group_size=170)
+        return x, str(tmp_path / "t.parquet"), "label"
+
+    return large
+
+
+def test_one_pass_over_the_rows_is_enough(large, monkeypatch):
+    x, source, target = large(np.arange(1000) % 3)
+    read = []
+    for kind in (ArrayRows, ParquetRows):
+
+        def spy(self, start, stop, load=kind.load):
+            read.append((start, stop))
+            return load(self, start, stop)
+
+        monkeypatch.setattr(kind, "load", spy)
+    groups, read_group = [], ParquetTable.read_group
+    monkeypatch.setattr(ParquetTable, "read_group", lambda self, i, out: groups.append(i) or read_group(self, i, out))
+    found = read_streams(source, 0.3, target=target, validation_fraction=0.2, block_rows=64, window_rows=256)
+    assert sorted(row for start, stop in read for row in range(start, stop)) == list(range(1000))
+    assert groups == ([] if source.endswith("npy") else list(range(6)))
+    assert found.classes.tolist() == [0, 1, 2]
+    training = np.concatenate([np.arange(*piece) for piece in found.training.pieces])
+    assert len(training) == len(found.training) == 560
+    np.testing.assert_allclose(found.shift, x[training].mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.scale, 1 / x[training].std(axis=0, dtype=np.float64), rtol=1e-6)
+
+
+def test_a_label_of_any_part_that_is_none_is_named_by_its_row(large):
+    for row in (3, 500, 998):
+        _, source, target = large(np.where(np.arange(1000) == row, 0.5, 1.0))
+        with pytest.raises(DataError, match=rf"\[{row}\] is 0\.5, not a class"):
+            read_streams(source, 0.3, target=target, block_rows=64)
