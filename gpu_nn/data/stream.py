@@ -31,7 +31,7 @@ class Pieces:
         self._ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def of(self, begin: int, end: int) -> list[tuple[int, int]]:
         """The ranges under places begin … end-1 of the sequence."""
@@ -179,11 +179,12 @@ class Stream:
     def described(self) -> dict[str, Any]:
         """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
         pieces = self.pieces
-        if isinstance(self.source, ParquetRows):
+        if isinstance(self.source, ParquetRows) and len(pieces):
             # A row costs the reading of its group.
             pieces = pieces[(self.group == self.group[0]) | (self.group == self.group[-1])]
         ends = np.cumsum(pieces[:, 1] - pieces[:, 0])
-        chosen = np.unique(np.linspace(0, ends[-1] - 1, min(ends[-1], _SAMPLED_ROWS)).astype(np.int64))
+        n = int(ends[-1]) if len(ends) else 0
+        chosen = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
         piece = np.searchsorted(ends, chosen, "right")
         # Parts of equal rows are told apart, too.
         checksum = zlib.crc32(np.ascontiguousarray(self.pieces, "<i8").data)

@@ -24,7 +24,7 @@ from gpu_nn.training.evaluation import Evaluation
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resident import Resident
-from gpu_nn.training.windows import Windows
+from gpu_nn.training.windows import Windows, check_fits
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
 # read is to wait, so there it is mostly once an epoch; ranks then also learn whether one of them is interrupted.
@@ -151,7 +151,9 @@ class Trainer:
             self._set = Windows(x, net, self.batch_size, self.ranks)
         else:
             raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
-        if validation is not None and not isinstance(validation, Stream):
+        if isinstance(validation, Stream):
+            check_fits("validation", validation, net)
+        elif validation is not None:
             if not (isinstance(validation, tuple | list) and len(validation) == 2):
                 parts = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
                 raise TypeError(f"validation is a {type(validation).__name__}{parts}; expected (x, y), or a Stream")

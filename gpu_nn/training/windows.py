@@ -25,13 +25,7 @@ class Windows:
     weight: Array | None = None
 
     def __init__(self, stream: Stream, net: Network, batch_size: int, ranks: Ranks = ALONE):
-        if stream.shape[1] != net.n_inputs:
-            expected = f"(n, {net.n_inputs}), one column for each input"
-            raise ValueError(f"x is a stream of shape {stream.shape}; expected {expected}")
-        if stream.targets not in ((), (net.n_classes,)):
-            raise ValueError(
-                f"y of the stream has rows of {stream.targets}; expected labels or {net.n_classes} targets"
-            )
+        check_fits("x", stream, net)
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
         self._batch_size, self._ranks = batch_size, ranks
@@ -103,3 +97,16 @@ class Windows:
         else:
             device.upload(x, self._raw[:size])
             net.prepare(self._raw[:size], self.x[:size])
+
+
+def check_fits(name: str, stream: Stream, net: Network) -> None:
+    """Raises ValueError, with that name, for a stream without rows and one that does not fit the network."""
+    if stream.shape[1] != net.n_inputs:
+        expected = f"(n, {net.n_inputs}), one column for each input"
+        raise ValueError(f"{name} is a stream of shape {stream.shape}; expected {expected}")
+    if not len(stream):
+        raise ValueError(f"{name} is a stream without rows; expected at least 1")
+    if stream.targets not in ((), (net.n_classes,)):
+        raise ValueError(
+            f"y of the stream {name} has rows of {stream.targets}; expected labels or {net.n_classes} targets"
+        )

@@ -362,6 +362,18 @@ def test_a_description_tells_other_data(tmp_path):
     assert described(path, target)["checksum"] == described(path, target)["checksum"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_without_rows_has_an_order_and_a_description(tmp_path, kind):
+    some = stream(*written(tmp_path, kind))
+    empty = some.between(5, 5)
+    for random in (None, np.random.default_rng(0)):
+        assert len(empty.order(random)) == 0
+    assert list(empty.windows()) == []
+    described = empty.described()
+    assert (described["rows"], described["columns"]) == (0, INPUTS)
+    assert described["checksum"] != some.described()["checksum"]
+
+
 def test_one_row_group_is_in_memory_at_a_time(tmp_path):
     n, inputs = 40_000, 20
     x = np.random.default_rng(0).random((n, inputs), np.float32)

@@ -441,3 +441,22 @@ class TestRefusals:
             fitted(made(), x=streamed((DATA[0][:, :4], DATA[1])))
         with pytest.raises(ValueError, match=r"rows of \(4,\); expected labels or 3 targets"):
             fitted(made(), x=streamed((DATA[0], np.eye(4)[DATA[1]])))
+
+    def test_streams_without_rows(self):
+        with pytest.raises(ValueError, match="x is a stream without rows; expected at least 1"):
+            fitted(made(), x=streamed().between(0, 0))
+
+    @pytest.mark.parametrize(
+        ("held_out", "message"),
+        [
+            (streamed(HELD_OUT).between(7, 7), "validation is a stream without rows; expected at least 1"),
+            (streamed((DATA[0][:, :4], DATA[1])), r"validation is a stream of shape \(230, 4\); expected \(n, 5\)"),
+            (streamed((DATA[0], np.eye(4)[DATA[1]])), r"y of the stream validation has rows of \(4,\); expected"),
+        ],
+        ids=["rows", "inputs", "targets"],
+    )
+    def test_what_is_wrong_with_the_validation_is_said_before_the_first_step(self, held_out, message):
+        trainer = made()
+        with pytest.raises(ValueError, match=message):
+            fitted(trainer, validation=held_out)
+        assert trainer.optimizer.steps == 0
