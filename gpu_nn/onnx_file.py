@@ -26,7 +26,7 @@ from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, on_host
 from gpu_nn.network import Network
-from gpu_nn.several_labels import LARGEST_LOGARITHM, largest_probability
+from gpu_nn.several_labels import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
 OPSET, IR_VERSION = 13, 7
@@ -222,7 +222,8 @@ def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: f
     from onnx import TensorProto
 
     chosen, reference = graph.columns(logits, 0, labels), graph.columns(logits, labels, labels + 1)
-    graph.Cast(graph.Greater(chosen, reference), to=TensorProto.INT64, output="label")
+    above = graph.Greater(chosen, reference)
+    graph.Cast(above, to=TensorProto.INT64, output="label")
     ratio = graph.Exp(graph.Min(graph.Sub(chosen, reference), LARGEST_LOGARITHM))
     if not complement_weight:
         q = graph.Div(ratio, 2.0)
@@ -232,7 +233,8 @@ def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: f
         weighted = graph.Mul(p, complement_weight)
         halves = graph.Div(graph.Mul(rest, graph.Sub(ratio, graph.Mul(share, complement_weight))), 2.0)
         q = graph.Div(graph.Add(weighted, halves), graph.Add(rest, weighted))
-    graph.Clip(q, 0.0, largest_probability(graph.dtype), output="probabilities")
+    least, most = smallest_above_half(graph.dtype), largest_probability(graph.dtype)
+    graph.Where(above, graph.Clip(q, least, most), graph.Clip(q, 0.0, REFERENCE), output="probabilities")
 
 
 def label_values(classes: list[str | int | float]) -> np.ndarray:

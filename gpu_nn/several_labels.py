@@ -40,10 +40,12 @@ class SeveralLabels:
         object.__setattr__(self, "complement_weight", float(value))
 
     def probabilities(self, xp: Any, softmax: Any, logits: Array) -> Array:
-        """Of each label alone, (n, labels), in [0, 1). logits: (n, labels + 1); they are used up.
+        """Of each label alone, (n, labels), in [0, 1), above ½ exactly where it is `decided`. logits: (n, labels + 1);
+        they are used up.
 
         xp, softmax: the array module and the kernel of the device where they lie.
         """
+        above = _chosen(logits)
         ratio = xp.exp(xp.minimum(scores(logits), LARGEST_LOGARITHM))
         share = logits[:, :-1].copy()
         softmax(share, share)
@@ -52,8 +54,10 @@ class SeveralLabels:
         q = ratio / 2
         if weight:
             q = (weight * p + (1 - p) * (ratio - weight * share) / 2) / (1 - p + weight * p)
-        # Outputs that no minimum of the cost has may lead out of [0, 1). 1 itself would claim what nobody knows.
-        return xp.clip(q, 0, largest_probability(logits.dtype))
+        # Outputs that no minimum of the cost has may lead out of [0, 1). 1 itself would claim what nobody knows. Q is
+        # on the side of ½ on which p_t is of p_r, whatever the outputs; q may be off by what was rounded.
+        least, most = smallest_above_half(logits.dtype), largest_probability(logits.dtype)
+        return xp.where(above, xp.clip(q, least, most), xp.clip(q, 0, REFERENCE))
 
 
 def scores(logits: Array) -> Array:
@@ -63,7 +67,16 @@ def scores(logits: Array) -> Array:
 
 def decided(logits: Array) -> Array:
     """Flags of 0 and 1, (n, labels) of int64. logits: (n, labels + 1)."""
-    return (logits[:, :-1] > logits[:, -1:]).astype(np.int64)
+    return _chosen(logits).astype(np.int64)
+
+
+def _chosen(logits: Array) -> Array:
+    return logits[:, :-1] > logits[:, -1:]
+
+
+def smallest_above_half(dtype: Any) -> float:
+    """The smallest number of the type above ½."""
+    return REFERENCE + float(np.finfo(dtype).epsneg)
 
 
 def largest_probability(dtype: Any) -> float:

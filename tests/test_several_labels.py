@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from gpu_nn import DataError, MLPClassifier, Network, export_onnx, load, save
+from gpu_nn import DataError, Dense, MLPClassifier, Network, export_onnx, load, save
 from gpu_nn import functional as F
 from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided
 from tests.estimator.blobs import flags
@@ -36,6 +36,47 @@ def test_at_the_costs_minimum_the_probabilities_are_those_of_the_labels(compleme
     net = Network([1, 6], device="cpu", dtype="float64")
     net.several_labels = SeveralLabels(complement_weight)
     np.testing.assert_allclose(net.probabilities(z), q, atol=2e-3)
+
+
+def near_ties(dtype):
+    """Logits of four labels and the reference: labels next to it, on both sides and equal, others near and far."""
+    random, logits = np.random.default_rng(0), []
+    for size in (0, 1e-30, 1e-3, 1, 30, 1000):
+        z = random.normal(0, size, (200, 5)).astype(dtype)
+        z[:, 0] = z[:, -1]
+        z[:, 1] = np.nextafter(z[:, -1], dtype("inf"))
+        z[:, 2] = np.nextafter(z[:, -1], -dtype("inf"))
+        logits.append(z)
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("complement_weight", [0.0, 0.3, 1.0, 50.0])
+def test_a_probability_is_above_a_half_exactly_where_the_label_is_chosen(complement_weight, dtype):
+    z = near_ties(dtype)
+    net = Network([1, 5], device="cpu", dtype=np.dtype(dtype).name)
+    net.several_labels = SeveralLabels(complement_weight)
+    p = net.probabilities(z.copy())
+    assert p.dtype == dtype
+    np.testing.assert_array_equal(p > 0.5, decided(z).astype(bool))
+    # At a tie it stays next to it.
+    assert abs(p[:200, :3] - 0.5).max() <= np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("complement_weight", [0.0, 1.0])
+def test_onnxruntime_has_them_above_a_half_where_it_gives_the_label(tmp_path, complement_weight, dtype):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    net = Network([Dense(5)], n_inputs=5, device="cpu", dtype=np.dtype(dtype).name)
+    net.parameters["0.weight"][...], net.parameters["0.bias"][...] = np.eye(5), 0
+    net.several_labels = SeveralLabels(complement_weight)
+    export_onnx(net, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    z = near_ties(dtype)
+    found, p = session.run(["label", "probabilities"], {"x": z})
+    np.testing.assert_array_equal(found, decided(z))
+    np.testing.assert_array_equal(p > 0.5, found == 1)
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 10**400, "1", None, True])
