@@ -21,6 +21,7 @@ from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
 from gpu_nn.training import History, Trainer
+from gpu_nn.training.resume import TooFewEpochs
 
 
 @dataclass
@@ -201,6 +202,8 @@ def _trained(
         if end.epochs == epochs and not (incremental or trainer.stopping):
             said = f"max_iter={epochs} epochs did not bring it within tol={estimator.tol:g}; raise max_iter"
             warnings.warn(said, ConvergenceWarning, stacklevel=4)
+    except TooFewEpochs as error:
+        raise TooFewEpochs("max_iter", epochs, error.least) from None
     except KeyboardInterrupt:
         if not end.epochs:
             raise

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
 
 
+class TooFewEpochs(ValueError):
+    """A fit that resumes was asked for fewer epochs, by the argument of that name, than the checkpoint has."""
+
+    def __init__(self, argument: str, epochs: int, least: int):
+        super().__init__(f"{argument}={epochs}; expected at least {least}: the checkpoint is that far")
+        self.least = least
+
+
 @dataclass
 class Position:
     """Where in a fit a training stands.

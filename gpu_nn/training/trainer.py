@@ -189,8 +189,9 @@ class Trainer:
         if states is not None and self.ranks.rank == 0:
             self._calls.load_states(self.resumed_from, states)
         last = self.position.first_epoch + epochs
-        if len(self.history) > last or (len(self.history) == last and self.position.steps_in_epoch):
-            raise ValueError(f"epochs={epochs}; the checkpoint is in epoch {len(self.history) + 1}: choose more")
+        least = len(self.history) - self.position.first_epoch + bool(self.position.steps_in_epoch)
+        if epochs < least:
+            raise resuming.TooFewEpochs("epochs", epochs, least)
         # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted. An epoch
         # that was begun is finished before a stop, where it resumes, too.
         while len(self.history) < last and not together.any_of(

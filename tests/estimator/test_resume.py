@@ -150,6 +150,16 @@ def test_another_training_is_refused_and_leaves_the_classifier_unfitted(tmp_path
     assert not hasattr(classifier, "net_")
 
 
+@pytest.mark.parametrize(("after", "least"), [(13, 4), (12, 3)])
+def test_fewer_epochs_than_the_checkpoint_has_are_refused_by_their_name(tmp_path, after, least):
+    x, y = blobs()
+    broken(tmp_path, after, x, y)
+    said = f"max_iter={least - 1}; expected at least {least}: the checkpoint is that far"
+    with pytest.raises(ValueError, match=said):
+        model(max_iter=least - 1).fit(x, y, resume=tmp_path)
+    assert model(max_iter=least).fit(x, y, resume=tmp_path).n_iter_ == least
+
+
 def test_an_interrupt_before_the_first_epochs_end_leaves_a_checkpoint_to_go_on_from(tmp_path):
     x, y = blobs()
     with pytest.raises(KeyboardInterrupt):

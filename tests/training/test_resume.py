@@ -320,7 +320,7 @@ class TestRefusals:
                 {"validation": (HELD_OUT[0][:9], HELD_OUT[1][:9])},
                 "data: .*validation.rows is 230 there and 9 here",
             ),
-            (DATA, {"epochs": 1}, "epochs=1; the checkpoint is in epoch 2"),
+            (DATA, {"epochs": 1}, "epochs=1; expected at least 2: the checkpoint is that far"),
         ],
     )
     def test_a_checkpoint_of_other_data(self, tmp_path, data, options, message):
