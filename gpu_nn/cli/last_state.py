@@ -19,6 +19,10 @@ class LastState(Callback):
     def __init__(self, path: Path, epochs: int):
         self.path, self.epochs = path, epochs
 
+    def begin(self, trainer: Trainer) -> None:
+        # That of a process which was killed before its run was finished is not what this one will end with.
+        self.path.unlink(missing_ok=True)
+
     def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
         if not (trainer.stopping or record.epoch == self.epochs):
             return

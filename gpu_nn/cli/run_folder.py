@@ -9,23 +9,21 @@ import argparse
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
 from gpu_nn.cli.lock import locked
 from gpu_nn.cli.report import Tested
+from gpu_nn.cli.run_checkpoints import RunCheckpoints, remove, remove_if_empty
 from gpu_nn.cli.run_history import history_of, read_history, text_of
 from gpu_nn.errors import DataError
 from gpu_nn.files import to_disk, whole_file
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, name, names_to_disk, newest, written_in
-
-# Before the name of a checkpoint.
-_ASIDE = ".older."
+from gpu_nn.training.checkpoint import Checkpoint, names_to_disk, newest
 
 
 class RunFolder:
@@ -36,24 +34,23 @@ class RunFolder:
         self.model = self.path / "model.safetensors"
         self.history = self.path / "history.json"
         self.configuration = self.path / configuration.NAME
-        self.checkpoints = self.path / "checkpoints"
-        self.configuration_of_unfinished = self.checkpoints / configuration.NAME
-        self.last_state = self.checkpoints / ".last.safetensors"
+        self.checkpoints = RunCheckpoints(self.path / "checkpoints")
 
     @property
     def files(self) -> list[tuple[Path, str]]:
         """Those that a run writes, each with what it is."""
-        own = (self.model, self.history, self.configuration, self.configuration_of_unfinished)
+        own = (self.model, self.history, self.configuration, self.checkpoints.configuration)
         return [(file, f"{file.name} of the run") for file in own]
 
     @property
     def made(self) -> set[Path]:
         """The folders that are made for a run where they are not there."""
-        return {self.checkpoints.resolve(), *self.checkpoints.resolve().parents}
+        checkpoints = self.checkpoints.path.resolve()
+        return {checkpoints, *checkpoints.parents}
 
     @property
     def is_unfinished(self) -> bool:
-        return self.configuration_of_unfinished.is_file()
+        return self.checkpoints.configuration.is_file()
 
     @property
     def is_finished(self) -> bool:
@@ -76,39 +73,16 @@ class RunFolder:
             self._make(made, (*reversed(self.path.parents), self.path))
             with locked(self.path):
                 self._check_free()
-                try:
-                    self._make(made, (self.checkpoints,))
-                    self._set_aside()
-                    self._remove_checkpoints()
-                    write_settings(self.configuration_of_unfinished)
-                    for place in (self.checkpoints, *(folder.parent for folder in made)):
-                        names_to_disk(place)
+                self._make(made, (self.checkpoints.path,))
+                self._remove_halves()
+                with self.checkpoints.begun(write_settings):
+                    for folder in made:
+                        names_to_disk(folder.parent)
                     yield
-                except BaseException:
-                    _remove(self.last_state)
-                    if not written_in(self.checkpoints):
-                        _remove(self.configuration_of_unfinished)
-                        for older in self._aside():
-                            older.replace(older.with_name(older.name.removeprefix(_ASIDE)))
-                        _remove_if_empty(self.checkpoints)
-                    raise
         except BaseException:
             for place in reversed(made):
-                _remove_if_empty(place)
+                remove_if_empty(place)
             raise
-
-    def _set_aside(self) -> None:
-        """Let the last state of an older run, if there is one, wait for the new run to be whole. One that is there
-        already, of a run that was killed before it had a checkpoint, waits on.
-        """
-        newest = next(iter(written_in(self.checkpoints).values()), None)
-        if newest is not None:
-            for older in self._aside():
-                _remove(older)
-            newest.replace(newest.with_name(_ASIDE + newest.name))
-
-    def _aside(self) -> list[Path]:
-        return list(self.checkpoints.glob(f"{_ASIDE}steps-*"))
 
     def _make(self, made: list[Path], places: Iterable[Path]) -> None:
         try:
@@ -121,37 +95,13 @@ class RunFolder:
         except OSError as error:
             raise self._not_written(error) from None
 
-    @contextmanager
-    def gone_on(self, write_settings: Callable[[Path], None]) -> Iterator[None]:
-        """The run goes on with these settings, which become its own. When the work fails before there is a new
-        checkpoint, it is again what it was, finished or not.
-        """
-        config, there = self.configuration_of_unfinished, written_in(self.checkpoints)
-        before = config.read_bytes() if self.is_unfinished else None
-        try:
-            self.checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{self.checkpoints} cannot be written: {error.strerror}") from None
-        write_settings(config)
-        try:
-            yield
-        except BaseException:
-            _remove(self.last_state)
-            if written_in(self.checkpoints) == there:
-                if before is None:
-                    _remove(config)
-                else:
-                    with whole_file(config) as file:
-                        file.write(before)
-            raise
-
     def state(self, *, goes_further: bool) -> tuple[Checkpoint | None, list[str]]:
         """What the run goes on from, None for its beginning; and what there is to say of that, a line each.
 
         goes_further: to more epochs than it was to have. Raises DataError when it cannot.
         """
-        if written_in(self.checkpoints):
-            checkpoint, damages = newest(self.checkpoints)
+        if self.checkpoints:
+            checkpoint, damages = newest(self.checkpoints.path)
             position = checkpoint.training.get("position")
             if goes_further and isinstance(position, dict) and position.get("stopping"):
                 raise DataError(
@@ -161,15 +111,15 @@ class RunFolder:
             return checkpoint, [f"{damage}; the one before is used: {checkpoint.path.name}" for damage in damages]
         if self.is_finished and len(self.read_history()):
             raise DataError(
-                f"{self.checkpoints} does not hold the last state of the run, from which it could go on; {self.anew} "
-                f"--epochs N trains anew"
+                f"{self.checkpoints.path} does not hold the last state of the run, from which it could go on; "
+                f"{self.anew} --epochs N trains anew"
             )
         return None, ["no checkpoint was written yet: the run begins again"]
 
     @property
     def anew(self) -> str:
         """The command of a new run with its settings."""
-        config = self.configuration_of_unfinished if self.is_unfinished else self.configuration
+        config = self.checkpoints.configuration if self.is_unfinished else self.configuration
         return f"gpu-nn train --config {shlex.quote(str(config))} --out FOLDER"
 
     def check_can_begin(self) -> None:
@@ -181,15 +131,15 @@ class RunFolder:
             raise self._not_written(error) from None
 
     def _check_free(self) -> None:
-        if written_in(self.checkpoints) and not (self.is_unfinished or self.is_finished):
+        if self.checkpoints and not (self.is_unfinished or self.is_finished):
             raise DataError(
                 f"--out {self.path} holds checkpoints of a training that `gpu-nn train` did not begin: choose another "
-                f"folder, or delete {self.checkpoints} if they are not needed"
+                f"folder, or delete {self.checkpoints.path} if they are not needed"
             )
-        if self.is_unfinished and written_in(self.checkpoints):
+        if self.is_unfinished and self.checkpoints:
             raise DataError(
                 f"--out {self.path} holds an unfinished run: {self.resume_command} goes on with it; "
-                f"delete {self.checkpoints} to begin anew"
+                f"delete {self.checkpoints.path} to begin anew"
             )
         for file in (self.model, self.history, self.configuration):
             if file.is_dir():
@@ -207,14 +157,14 @@ class RunFolder:
             raise DataError(f"{named} {self.path} does not exist; expected the folder of `gpu-nn train --out`")
         if not (self.is_unfinished or self.is_finished):
             raise DataError(f"{named} {self.path} holds no run of `gpu-nn train --out`")
-        path = self.configuration_of_unfinished if self.is_unfinished else self.configuration
+        path = self.checkpoints.configuration if self.is_unfinished else self.configuration
         return configuration.read(path, add_arguments)
 
     def read_history(self) -> History:
         """All of it; of a run that is not finished, what its newest checkpoint has. Raises DataError without one."""
         if not self.is_unfinished:
             return read_history(self.history)
-        checkpoint, _ = newest(self.checkpoints)
+        checkpoint, _ = newest(self.checkpoints.path)
         return history_of(checkpoint.path, checkpoint.training)
 
     def finish(self, net: Network, history: History, tested: Tested, data: dict[str, Any]) -> None:
@@ -228,34 +178,14 @@ class RunFolder:
             # There is room for it before the model is written: neither comes without the other.
             to_disk(file)
             save(net, self.model)
-        if self.last_state.exists():
-            self.last_state.replace(self.checkpoints / name(history[-1].steps))
-        self.configuration_of_unfinished.replace(self.configuration)
-        names_to_disk(self.path)
-        for older in self._aside():
-            _remove(older)
-        self._remove_checkpoints(keep=1)
-        names_to_disk(self.checkpoints)
-        _remove_if_empty(self.checkpoints)
+        self.checkpoints.finish(history[-1].steps if len(history) else 0, self.configuration)
+        self._remove_halves()
 
-    def _remove_checkpoints(self, keep: int = 0) -> None:
-        """But for the newest `keep`; and what writes that were broken off have left."""
-        halves = [*self.checkpoints.glob(".steps-*"), *self.checkpoints.glob(f".{configuration.NAME}.*")]
-        halves += [self.last_state, *self.checkpoints.glob(f".{self.last_state.name}.*")]
+    def _remove_halves(self) -> None:
+        """Of the model and the history, that writes which were broken off have left."""
         for file in (self.model, self.history):
-            halves += self.path.glob(f".{file.name}.*")
-        for path in (*list(written_in(self.checkpoints).values())[keep:], *halves):
-            _remove(path)
-
-
-def _remove(file: Path) -> None:
-    with suppress(OSError):
-        file.unlink()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
+            for half in self.path.glob(f".{file.name}.*"):
+                remove(half)
 
 
 def check_writable(folder: Path) -> None:

@@ -135,7 +135,7 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
                 elif settings.device != saved.device:
                     say(f"the run was on {saved.device} and goes on on {settings.device}: its bits may differ now")
                 if kept != saved:
-                    until_done.enter_context(folder.gone_on(partial(configuration.write, settings=kept)))
+                    until_done.enter_context(folder.checkpoints.gone_on(partial(configuration.write, settings=kept)))
         _train(settings, folder, checkpoint, interruption, options.json, ranks)
 
 
@@ -238,8 +238,8 @@ def _callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[C
         except ImportError as error:
             raise ValueError(f"--tensorboard: {error}") from None
     if folder is not None:
-        callbacks.append(Checkpoints(folder.checkpoints, settings.checkpoint_every))
-        callbacks.append(LastState(folder.last_state, settings.epochs))
+        callbacks.append(Checkpoints(folder.checkpoints.path, settings.checkpoint_every))
+        callbacks.append(LastState(folder.checkpoints.last_state, settings.epochs))
     return callbacks
 
 

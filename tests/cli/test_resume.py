@@ -12,7 +12,7 @@ import pytest
 from gpu_nn import Adam, Network, Trainer, files, load
 from gpu_nn.cli import last_state, lock, parts, train
 from gpu_nn.errors import DataError
-from gpu_nn.training import Callback, Checkpoints, Every, History
+from gpu_nn.training import Callback, Checkpoints, Every, History, checkpoint
 from gpu_nn.training.checkpoint import written_in
 from tests.cuda_emulator.device import emulated_device
 
@@ -480,6 +480,73 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
     assert not list(path.parent.glob(".*"))
     assert command("train", "--resume", tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("room_for", [0, 1, 2])
+def test_a_run_that_goes_on_to_a_full_disk_is_what_it_was(
+    command, data, broken_off, tmp_path, monkeypatch, finished, room_for
+):
+    run = broken_off
+    if finished:
+        run = tmp_path / "finished"
+        command("train", "--data", data, *PLAIN, "--epochs", 3, "--out", run)
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
+    real, writes = files.to_disk, []
+
+    def full(file):
+        writes.append(file)
+        if len(writes) > room_for:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "to_disk", full)
+        done = command("train", "--resume", run, "--epochs", 25)
+    assert done.code == 3
+    assert "No space left on device" in done.err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
+    assert command("train", "--resume", run, "--epochs", 25).code == 0
+
+
+def test_the_last_state_of_a_killed_process_is_not_taken_for_that_of_the_run(
+    command, data, tmp_path, monkeypatch, with_callback
+):
+    run = ("--data", data, *PLAIN, "--checkpoint-every", "2steps", "--out", tmp_path / "run")
+    with_callback(Raise(5, ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("train", *run, "--epochs", 4)
+    with_callback(None)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / ".last.safetensors").write_bytes(b"of a process that was killed")
+
+    def full(path, *state):
+        raise DataError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(last_state, "write", full)
+    assert command("train", "--resume", tmp_path / "run").code == 0
+    for path in checkpoints.iterdir():
+        checkpoint.read(path)
+
+
+def test_a_run_that_is_finished_stays_so_when_nobody_reads_its_report(
+    command, data, tmp_path, monkeypatch, with_callback
+):
+    """Its settings have changed and no checkpoint has come since: a run that fails like that is undone."""
+    run = ("--data", data, *PLAIN, "--epochs", 3, "--out", tmp_path / "run")
+    with_callback(Send(6, signal.SIGINT))
+    with emulated_device():
+        assert command("train", *run, "--device", "cuda").code == 130
+    with_callback(None)
+    assert list(written_in(tmp_path / "run" / "checkpoints")) == [6]
+
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train, "report", gone)
+    assert command("train", "--resume", tmp_path / "run", "--device", "cpu").code == 1
+    assert sorted(os.listdir(tmp_path / "run")) == FINISHED
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["steps-000000000006.safetensors"]
 
 
 # What is refused
