@@ -1,13 +1,26 @@
-"""The network, the optimizer and the cost that a run's settings name."""
+"""The network, the optimizer and the trainer with its callbacks that a run's settings name."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from gpu_nn.cli.last_state import LastState
 from gpu_nn.cli.parts import Parts
+from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.schedule import schedule_of
 from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
+from gpu_nn.training import (
+    Callback,
+    Checkpoints,
+    CsvLog,
+    EarlyStopping,
+    JsonLinesLog,
+    TensorBoardLog,
+    Trainer,
+)
+from gpu_nn.training.ranks import ALONE, Ranks
 
 
 def network(settings: argparse.Namespace, data: Parts) -> Network:
@@ -39,6 +52,32 @@ def optimizer(settings: argparse.Namespace, data: Parts) -> Optimizer:
     return OPTIMIZERS[settings.optimizer](**chosen)
 
 
-def cost(settings: argparse.Namespace) -> dict[str, Any]:
-    """The cost's options, by the names that `Trainer` has for them."""
-    return {"label_smoothing": settings.label_smoothing, "complement_weight": settings.complement_weight}
+def trainer(net: Network, optimizer: Optimizer, settings: argparse.Namespace, ranks: Ranks = ALONE) -> Trainer:
+    """It has no callbacks yet."""
+    return Trainer(
+        net,
+        optimizer,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        label_smoothing=settings.label_smoothing,
+        complement_weight=settings.complement_weight,
+        ranks=ranks,
+    )
+
+
+def callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[Callback]:
+    """Raises ValueError for logs of a kind that is not installed."""
+    named: list[Callback] = []
+    if settings.early_stopping is not None:
+        named.append(EarlyStopping(patience=settings.early_stopping))
+    for path in settings.log or ():
+        named.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
+    if settings.tensorboard is not None:
+        try:
+            named.append(TensorBoardLog(settings.tensorboard))
+        except ImportError as error:
+            raise ValueError(f"--tensorboard: {error}") from None
+    if folder is not None:
+        named.append(Checkpoints(folder.checkpoints.path, settings.checkpoint_every))
+        named.append(LastState(folder.checkpoints.last_state, settings.epochs))
+    return named

@@ -3,22 +3,20 @@
 import argparse
 import math
 import os
-import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import copy
 from functools import partial
-from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 from gpu_nn import distributed
 from gpu_nn.cli import USAGE, assembly, configuration, dry_run
 from gpu_nn.cli.interruption import Interrupted, Interruption
-from gpu_nn.cli.last_state import LastState
 from gpu_nn.cli.lock import locked
 from gpu_nn.cli.logs import check_logs
-from gpu_nn.cli.parts import Parts, read_parts
+from gpu_nn.cli.parts import read_parts
+from gpu_nn.cli.progress import shown
 from gpu_nn.cli.report import Tested, report
 from gpu_nn.cli.results import keep_silent, say
 from gpu_nn.cli.run_folder import RunFolder
@@ -27,18 +25,6 @@ from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.model_file import load
-from gpu_nn.network import Network
-from gpu_nn.optimizers import Optimizer
-from gpu_nn.training import (
-    Callback,
-    Checkpoints,
-    CsvLog,
-    EarlyStopping,
-    EpochRecord,
-    JsonLinesLog,
-    TensorBoardLog,
-    Trainer,
-)
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.ranks import ALONE, Ranks
 
@@ -92,7 +78,7 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
     check_logs(settings, options.config, folder)
     device, data = resolve_device(settings.device), read_parts(settings)
     optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
-    _callbacks(settings, folder)
+    assembly.callbacks(settings, folder)
     dry_run.report(net, optimizer, settings, data, str(device), options.json)
 
 
@@ -169,8 +155,12 @@ def _train(
 
     began = time.perf_counter()
     with ranks.agreed():
-        trainer, reports = _trainer(net, optimizer, data, settings, folder, ranks)
-    with reports, interruption.training(trainer):
+        trainer = assembly.trainer(net, optimizer, settings, ranks)
+        progress: AbstractContextManager[Any] = nullcontext()
+        if ranks.rank == 0:
+            trainer.callbacks += assembly.callbacks(settings, folder)
+            progress = shown(trainer, settings.epochs, data.rows[0])
+    with progress, interruption.training(trainer):
         data.fit(trainer, epochs=settings.epochs, resume=checkpoint, balanced=settings.class_weight == "balanced")
     seconds = time.perf_counter() - began
     tested = Tested(*data.tested(trainer), n_test)
@@ -191,67 +181,6 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
         say("it kept no result of its test: this is on the data as they are now")
         data = read_parts(settings)
         net = load(folder.model, settings.device, settings.dtype)
-        trainer = Trainer(net, assembly.optimizer(settings, data), **assembly.cost(settings))
+        trainer = assembly.trainer(net, assembly.optimizer(settings, data), settings)
         tested = Tested(*data.tested(trainer), data.rows[2])
     report(as_json, settings.device, tested, history, sum(history.column("seconds")), folder.model)
-
-
-def _trainer(
-    net: Network,
-    optimizer: Optimizer,
-    data: Parts,
-    settings: argparse.Namespace,
-    folder: RunFolder | None,
-    ranks: Ranks,
-) -> tuple[Trainer, AbstractContextManager[Any]]:
-    """The trainer, and the progress bar on a terminal or a line for each epoch elsewhere."""
-    options = {
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "ranks": ranks,
-        **assembly.cost(settings),
-    }
-    trainer = Trainer(net, optimizer, **options)
-    if ranks.rank:
-        return trainer, nullcontext()
-    trainer.callbacks += _callbacks(settings, folder)
-    if not sys.stderr.isatty():
-        trainer.callbacks.append(lambda _, record: say(record.line()))
-        return trainer, nullcontext()
-    from tqdm import tqdm
-
-    bar = tqdm(total=settings.epochs * data.rows[0], unit="rows", unit_scale=True, dynamic_ncols=True)
-    trainer.progress = bar.update
-    trainer.callbacks.append(_Bar(bar, data.rows[0]))
-    return trainer, bar
-
-
-def _callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[Callback]:
-    callbacks: list[Callback] = []
-    if settings.early_stopping is not None:
-        callbacks.append(EarlyStopping(patience=settings.early_stopping))
-    for path in settings.log or ():
-        callbacks.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
-    if settings.tensorboard is not None:
-        try:
-            callbacks.append(TensorBoardLog(settings.tensorboard))
-        except ImportError as error:
-            raise ValueError(f"--tensorboard: {error}") from None
-    if folder is not None:
-        callbacks.append(Checkpoints(folder.checkpoints.path, settings.checkpoint_every))
-        callbacks.append(LastState(folder.checkpoints.last_state, settings.epochs))
-    return callbacks
-
-
-class _Bar(Callback):
-    """Sets the progress bar to where a training begins, and says what its epochs come to."""
-
-    def __init__(self, bar: Any, rows: int):
-        self.bar, self.rows = bar, rows
-
-    def begin(self, trainer: Trainer) -> None:
-        in_epoch = min(trainer.position.steps_in_epoch * trainer.batch_size, self.rows)
-        self.bar.update(len(trainer.history) * self.rows + in_epoch)
-
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
-        self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, Network, Trainer, files, load
-from gpu_nn.cli import last_state, lock, parts, train
+from gpu_nn.cli import assembly, last_state, lock, parts, train
 from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, Every, History, checkpoint
 from gpu_nn.training.checkpoint import written_in
@@ -81,9 +81,9 @@ def with_callback(monkeypatch):
             trainer.callbacks += [callback] if callback else []
             return trainer
 
-        monkeypatch.setattr(train, "Trainer", made)
+        monkeypatch.setattr(assembly, "Trainer", made)
 
-    real = train.Trainer
+    real = assembly.Trainer
     return with_callback
 
 

@@ -12,7 +12,7 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 from gpu_nn import Trainer
-from gpu_nn.cli import train
+from gpu_nn.cli import assembly
 from gpu_nn.cli.schedule import SCHEDULES, schedule_of
 from gpu_nn.training import History
 from tests.cli.test_resume import Raise, outcome, with_callback  # noqa: F401
@@ -140,7 +140,7 @@ def test_balanced_weights_are_those_of_scikit_learn(command, arrays, tmp_path, m
             given.append((y, sample_weight))
             return super().fit(x, y, sample_weight=sample_weight, **options)
 
-    monkeypatch.setattr(train, "Trainer", Kept)
+    monkeypatch.setattr(assembly, "Trainer", Kept)
     options = ("--test-last", 7, "--class-weight", "balanced")
     assert command("train", "--data", tmp_path / "a.npz", *options, *RUN, "--out", tmp_path / "run").code == 0
     y, weight = given[0]
