@@ -7,6 +7,7 @@ import numpy as np
 
 from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import print_json, table, to_stdout
+from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.schedule import said_of
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
@@ -21,15 +22,17 @@ def report(
     settings: argparse.Namespace,
     data: Parts,
     device: str,
+    steps_done: int,
     as_json: bool,
 ) -> None:
-    """Print it."""
+    """Print it. steps_done: those before the checkpoint from which the run would go on."""
     rows, target = data.rows, data.target
     steps = -(-rows[0] // settings.batch_size)
     memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), data.rows_in_memory)
     if as_json:
         result = {
             "dry_run": True,
+            "finished": False,
             "rows": dict(zip(("training", "validation", "test"), rows, strict=True)),
             "target": target,
             "inputs": net.n_inputs,
@@ -38,6 +41,7 @@ def report(
             "parameters": net.n_parameters,
             "batches_per_epoch": steps,
             "steps": steps * settings.epochs,
+            "steps_done": steps_done,
             "device": net.device.name,
             "dtype": settings.dtype,
             "memory_bytes": memory,
@@ -51,17 +55,27 @@ def report(
         return
     layers = [(name, f"{outputs:,}", f"{parameters:,}") for name, outputs, parameters in _layers(net)]
     said = "" if target is None else f", target {target}"
+    done = f", of which {steps_done:,} are done" if steps_done else ""
     parts = [f"{name} {_size(size)}" for name, size in memory.items() if name != "total"]
     to_stdout(
         f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
         f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{said}\n\n"
         + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
         + f"\n{settings.optimizer} with {said_of(settings)} in batches of {settings.batch_size:,}: "
-        f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs, "
+        f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs{done}, "
         f"on {device}, {settings.dtype}\n"
         f"memory about {_size(memory['total'])}: {', '.join(parts)}\n"
         "nothing was trained or written\n"
     )
+
+
+def report_finished(folder: RunFolder, as_json: bool) -> None:
+    """Print that there is nothing to train."""
+    epochs = len(folder.read_history())
+    if as_json:
+        print_json({"dry_run": True, "finished": True, "epochs": epochs})
+    else:
+        to_stdout(f"the run in {folder.path} is finished after {epochs:,} epochs: nothing would be trained\n")
 
 
 def _layers(net: Network) -> list[tuple[str, int, int]]:

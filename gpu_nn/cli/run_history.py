@@ -11,7 +11,9 @@ from typing import Any
 
 from gpu_nn.cli.report import Tested
 from gpu_nn.errors import DataError
+from gpu_nn.told import whole
 from gpu_nn.training import History
+from gpu_nn.training.checkpoint import Checkpoint
 
 _SENSELESS = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
@@ -35,6 +37,14 @@ def history_of(path: Path, training: dict[str, Any]) -> History:
         return History.from_json(json.dumps({"epochs": training["history"]}))
     except _SENSELESS as error:
         raise _no_history(path, error) from None
+
+
+def steps_of(checkpoint: Checkpoint) -> int:
+    """The optimizer steps before it. Raises DataError where it does not say."""
+    try:
+        return whole("steps", checkpoint.training["position"]["steps"])
+    except _SENSELESS as error:
+        raise DataError(f"{checkpoint.path} has a header that makes no training: {error!r}") from None
 
 
 def read_tested(path: Path) -> Tested | None:

@@ -20,7 +20,7 @@ from gpu_nn.cli.progress import shown
 from gpu_nn.cli.report import Tested, report
 from gpu_nn.cli.results import keep_silent, say
 from gpu_nn.cli.run_folder import RunFolder
-from gpu_nn.cli.run_history import read_tested
+from gpu_nn.cli.run_history import read_tested, steps_of
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, TrainingDiverged
@@ -67,6 +67,7 @@ def _refuse_many() -> None:
 
 def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
     """Everything that would come before the first step, but for what writes."""
+    steps_done = 0
     if folder is None or options.resume is None:
         settings = configuration.resolved(options, add_arguments)
         if folder is not None:
@@ -74,12 +75,18 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
     else:
         saved = folder.settings(add_arguments)
         settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
-        folder.state(goes_further=settings.epochs > saved.epochs)
+        if folder.is_finished and settings.epochs == saved.epochs:
+            dry_run.report_finished(folder, options.json)
+            return
+        checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
+        steps_done = 0 if checkpoint is None else steps_of(checkpoint)
+        for damage in damages:
+            say(damage)
     check_logs(settings, options.config, folder)
     device, data = resolve_device(settings.device), read_parts(settings)
     optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
     assembly.callbacks(settings, folder)
-    dry_run.report(net, optimizer, settings, data, str(device), options.json)
+    dry_run.report(net, optimizer, settings, data, str(device), steps_done, options.json)
 
 
 def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
@@ -119,7 +126,7 @@ def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interr
                     # The device of a rank is not that of the run.
                     kept.device = saved.device
                 elif settings.device != saved.device:
-                    say(f"the run was on {saved.device} and goes on on {settings.device}: its bits may differ now")
+                    say(f"the run was on {saved.device} and is on {settings.device} now: its bits may differ")
                 if kept != saved:
                     until_done.enter_context(folder.checkpoints.gone_on(partial(configuration.write, settings=kept)))
         _train(settings, folder, checkpoint, interruption, options.json, ranks)

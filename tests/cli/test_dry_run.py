@@ -8,6 +8,7 @@ import pytest
 from gpu_nn import Adam, Network
 from gpu_nn.cli import dry_run
 from gpu_nn.layers import Dense, Standardize
+from gpu_nn.training import checkpoint
 from tests.cli.conftest import CLASSES
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 from tests.cuda_emulator.device import emulated_device
@@ -112,12 +113,41 @@ def test_an_unfinished_run_is_not_planned_over_but_may_go_on(
     with_callback(None)
     assert "holds an unfinished run" in refused(3, "train", *run, "--dry-run")
     before = {path: path.read_bytes() for path in tree(tmp_path) if path.is_file()}
-    assert command("train", "--resume", tmp_path / "run", "--dry-run").code == 0
+    done = command("train", "--resume", tmp_path / "run", "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert "3 batches an epoch, 12 in 4 epochs, of which 4 are done, on cpu" in done.out
+    assert json.loads(command("train", "--resume", tmp_path / "run", "--dry-run", "--json").out)["steps_done"] == 4
     assert {path: path.read_bytes() for path in tree(tmp_path) if path.is_file()} == before
     assert "contradicts" in refused(2, "train", "--resume", tmp_path / "run", "--epochs", 3, "--dry-run")
     for path in (tmp_path / "run" / "checkpoints").glob("steps-*"):
         path.write_bytes(b"")
     assert "holds no whole checkpoint" in refused(3, "train", "--resume", tmp_path / "run", "--dry-run")
+
+
+def test_of_a_finished_run_it_says_that_there_is_nothing_to_train(command, data, tmp_path):
+    run = tmp_path / "run"
+    command("train", "--data", data, *FAST, "--out", run)
+    before = {path: path.read_bytes() for path in tree(run) if path.is_file()}
+    done = command("train", "--resume", run, "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"the run in {run} is finished after 4 epochs: nothing would be trained\n"
+    found = json.loads(command("train", "--resume", run, "--dry-run", "--json").out)
+    assert found == {"dry_run": True, "finished": True, "epochs": 4}
+    longer = json.loads(command("train", "--resume", run, "--epochs", 6, "--dry-run", "--json").out)
+    assert (longer["finished"], longer["steps"], longer["steps_done"]) == (False, 18, 12)
+    assert {path: path.read_bytes() for path in tree(run) if path.is_file()} == before
+
+
+def test_what_a_checkpoint_does_not_say_is_an_error(command, data, tmp_path):
+    run = tmp_path / "run"
+    command("train", "--data", data, *FAST, "--out", run)
+    path = next((run / "checkpoints").iterdir())
+    whole = checkpoint.read(path)
+    for position in (None, {}, {"steps": -1}, {"steps": 1.5}):
+        checkpoint.write(path, {**whole.training, "position": position}, whole.arrays)
+        done = command("train", "--resume", run, "--epochs", 6, "--dry-run")
+        assert (done.code, done.out) == (3, "")
+        assert "has a header that makes no training" in done.err
 
 
 def test_sizes_are_short():

@@ -284,7 +284,7 @@ def test_a_run_goes_on_where_there_is_no_gpu_and_says_that_bits_may_differ(
     assert (done.code, "device='cpu' or 'auto' runs without a GPU" in done.err) == (4, True)
     done = command("train", "--resume", tmp_path / "run", "--device", "cpu", "--json")
     assert done.code == 0
-    assert done.err.startswith("the run was on cuda:0 and goes on on cpu: its bits may differ now\n")
+    assert done.err.startswith("the run was on cuda:0 and is on cpu now: its bits may differ\n")
     result = json.loads(done.out)
     assert (result["device"], result["epochs"]) == ("cpu", 6)
     assert 'device = "cpu"\n' in (tmp_path / "run" / "config.toml").read_text()
