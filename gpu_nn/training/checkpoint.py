@@ -43,6 +43,10 @@ class DamagedCheckpoint(DataError):
     """A file that is no checkpoint, or of which something is missing or changed: an older one may be whole."""
 
 
+class _GoneCheckpoint(DataError):
+    """A file that is not there."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A whole checkpoint. training: the JSON of its header. arrays: on the host."""
@@ -72,10 +76,16 @@ def newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
 
     Raises DataError when there is none, or when the newest is of a newer version of gpu_nn.
     """
+    listed = written_in(folder)
     damages: list[str] = []
-    for path in written_in(folder).values():
+    for path in listed.values():
         try:
             return read(path), damages
+        except _GoneCheckpoint as error:
+            # A training that goes on meanwhile takes it away when a newer one is whole.
+            if written_in(folder) != listed:
+                return newest(folder)
+            damages.append(str(error))
         except DamagedCheckpoint as error:
             damages.append(str(error))
     if damages:
@@ -121,7 +131,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             raise DamagedCheckpoint(f"{path} is damaged: its content does not have its checksum")
         training = json.loads(text)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
+        raise _GoneCheckpoint(f"{path} does not exist") from None
     except SafetensorError as error:
         raise DamagedCheckpoint(f"{path} is damaged: {error}") from None
     except OSError as error:

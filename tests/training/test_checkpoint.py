@@ -159,6 +159,25 @@ class TestNewest:
         found, damages = newest(tmp_path)
         assert (found.training["steps"], len(damages)) == (1, 1)
 
+    def test_one_that_a_training_takes_away_meanwhile_gives_way_to_its_next(self, tmp_path, monkeypatch):
+        write(tmp_path / checkpoint.name(1), TRAINING, ARRAYS)
+
+        def late(path):
+            monkeypatch.setattr(checkpoint, "read", read)
+            write(tmp_path / checkpoint.name(2), TRAINING, ARRAYS)
+            (tmp_path / checkpoint.name(1)).unlink()
+            return read(path)
+
+        monkeypatch.setattr(checkpoint, "read", late)
+        found, damages = newest(tmp_path)
+        assert (found.path.name, damages) == (checkpoint.name(2), [])
+
+    def test_a_name_that_leads_nowhere_is_passed_over(self, tmp_path):
+        write(tmp_path / checkpoint.name(1), TRAINING, ARRAYS)
+        (tmp_path / checkpoint.name(2)).symlink_to("nowhere")
+        found, damages = newest(tmp_path)
+        assert (found.path.name, damages) == (checkpoint.name(1), [f"{tmp_path / checkpoint.name(2)} does not exist"])
+
     def test_a_folder_without_a_whole_one(self, tmp_path):
         with pytest.raises(DataError, match="holds no checkpoint"):
             newest(tmp_path)
