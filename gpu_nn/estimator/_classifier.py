@@ -141,8 +141,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: (n,), finite and ≥ 0. validation: (X, y) of one's own to be scored after each epoch; with
         early_stopping it takes the place of the part that would be split off. resume: a checkpoint's file, or the
         folder of a `Checkpoints` among the callbacks, whose newest whole one is taken: with parameters and data as they
-        were, in this process or another, the training goes on from there and ends in the bits of an unbroken one;
-        max_iter counts the epochs before it too.
+        were, in this process or another, the training goes on from there and ends in the bits of an unbroken one, with
+        the same rows held out whatever random_state draws now; max_iter counts the epochs before it too.
 
         Raises ValueError or TypeError for parameters and data that do not fit, DeviceError for a GPU that is not there
         and a dtype in which the device does not compute, DataError for a checkpoint that is damaged or of another

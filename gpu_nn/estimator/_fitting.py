@@ -1,7 +1,6 @@
 """One call of fit or partial_fit, from the caller's data to the fitted attributes."""
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,34 +8,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from gpu_nn.data.table import distinct
-from gpu_nn.device import Array, Device, resolve_device
+from gpu_nn.device import Device, resolve_device
 from gpu_nn.estimator import _settings
 from gpu_nn.estimator._arrays import inputs, labels, moved, place, row_weights
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.estimator._portable import Course
-from gpu_nn.estimator._progress import EpochEnd, LabelledEvaluation, Progress
-from gpu_nn.estimator._rows import split, standardise
+from gpu_nn.estimator._progress import SEED_LIMIT, EpochEnd, LabelledEvaluation, Progress
+from gpu_nn.estimator._rows import Rows, split, split_seed_at, standardise
 from gpu_nn.estimator._scoring import score_of
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
 from gpu_nn.training import History, Trainer
-from gpu_nn.training.resume import TooFewEpochs
-
-
-@dataclass
-class _Rows:
-    """Inputs, targets and weights of training rows, where X lies; weight None for 1 each. y: as it came."""
-
-    x: Array
-    targets: Array
-    weight: Array | None
-    y: Array
-
-    def part(self, rows: Array) -> "_Rows":
-        # The labels lie on the host where they are text.
-        y = self.y[moved(rows, place(self.y))]
-        return _Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows], y)
+from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.resume import TooFewEpochs, opened
 
 
 def fit(
@@ -56,25 +41,24 @@ def fit(
     resume: as of `Trainer.fit`.
     """
     _settings.check(estimator)
-    if resume is not None and validation is None and estimator.early_stopping and estimator.random_state is None:
-        raise ValueError(
-            "resume needs to hold out the rows that were held out before, which random_state=None draws anew: fit with "
-            "a number as random_state, or pass validation=(X, y)"
-        )
+    checkpoint = opened(resume)
     goes_on = estimator.__sklearn_is_fitted__() and (incremental or estimator.warm_start)
     dtype = _settings.dtype(estimator)
     x = inputs(estimator, X, dtype=dtype, reset=not goes_on)
     at = place(x)
     y, weight = labels(y, len(x), at), row_weights(sample_weight, len(x), at)
     labelling = estimator._labelling if goes_on else Labelling.learned(y, classes)
-    rows = _Rows(x, moved(labelling.targets(y, dtype), at), weight, y)
+    rows = Rows(x, moved(labelling.targets(y, dtype), at), weight, y)
     held_out = _own_validation(estimator, validation, labelling, dtype)
     network_seed, order_seed, split_seed = map(
-        int, check_random_state(estimator.random_state).randint(2**31 - 1, size=3)
+        int, check_random_state(estimator.random_state).randint(SEED_LIMIT, size=3)
     )
     balanced = labelling.class_weights(estimator.class_weight, rows.targets, weight)
-    training = _Rows(rows.x, rows.targets, balanced, y)
-    if estimator.early_stopping and held_out is None:
+    training = Rows(rows.x, rows.targets, balanced, y)
+    splits = estimator.early_stopping and held_out is None
+    if splits:
+        if checkpoint is not None:
+            split_seed = split_seed_at(estimator, checkpoint, split_seed)
         train, test = map(at.asarray, split(rows.targets, estimator.validation_fraction, split_seed))
         # The score of the held-out rows heeds the sample weights alone.
         training, held_out = training.part(train), rows.part(test)
@@ -91,18 +75,29 @@ def fit(
     if estimator.standardize and not goes_on:
         standardise(net, training.x, training.weight)
     course = _course(estimator, decay, order_seed, goes_on, incremental)
-    epochs, history = _trained(estimator, net, course, training, held_out, labelling, goes_on, incremental, resume)
+    epochs, history = _trained(
+        estimator,
+        net,
+        course,
+        training,
+        held_out,
+        labelling,
+        goes_on,
+        incremental,
+        checkpoint,
+        split_seed if splits else None,
+    )
     publish(estimator, net, course, labelling, epochs, history, held_out is not None)
 
 
-def _own_validation(estimator: Any, validation: Any, labelling: Labelling, dtype: np.dtype) -> _Rows | None:
+def _own_validation(estimator: Any, validation: Any, labelling: Labelling, dtype: np.dtype) -> Rows | None:
     if validation is None:
         return None
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise ValueError(f"validation is a {type(validation).__name__}; expected a pair (X, y)")
     x = inputs(estimator, validation[0], dtype=dtype, reset=False, name="validation X")
     y = labels(validation[1], len(x), place(x), "validation y")
-    return _Rows(x, moved(labelling.targets(y, dtype, "validation y"), place(x)), None, y)
+    return Rows(x, moved(labelling.targets(y, dtype, "validation y"), place(x)), None, y)
 
 
 def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_on: bool) -> Network:
@@ -156,12 +151,13 @@ def _trained(
     estimator: Any,
     net: Network,
     course: Course,
-    training: _Rows,
-    held_out: _Rows | None,
+    training: Rows,
+    held_out: Rows | None,
     labelling: Labelling,
     goes_on: bool,
     incremental: bool,
-    resume: Any,
+    checkpoint: Checkpoint | None,
+    split_seed: int | None,
 ) -> tuple[int, History]:
     """Train `net`; returns how many epochs it was, and the history of all."""
     optimizer, n, device = course.optimizer, len(training.x), net.device
@@ -169,7 +165,7 @@ def _trained(
     if held_out is not None:
         score = score_of(estimator, labelling, held_out.x, held_out.y, held_out.weight)
     decay = 0.0 if course.solver == "adamw" else optimizer.weight_decay
-    end = EpochEnd(estimator, course.progress, n, decay, score)
+    end = EpochEnd(estimator, course.progress, n, decay, score, split_seed)
     trainer = Trainer(
         net,
         optimizer,
@@ -195,7 +191,7 @@ def _trained(
             epochs=epochs,
             validation=validation,
             sample_weight=moved(training.weight, device),
-            resume=resume,
+            resume=checkpoint,
         )
         if trainer.interrupted:
             raise KeyboardInterrupt

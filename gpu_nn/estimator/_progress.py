@@ -14,7 +14,11 @@ from gpu_nn.schedules import Schedule
 from gpu_nn.told import number, whole
 from gpu_nn.training import Callback, EpochRecord, Trainer
 from gpu_nn.training.callbacks.best_weights import BestWeights
+from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.evaluation import Evaluation
+
+# Seeds are drawn below it.
+SEED_LIMIT = 2**31 - 1
 
 # "adaptive" divides the learning rate by the one, and stops where it is not above the other (scikit-learn's numbers).
 _ADAPTIVE_FACTOR, _ADAPTIVE_LOWEST = 5.0, 1e-6
@@ -73,7 +77,8 @@ class EpochEnd(Callback):
 
     estimator: where the parameters stand. n: rows of an epoch. decay: 0.5·decay·‖W‖² is the penalty of the loss.
     score: of the held-out rows; None for their accuracy. With early_stopping the score decides, and the parameters of
-    the best epoch are kept; else the loss does.
+    the best epoch are kept; else the loss does. split_seed: by which rows were held out, None where none were; a fit
+    that resumes holds out the same.
     """
 
     def __init__(
@@ -83,7 +88,9 @@ class EpochEnd(Callback):
         n: int,
         decay: float,
         score: Callable[[Network], float] | None = None,
+        split_seed: int | None = None,
     ):
+        self.split_seed = split_seed
         self.estimator, self.progress, self.n, self.decay, self.score = estimator, progress, n, decay, score
         self.epochs = 0
         self.best = BestWeights()
@@ -122,7 +129,8 @@ class EpochEnd(Callback):
         self.best.begin(trainer.net)
 
     def state(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, **self.progress.state(), **self.best.state()}
+        told = {"epochs": self.epochs, "split_seed": self.split_seed}
+        return {**told, **self.progress.state(), **self.best.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.epochs = whole("epochs", state["epochs"])
@@ -144,6 +152,16 @@ class EpochEnd(Callback):
             trainer.stopping = True
         if estimator.verbose:
             print(said)
+
+
+def split_seed_of(checkpoint: Checkpoint) -> int | None:
+    """By which the fit that wrote it held rows out; None where it held none out or does not say."""
+    callbacks = checkpoint.training.get("callbacks")
+    for entry in callbacks if isinstance(callbacks, list) else ():
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] == EpochEnd.__name__ and isinstance(entry[1], dict):
+            seed = entry[1].get("split_seed")
+            return seed if type(seed) is int and 0 <= seed < SEED_LIMIT else None
+    return None
 
 
 @dataclass(frozen=True)

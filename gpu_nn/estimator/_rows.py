@@ -1,17 +1,38 @@
 """The rows of a fit: which of them are held out, and what brings their columns to the same size."""
 
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._arrays import moved, place
+from gpu_nn.estimator._progress import split_seed_of
 from gpu_nn.network import Network
+from gpu_nn.training.checkpoint import Checkpoint
 
 # Rows at a time for sums in float64 over inputs in float32.
 _ROWS = 65536
 
 # A spread of this share of the mean, in float64, is what rounding left of a constant column.
 _ROUNDING = 1e-12
+
+
+@dataclass
+class Rows:
+    """Inputs, targets and weights of training rows, where X lies; weight None for 1 each. y: as it came."""
+
+    x: Array
+    targets: Array
+    weight: Array | None
+    y: Array
+
+    def part(self, rows: Array) -> "Rows":
+        # The labels lie on the host where they are text.
+        y = self.y[moved(rows, place(self.y))]
+        return Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows], y)
 
 
 def split(targets: Array, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +55,20 @@ def split(targets: Array, fraction: float, seed: int) -> tuple[np.ndarray, np.nd
         stratify = labels if counts.min() > 1 and len(counts) <= min(held_out, n - held_out) else None
     train, test = train_test_split(np.arange(n), test_size=held_out, random_state=seed, stratify=stratify)
     return train, test
+
+
+def split_seed_at(estimator: Any, checkpoint: Checkpoint, drawn: int) -> int:
+    """By which to hold out the rows that the fit before the checkpoint held out. drawn: from random_state."""
+    told = split_seed_of(checkpoint)
+    if told is not None:
+        return told
+    # One of before checkpoints said it.
+    if not isinstance(estimator.random_state, numbers.Integral):
+        raise ValueError(
+            f"resume needs to hold out the rows that were held out before, which {checkpoint.path} does not say and "
+            f"random_state={estimator.random_state} draws anew: pass validation=(X, y)"
+        )
+    return drawn
 
 
 def standardise(net: Network, x: Array, weight: Array | None) -> None:

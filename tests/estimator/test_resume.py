@@ -128,9 +128,44 @@ def test_a_gpu_goes_on(tmp_path):
     assert found[0] == found[1]
 
 
-def test_rows_that_are_held_out_by_chance_cannot_be_found_again(tmp_path):
-    with pytest.raises(ValueError, match="a number as random_state, or pass validation"):
-        model(early_stopping=True, random_state=None).fit(*blobs(), resume=tmp_path)
+@pytest.mark.parametrize("kind", ["number", "RandomState", "None"])
+def test_the_rows_that_were_held_out_are_held_out_again(tmp_path, monkeypatch, kind):
+    x, y = blobs()
+    settings = SETTINGS["early stopping"]
+    monkeypatch.setattr(np.random.mtrand, "_rand", np.random.RandomState(3))
+    settings = {**settings, "random_state": {"number": 3, "RandomState": np.random.RandomState(3), "None": None}[kind]}
+    broken(tmp_path, 13, x, y, **settings)
+    # A RandomState, and NumPy's own for None, has gone on meanwhile; a number may be another.
+    again = {**settings, "random_state": 4} if kind == "number" else settings
+    with_seed_3 = model(**{**settings, "random_state": 3}).fit(x, y)
+    assert outcome(model(**again).fit(x, y, resume=tmp_path)) == outcome(with_seed_3)
+
+
+def test_of_a_checkpoint_that_does_not_say_which_rows_were_held_out_a_number_does(tmp_path):
+    x, y = blobs()
+    settings = SETTINGS["early stopping"]
+    broken(tmp_path / "a", 13, x, y, **settings)
+    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    path = tmp_path / "b.safetensors"
+    for seed in (None, -1, 2**31, 1.5, "3", True):
+        name, state = whole.training["callbacks"][0]
+        told = {**whole.training, "callbacks": [[name, {**state, "split_seed": seed}]]}
+        checkpoint.write(path, told, whole.arrays)
+        assert outcome(model(**settings).fit(x, y, resume=path)) == outcome(model(**settings).fit(x, y))
+        for chance in (None, np.random.RandomState(3)):
+            with pytest.raises(ValueError, match=r"which .*b\.safetensors does not say and random_state=.* draws anew"):
+                model(**{**settings, "random_state": chance}).fit(x, y, resume=path)
+
+
+@pytest.mark.parametrize("callbacks", [None, 3, [3], [["EpochEnd"]], [["EpochEnd", 3]], {"EpochEnd": {}}], ids=str)
+def test_callbacks_that_are_none_are_an_error(tmp_path, callbacks):
+    x, y = blobs()
+    settings = SETTINGS["early stopping"]
+    broken(tmp_path / "a", 13, x, y, **settings)
+    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    checkpoint.write(tmp_path / "b.safetensors", {**whole.training, "callbacks": callbacks}, whole.arrays)
+    with pytest.raises(DataError, match="makes no training"):
+        model(**settings).fit(x, y, resume=tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize(
