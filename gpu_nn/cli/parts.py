@@ -1,6 +1,7 @@
 """The training, validation and test parts of a run's data, in memory or as streams."""
 
 import argparse
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from gpu_nn.data import Stream, read, read_streams, scaling, split
 from gpu_nn.training import Trainer
+
+# Rows whose checksum is made at once, in float64.
+_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,18 @@ class Parts:
             return trainer.evaluation.of_stream(self.test)
         x, y = self.test
         return trainer.evaluation.of_arrays(trainer.net.prepare(x), trainer.net.device.asarray(y))
+
+    def described_test(self) -> dict[str, Any]:
+        """What tells the test part from other data: its rows, columns, and a checksum of all of it, or of some of it
+        where it is a Stream."""
+        if isinstance(self.test, Stream):
+            return self.test.described()
+        x, y = self.test
+        checksum = zlib.crc32(str(self.classes.tolist()).encode())
+        for start in range(0, len(x), _ROWS):
+            for array, kind in ((x, "<f8"), (y, "<i8")):
+                checksum = zlib.crc32(np.ascontiguousarray(array[start : start + _ROWS], kind).data, checksum)
+        return {"rows": len(x), "columns": x.shape[1], "checksum": checksum}
 
 
 def read_parts(settings: argparse.Namespace) -> Parts:

@@ -9,10 +9,11 @@ from typing import Any
 
 from gpu_nn import pictures
 from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
+from gpu_nn.cli.parts import read_parts
 from gpu_nn.cli.results import print_json, say, to_stdout
 from gpu_nn.cli.rows import add_stream_argument, labelled_rows, tested_rows
 from gpu_nn.cli.run_folder import RunFolder
-from gpu_nn.cli.run_history import read_tested
+from gpu_nn.cli.run_history import read_tested, read_tested_on
 from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.errors import DataError
 from gpu_nn.files import whole_file
@@ -22,9 +23,6 @@ FORMATS = ("png", "svg", "pdf")
 
 # Smaller squares are more often columns of a table than images.
 _LEAST_SIDE = 8
-
-# The accuracy of a run's test is the same, here and when it was trained, up to this.
-_SAME_ACCURACY = 0.002
 
 # A file of the same run is the same bytes: no time of day, and names of its parts that are not random.
 _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -103,8 +101,11 @@ def _of_answers(
 ) -> dict[str, Callable[[], Any]]:
     net = load(folder.model, options.device)
     classes = list(range(net.n_classes) if net.classes is None else net.classes)
+    changed = False
     if options.data is None:
-        rows = tested_rows(settings, net, classes)
+        data = read_parts(settings)
+        rows = tested_rows("digits" if settings.data is None else settings.data, data, net, classes)
+        changed = read_tested_on(folder.history) not in (None, data.described_test())
     else:
         rows = labelled_rows(options, net, classes, as_stored=True)
     names = [str(value) for value in classes]
@@ -128,9 +129,8 @@ def _of_answers(
             except ValueError as error:
                 say(f"no {name}: {error}")
                 del add[name], draw[name]
-    tested = read_tested(folder.history) if options.data is None else None
-    # Another device may decide a few rows in another way.
-    if tested and (tested.rows != rows.n or abs(tested.accuracy - right / rows.n) > _SAME_ACCURACY):
+    tested = read_tested(folder.history)
+    if changed and tested:
         was = f"its test had {100 * tested.accuracy:.2f} % of {tested.rows} rows right"
         now = f"has now {100 * right / rows.n:.2f} % of {rows.n}"
         say(f"the run's data have changed: {was} and {now}, which are drawn")

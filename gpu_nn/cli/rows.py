@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.cli.arguments import STREAM, STREAMED
-from gpu_nn.cli.parts import read_parts
+from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import say
 from gpu_nn.data import Features, Stream, is_large, labelled, open_rows, read_inputs
 from gpu_nn.data.labels import Labels, encoded
@@ -59,11 +59,9 @@ def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[A
     return Rows(len(x), _cut(x, encoded(options.data, labels, classes), net))
 
 
-def tested_rows(settings: argparse.Namespace, net: Network, classes: Sequence[Any]) -> Rows:
-    """Those that a run with these settings was tested on, as they are stored, with y as indices into `classes`. Raises
-    DataError for data that do not fit the network."""
-    data = read_parts(settings)
-    name = "digits" if settings.data is None else settings.data
+def tested_rows(name: str, data: Parts, net: Network, classes: Sequence[Any]) -> Rows:
+    """Those of the test part of a run's data, as they are stored, with y as indices into `classes`. Raises DataError,
+    with their name, for data that do not fit the network."""
     _check_width(name, data.n_inputs, net)
     if isinstance(data.test, Stream):
         test = replace(data.test, window_rows=_piece(net), classes=np.asarray(classes))

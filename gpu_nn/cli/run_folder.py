@@ -170,7 +170,7 @@ class RunFolder:
     def finish(self, net: Network, history: History, tested: Tested, data: dict[str, Any]) -> None:
         """Write what the run has come to. Of its checkpoints, which have done their work, the last state stays.
 
-        data: what a checkpoint says of them. Raises DataError when there is no room: what was there before then stays
+        data: what `run_history` says of them. Raises DataError when there is no room: what was there before then stays
         as it was.
         """
         with whole_file(self.history) as file:

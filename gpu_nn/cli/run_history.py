@@ -1,6 +1,7 @@
 """history.json, of a run that is finished.
 
-"epochs": the records. "test": "loss", "accuracy" and "rows" of the test part. "data": what a checkpoint says of them.
+"epochs": the records. "test": "loss", "accuracy" and "rows" of the test part. "data": what a checkpoint says of
+them, and of the test part alike; without it in runs that were finished before runs kept that.
 """
 
 import json
@@ -57,6 +58,15 @@ def read_tested(path: Path) -> Tested | None:
         if not all(map(math.isfinite, asdict(tested).values())):
             raise ValueError(f"a test of {told}")
         return tested
+    except _SENSELESS as error:
+        raise _no_history(path, error) from None
+
+
+def read_tested_on(path: Path) -> dict[str, Any] | None:
+    """What "data" says of the test part; None where it says nothing. Raises DataError as `read_history`."""
+    try:
+        told = json.loads(path.read_text()).get("data") or {}
+        return told.get("test")
     except _SENSELESS as error:
         raise _no_history(path, error) from None
 

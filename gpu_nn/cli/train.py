@@ -177,7 +177,7 @@ def _train(
     if ranks.rank:
         return
     if folder is not None:
-        folder.finish(net, trainer.history, tested, trainer.data)
+        folder.finish(net, trainer.history, tested, {**trainer.data, "test": data.described_test()})
     report(as_json, device.name, tested, trainer.history, seconds, None if folder is None else folder.model)
 
 

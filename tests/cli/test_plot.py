@@ -182,13 +182,50 @@ def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path
 def test_a_run_whose_data_have_changed_is_drawn_and_says_so(command, arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     assert command("train", "--data", tmp_path / "a.npz", "--epochs", 9, *CPU, "--out", tmp_path / "run").code == 0
+    np.savez(tmp_path / "a.npz", x=arrays["x"].astype(">f8"), y=arrays["y"])
     assert "have changed" not in command("plot", tmp_path / "run", *CPU).err
-    for change in ({"x": arrays["x"][:70], "y": arrays["y"][:70]}, {"x": -arrays["x"], "y": arrays["y"]}):
+    x, y = arrays["x"], arrays["y"]
+    # Of the last one the model has as many rows right as before.
+    for change in (
+        {"x": x[:70], "y": y[:70]},
+        {"x": -x, "y": y},
+        {"x": x, "y": np.roll(y, 1)},
+        {"x": x + 1e-9, "y": y},
+    ):
         np.savez(tmp_path / "a.npz", **change)
         done = command("plot", tmp_path / "run", *CPU)
         assert done.code == 0
         assert "the run's data have changed: its test had" in done.err
         assert f"% of {len(change['x']) // 5}, which are drawn" in done.err
+
+
+def test_another_device_that_decides_otherwise_has_no_other_data(command, arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    command("train", "--data", tmp_path / "a.npz", "--epochs", 1, *CPU, "--out", tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    history["test"]["accuracy"] /= 2
+    (tmp_path / "run" / "history.json").write_text(json.dumps(history))
+    assert "have changed" not in command("plot", tmp_path / "run", *CPU).err
+
+
+def test_a_streamed_run_knows_its_data_too(command, arrays, tmp_path):
+    data = ("--data", tmp_path / "x.npy", "--target", tmp_path / "y.npy")
+    np.save(tmp_path / "x.npy", arrays["x"])
+    np.save(tmp_path / "y.npy", arrays["y"])
+    assert command("train", *data, "--stream", "--epochs", 2, *CPU, "--out", tmp_path / "run").code == 0
+    assert "have changed" not in command("plot", tmp_path / "run", *CPU).err
+    np.save(tmp_path / "x.npy", arrays["x"] + 1e-9)
+    assert "the run's data have changed" in command("plot", tmp_path / "run", *CPU).err
+
+
+@pytest.mark.parametrize("data", [None, {}, {"training": {}}])
+def test_of_a_run_that_kept_nothing_of_its_test_part_nothing_is_said(command, arrays, tmp_path, data):
+    np.savez(tmp_path / "a.npz", **arrays)
+    command("train", "--data", tmp_path / "a.npz", "--epochs", 1, *CPU, "--out", tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    (tmp_path / "run" / "history.json").write_text(json.dumps({**history, "data": data}))
+    done = command("plot", tmp_path / "run", *CPU)
+    assert (done.code, "changed" in done.err) == (0, False)
 
 
 def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command, model, tmp_path, drawn):
