@@ -9,12 +9,12 @@ row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_
 is the everyday cross entropy.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from gpu_nn.checks import SHARE, is_whole, number
 from gpu_nn.device import Array, check_on_host
 from gpu_nn.errors import unknown_name
 
@@ -31,10 +31,10 @@ class Cost:
     ignore_index: int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.complement_weight) and self.complement_weight >= 0):
-            raise ValueError(f"complement_weight={self.complement_weight!r}; expected a finite number ≥ 0")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r}; expected a number from 0 to 1")
+        number("complement_weight", self.complement_weight)
+        number("label_smoothing", self.label_smoothing, SHARE)
+        if not (self.ignore_index is None or is_whole(self.ignore_index)):
+            raise ValueError(f"ignore_index={self.ignore_index!r}; expected a label, a whole number, or None")
 
     def kernel_options(self, xp: Any, m: int, dtype: Any) -> dict[str, Any]:
         """The keyword arguments of the kernel `softmax_cross_entropy` for m classes computed in `dtype`."""
@@ -59,9 +59,8 @@ def check_chunk_rows(chunk_rows: Any) -> None:
     """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
     if chunk_rows is None:
         return
-    whole = isinstance(chunk_rows, int | np.integer) and not isinstance(chunk_rows, bool)
-    if not whole or chunk_rows < 1:
-        error = ValueError if whole else TypeError
+    if not is_whole(chunk_rows) or chunk_rows < 1:
+        error = ValueError if is_whole(chunk_rows) else TypeError
         raise error(f"chunk_rows={chunk_rows!r}; expected a whole number of rows ≥ 1, or None")
 
 

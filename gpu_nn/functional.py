@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import is_whole
 from gpu_nn.cost import Cost, check_chunk_rows, check_reduction, class_indices, row_scale, targets, weights
 from gpu_nn.device import Array, Device, device_of
 from gpu_nn.kernels import kernels_for
@@ -53,7 +54,7 @@ def all_but_one_softmax(z: Array, t: Any) -> Array:
     n, m = z.shape
     xp = device.xp
     with device.active():
-        t = class_indices("t", xp.full(n, t) if isinstance(t, int | np.integer) else t, n, m, None, xp)
+        t = class_indices("t", xp.full(n, t) if is_whole(t) else t, n, m, None, xp)
         out = xp.empty_like(z)
         kernels_for(device).all_but_one_softmax(z, t.astype(np.int64, copy=False), out)
     return out

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.binding import Binding
+from gpu_nn.checks import is_whole
 from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
 from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
@@ -282,12 +283,12 @@ def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: s
     """The layers and the number of inputs that either form of `layers` stands for."""
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    numbers = [isinstance(layer, int | np.integer) for layer in layers]
+    numbers = [is_whole(layer) for layer in layers]
     if not layers or any(numbers) != all(numbers):
         raise ValueError(f"layers={list(layers)!r}; expected widths, such as [784, 100, 10], or layers, not both")
     if not any(numbers):
-        if n_inputs is None or n_inputs < 1:
-            raise ValueError(f"n_inputs={n_inputs}; expected the number of input columns when `layers` holds layers")
+        if not (is_whole(n_inputs) and n_inputs >= 1):
+            raise ValueError(f"n_inputs={n_inputs!r}; expected the number of input columns when `layers` holds layers")
         return tuple(layer for layer in layers if not isinstance(layer, int | np.integer)), int(n_inputs)
     widths = [int(width) for width in layers if isinstance(width, int | np.integer)]
     if len(widths) < 2 or min(widths) < 1:

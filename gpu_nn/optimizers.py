@@ -7,10 +7,10 @@ step down to that Euclidean norm where it is longer.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import BELOW_1, POSITIVE, number
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 from gpu_nn.precision import LARGEST_LOSS_SCALE, LOSS_SCALE_FACTOR, LOSS_SCALE_INTERVAL
@@ -27,8 +27,8 @@ class Optimizer:
 
     def __init__(self, lr: float | Schedule, weight_decay: float, max_norm: float | None):
         self.schedule = as_schedule(lr)
-        self.weight_decay = _number("weight_decay", weight_decay, 0)
-        self.max_norm = None if max_norm is None else _number("max_norm", max_norm, 0, exclusive=True)
+        self.weight_decay = number("weight_decay", weight_decay)
+        self.max_norm = None if max_norm is None else number("max_norm", max_norm, POSITIVE, " or None")
         self.steps = 0
         self._net: Network | None = None
 
@@ -132,7 +132,7 @@ class SGD(Optimizer):
         max_norm: float | None = None,
     ):
         super().__init__(lr, weight_decay, max_norm)
-        self.momentum = _number("momentum", momentum, 0, 1)
+        self.momentum = number("momentum", momentum, BELOW_1)
         self.nesterov = bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
@@ -173,9 +173,9 @@ class Adam(Optimizer):
         max_norm: float | None = None,
     ):
         super().__init__(lr, weight_decay, max_norm)
-        self.beta1 = _number("beta1", beta1, 0, 1)
-        self.beta2 = _number("beta2", beta2, 0, 1)
-        self.eps = _number("eps", eps, 0, exclusive=True)
+        self.beta1 = number("beta1", beta1, BELOW_1)
+        self.beta2 = number("beta2", beta2, BELOW_1)
+        self.eps = number("eps", eps, POSITIVE)
 
     def _apply(self, net: Network) -> None:
         self._kernels.adam(
@@ -214,13 +214,3 @@ class AdamW(Adam):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-
-
-def _number(name: str, value: Any, low: float, below: float = math.inf, *, exclusive: bool = False) -> float:
-    """`value` as a float in [low, below), or in (low, below) when exclusive."""
-    good = isinstance(value, int | float | np.number) and low <= value < below and not (exclusive and value == low)
-    if not good:
-        bounds = f"above {low}" if exclusive else f"≥ {low}"
-        upper = "" if below == math.inf else f" and below {below}"
-        raise ValueError(f"{name}={value!r}; expected a number {bounds}{upper}")
-    return float(value)

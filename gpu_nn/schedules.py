@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_nn.told import number, whole
+from gpu_nn import told
+from gpu_nn.checks import number, whole
 
 
 @dataclass
@@ -35,6 +36,9 @@ class Constant(Schedule):
 
     lr: float
 
+    def __post_init__(self) -> None:
+        number("lr", self.lr)
+
     def __call__(self, step: int) -> float:
         return self.lr
 
@@ -48,7 +52,9 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive("every", self.every)
+        number("lr", self.lr)
+        whole("every", self.every, 1)
+        number("factor", self.factor)
 
     def __call__(self, step: int) -> float:
         return self.lr * self.factor ** (step // self.every)
@@ -63,7 +69,9 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        number("lr", self.lr)
+        whole("steps", self.steps, 1)
+        number("final", self.final)
 
     def __call__(self, step: int) -> float:
         done = min(step / self.steps, 1.0)
@@ -78,7 +86,9 @@ class WarmUp(Schedule):
     then: Schedule
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        whole("steps", self.steps, 1)
+        if not isinstance(self.then, Schedule):
+            raise TypeError(f"then={self.then!r}; expected a schedule, such as Constant({self.then!r})")
 
     def __call__(self, step: int) -> float:
         return self.then(step) * min((step + 1) / self.steps, 1.0)
@@ -107,7 +117,9 @@ class ReduceOnPlateau(Schedule):
     _epochs_since_best: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
-        _positive("patience", self.patience)
+        for name in ("lr", "factor", "min_delta", "min_lr"):
+            number(name, getattr(self, name))
+        whole("patience", self.patience, 1)
         self._current = self.lr
 
     def __call__(self, step: int) -> float:
@@ -127,9 +139,10 @@ class ReduceOnPlateau(Schedule):
         return {"current": self._current, "best": self._best, "epochs_since_best": self._epochs_since_best}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        current, waited = number("current", state["current"]), whole("epochs_since_best", state["epochs_since_best"])
+        current = told.number("current", state["current"])
+        waited = told.whole("epochs_since_best", state["epochs_since_best"])
         # Infinite before the first epoch.
-        best = math.inf if state["best"] == math.inf else number("best", state["best"], -math.inf)
+        best = math.inf if state["best"] == math.inf else told.number("best", state["best"], -math.inf)
         self._current, self._best, self._epochs_since_best = current, best, waited
 
 
@@ -137,11 +150,4 @@ def as_schedule(lr: "float | Schedule") -> Schedule:
     """A number as a constant schedule."""
     if isinstance(lr, Schedule):
         return lr
-    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
-        raise ValueError(f"lr={lr!r}; expected a finite number ≥ 0, or a schedule")
-    return Constant(float(lr))
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name}={value}; expected a whole number ≥ 1")
+    return Constant(number("lr", lr, or_what=", or a schedule"))

@@ -9,12 +9,12 @@ The minimum's condition ∂C/∂p_t = const, solved for Q_t with Q = ½ at the r
     Q_t = [λ p_t + ½ (1-p_t) (ρ_t - λ s_t)] / (1 - p_t + λ p_t),    ρ_t = p_t/p_r,   s_t = p_t/(1-p_r) = soft(z_{≠r}, t)
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import number
 from gpu_nn.device import Array
 
 REFERENCE = 0.5
@@ -33,11 +33,7 @@ class SeveralLabels:
     complement_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        value = self.complement_weight
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not (number and 0 <= value <= sys.float_info.max):
-            raise ValueError(f"complement_weight={value!r}; expected a finite number ≥ 0")
-        object.__setattr__(self, "complement_weight", float(value))
+        object.__setattr__(self, "complement_weight", number("complement_weight", self.complement_weight))
 
     def probabilities(self, xp: Any, softmax: Any, logits: Array) -> Array:
         """Of each label alone, (n, labels), in [0, 1), above ½ exactly where it is `decided`. logits: (n, labels + 1);

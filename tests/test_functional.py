@@ -345,7 +345,7 @@ class TestRefusals:
         [
             ({"complement_weight": -1}, "complement_weight=-1; expected a finite number ≥ 0"),
             ({"complement_weight": np.nan}, "complement_weight=nan"),
-            ({"label_smoothing": 1.5}, "label_smoothing=1.5; expected a number from 0 to 1"),
+            ({"label_smoothing": 1.5}, "label_smoothing=1.5; expected a finite number ≥ 0 and ≤ 1"),
             ({"class_weight": [1, 2]}, r"class_weight has shape \(2,\); expected \(4,\)"),
             ({"class_weight": [1, 2, -3, 1]}, "class_weight has negative, NaN or infinite values"),
             ({"sample_weight": [1, 2]}, r"sample_weight has shape \(2,\); expected \(3,\)"),

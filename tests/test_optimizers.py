@@ -123,12 +123,12 @@ def test_an_optimizer_serves_one_network():
     ("make", "message"),
     [
         (lambda: SGD(-1), "lr=-1; expected a finite number ≥ 0"),
-        (lambda: SGD(momentum=1.0), "momentum=1.0; expected a number ≥ 0 and below 1"),
+        (lambda: SGD(momentum=1.0), "momentum=1.0; expected a finite number ≥ 0 and below 1"),
         (lambda: SGD(nesterov=True), "nesterov=True needs a momentum"),
         (lambda: Adam(beta2=1.0), "beta2=1.0"),
-        (lambda: Adam(eps=0), "eps=0; expected a number above 0"),
+        (lambda: Adam(eps=0), "eps=0; expected a finite number above 0"),
         (lambda: AdamW(weight_decay=-0.1), "weight_decay=-0.1"),
-        (lambda: Adam(max_norm=0), "max_norm=0; expected a number above 0"),
+        (lambda: Adam(max_norm=0), "max_norm=0; expected a finite number above 0 or None"),
     ],
 )
 def test_refusals(make, message):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_nn.checks import Range
 from gpu_nn.errors import not_one_of
 from gpu_nn.training import Every
 
@@ -74,18 +75,15 @@ def whole(low: int, high: int | None = None) -> Kind:
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
     """A finite number from low to high; above, below: low, high itself is left out."""
-    bounds = f"above {low:g}" if above else f"≥ {low:g}"
-    if high < math.inf:
-        bounds += f" and below {high:g}" if below else f" and ≤ {high:g}"
+    within = Range(low, high, above, below)
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        within = (low < value if above else low <= value) and (value < high if below else value <= high)
-        if not (within and math.isfinite(value)):
-            raise ArgumentTypeError(f"{text!r}; expected a finite number {bounds}")
+        if not within.has(value):
+            raise ArgumentTypeError(f"{text!r}; expected {within}")
         return value
 
     return Kind(read, (int, float), "a number")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import Range, number, whole
 from gpu_nn.data.kinds import kind
 from gpu_nn.data.labels import encoded, labels_of_array
 from gpu_nn.data.memory import available_bytes
@@ -18,6 +19,9 @@ from gpu_nn.errors import DataError
 
 # The share of the rows that are the test part where nothing else is said.
 TEST_FRACTION = 0.2
+
+# A share that may leave rows on either side.
+_PART = Range(0, 1, above=True, below=True)
 
 # A data set that would take a larger share of the free memory is streamed.
 _SHARE = 0.5
@@ -58,9 +62,9 @@ def read(
     the test part, or a random `test_fraction` (0.2 where both are None) with the classes in equal shares.
 
     Raises DataError for data that cannot be used, ValueError for test_fraction or test_last where the source has its
-    own test part, and for both of them.
+    own test part, for both of them, and for a share that is not between 0 and 1.
     """
-    _check_one(test_fraction, test_last)
+    _check_test_part(test_fraction, test_last)
     name = "digits" if source is None else source
     parts = labelled_parts(source, target)
     x, labels, column = parts[0].x, parts[0].labels, parts[0].target
@@ -79,9 +83,13 @@ def read(
     return DataSet(x, y, x_test, encoded(name, parts[1].labels, classes), classes, column)
 
 
-def _check_one(test_fraction: float | None, test_last: int | None) -> None:
+def _check_test_part(test_fraction: float | None, test_last: int | None) -> None:
     if test_fraction is not None and test_last is not None:
         raise ValueError(f"test_fraction={test_fraction} and test_last={test_last}; leave one of them out")
+    if test_fraction is not None:
+        number("test_fraction", test_fraction, _PART)
+    if test_last is not None:
+        whole("test_last", test_last, 1)
 
 
 def split(
@@ -143,19 +151,22 @@ def read_streams(
     finds the classes, and the shift and scale of the training part; of a Parquet file whose labels are text their
     column is read before.
 
-    Raises DataError for data that cannot be used, ValueError for both test_fraction and test_last.
+    Raises DataError for data that cannot be used, ValueError for both test_fraction and test_last, and for shares that
+    are not between 0 and 1.
     """
-    _check_one(test_fraction, test_last)
-    whole = stream(source, target, **sizes)
-    if whole.targets:
-        raise DataError(f"{source}: y has rows of {whole.targets}; expected one label for each row")
-    training, test = whole.split("test", TEST_FRACTION if test_fraction is None else test_fraction, test_last, seed)
+    _check_test_part(test_fraction, test_last)
+    if validation_fraction is not None:
+        number("validation_fraction", validation_fraction, _PART)
+    rows = stream(source, target, **sizes)
+    if rows.targets:
+        raise DataError(f"{source}: y has rows of {rows.targets}; expected one label for each row")
+    training, test = rows.split("test", TEST_FRACTION if test_fraction is None else test_fraction, test_last, seed)
     validation = None
     if validation_fraction is not None:
         training, validation = training.split("validation", validation_fraction, None, seed)
     scaling, found, first = Scaling(), list[np.ndarray](), 0
     # Moments take several times a window in float64: these are small.
-    for x, y in replace(whole, window_rows=whole.block_rows).windows(whole.source.dtype):
+    for x, y in replace(rows, window_rows=rows.block_rows).windows(rows.source.dtype):
         found = [np.unique(np.concatenate([*found, labels_of_array(f"{source}: y", y, first).classes]))]
         for start, stop in training.ranges_within(first, first + len(x)):
             scaling.add(x[start - first : stop - first])
@@ -165,7 +176,7 @@ def read_streams(
     if validation is not None:
         validation = replace(validation, classes=found[0])
     parts = replace(training, classes=found[0]), validation, replace(test, classes=found[0])
-    return StreamSet(*parts, found[0], whole.source.target, whole.source.names, *scaling.result())
+    return StreamSet(*parts, found[0], rows.source.target, rows.source.names, *scaling.result())
 
 
 def is_large(

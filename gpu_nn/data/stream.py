@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import whole
 from gpu_nn.data.read_ahead import ReadAhead
 from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows, open_rows_beside
 from gpu_nn.errors import DataError
@@ -75,8 +76,8 @@ class Stream:
     ) -> "Stream":
         """All rows of a source. block_rows, window_rows, classes: as for `stream`."""
         for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
-            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
-                raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1, or None")
+            if value is not None:
+                whole(name, value, 1, ", or None")
         row = 4 * source.shape[1]
         block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // _BLOCKS)))
         window = int(window_rows or max(block, _WINDOW_BYTES // row))

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from gpu_nn.checks import NOT_NEGATIVE
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._arrays import moved, place
 from gpu_nn.network import Network
@@ -125,7 +126,7 @@ class Labelling:
                 f"{_meant(unknown[0], classes)}"
             )
         weights = [named.get(value, 1) for value in classes]
-        if not all(isinstance(weight, int | float | np.number) and 0 <= weight < np.inf for weight in weights):
+        if not all(map(NOT_NEGATIVE.has, weights)):
             raise ValueError(f"class_weight={named!r}; expected finite weights ≥ 0")
         return np.array(weights, np.float64)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import BELOW_1, NOT_NEGATIVE, POSITIVE, SHARE, Range, is_whole, number, whole
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.estimator._progress import EpochRate
@@ -24,22 +25,21 @@ _MEANT |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "l
 
 _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
-# Lowest and highest value, and which of the two are allowed themselves.
-_NUMBERS: dict[str, tuple[float, float, str]] = {
-    "alpha": (0, math.inf, "[)"),
-    "learning_rate_init": (0, math.inf, "()"),
-    "power_t": (0, math.inf, "[)"),
-    "tol": (0, math.inf, "[)"),
-    "momentum": (0, 1, "[)"),
-    "validation_fraction": (0, 1, "[)"),
-    "beta_1": (0, 1, "[)"),
-    "beta_2": (0, 1, "[)"),
-    "epsilon": (0, math.inf, "()"),
-    "dropout": (0, 1, "[)"),
-    "input_noise": (0, math.inf, "[)"),
-    "label_smoothing": (0, 1, "[]"),
-    "complement_weight": (0, math.inf, "[)"),
-    "max_norm": (0, math.inf, "()"),
+_NUMBERS: dict[str, Range] = {
+    "alpha": NOT_NEGATIVE,
+    "learning_rate_init": POSITIVE,
+    "power_t": NOT_NEGATIVE,
+    "tol": NOT_NEGATIVE,
+    "momentum": BELOW_1,
+    "validation_fraction": BELOW_1,
+    "beta_1": BELOW_1,
+    "beta_2": BELOW_1,
+    "epsilon": POSITIVE,
+    "dropout": BELOW_1,
+    "input_noise": NOT_NEGATIVE,
+    "label_smoothing": SHARE,
+    "complement_weight": NOT_NEGATIVE,
+    "max_norm": POSITIVE,
 }
 _COUNTS = ("max_iter", "n_iter_no_change", "batch_size")
 _WORDS: dict[str, tuple[Any, str]] = {
@@ -57,10 +57,9 @@ def check(estimator: Any) -> None:
         if or_word and (value is word or (np.isscalar(value) and value == word)):
             continue
         if name in _NUMBERS:
-            low, high, ends = _NUMBERS[name]
-            _check_number(name, value, low, high, ends, or_word)
-        elif not (_is(value, int | np.integer) and value >= 1):
-            raise ValueError(f"{name}={value!r}; expected a whole number ≥ 1{or_word}")
+            number(name, value, _NUMBERS[name], or_word)
+        else:
+            whole(name, value, 1, or_word)
     for name in _FLAGS:
         if not isinstance(getattr(estimator, name), bool | np.bool_):
             raise ValueError(f"{name}={getattr(estimator, name)!r}; expected True or False")
@@ -78,21 +77,6 @@ def check(estimator: Any) -> None:
     scorer(estimator.scoring)
     callbacks(estimator)
     resolve_device(estimator.device)
-
-
-def _check_number(name: str, value: Any, low: float, high: float, ends: str, or_word: str) -> None:
-    if _is(value, int | float | np.number):
-        above = value >= low if ends[0] == "[" else value > low
-        below = value <= high if ends[1] == "]" else value < high
-        if above and below:
-            return
-    lower = "from" if ends[0] == "[" else "above"
-    upper = "" if high == math.inf else f" {'up to' if ends[1] == ']' else 'and below'} {high}"
-    raise ValueError(f"{name}={value!r}; expected a finite number {lower} {low}{upper}{or_word}")
-
-
-def _is(value: Any, kinds: Any) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool | np.bool_)
 
 
 def activation(estimator: Any) -> str:
@@ -113,7 +97,7 @@ def hidden_sizes(estimator: Any) -> list[int]:
     """The widths of the hidden layers."""
     came = estimator.hidden_layer_sizes
     sizes = list(came) if np.iterable(came) and not isinstance(came, str) else [came]
-    if not all(_is(size, int | np.integer) and size >= 1 for size in sizes):
+    if not all(is_whole(size) and size >= 1 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={came!r}; expected whole numbers ≥ 1, such as (100,), or () for none")
     return [int(size) for size in sizes]
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_nn.checks import Range, number
 from gpu_nn.device import Array
 from gpu_nn.layers._layer import Stage, Workplace
 from gpu_nn.layers._normalisation import Normalisation
@@ -28,10 +29,7 @@ class BatchNorm(Normalisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.momentum <= 1:
-            raise ValueError(
-                f"momentum={self.momentum!r}; expected the weight of the newest batch, above 0 up to 1, such as 0.1"
-            )
+        number("momentum", self.momentum, Range(0, 1, above=True), ", the weight of the newest batch, such as 0.1")
 
     def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
         return {"running_mean": ((n_inputs,), None), "running_var": ((n_inputs,), None)}

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gpu_nn.checks import whole
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
@@ -30,8 +31,7 @@ class Dense:
     halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.units, int | np.integer) and self.units >= 1):
-            raise ValueError(f"units={self.units!r}; expected a whole number ≥ 1")
+        whole("units", self.units, 1)
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
         if not isinstance(self.bias, bool | np.bool_):

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpu_nn.checks import BELOW_1, number
 from gpu_nn.device import Array
 from gpu_nn.layers._counted import Counted
 from gpu_nn.layers._layer import Stage, Workplace
@@ -19,8 +20,7 @@ class Dropout(Counted):
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate={self.rate!r}; expected a number from 0 up to, not including, 1")
+        number("rate", self.rate, BELOW_1)
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _DropoutStage(self.rate, name, n, arrays, at)

@@ -1,8 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from gpu_nn.checks import number
 from gpu_nn.device import Array
 from gpu_nn.layers._counted import Counted
 from gpu_nn.layers._layer import Stage, Workplace
@@ -20,8 +19,7 @@ class InputNoise(Counted):
     deviation: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.deviation < np.inf:
-            raise ValueError(f"deviation={self.deviation!r}; expected a finite number from 0")
+        number("deviation", self.deviation)
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _InputNoiseStage(self.deviation, name, n, arrays, at)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gpu_nn.checks import POSITIVE, number
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
 
@@ -27,8 +28,7 @@ class Normalisation:
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
-        if not 0 < self.eps < np.inf:
-            raise ValueError(f"eps={self.eps!r}; expected a finite number above 0, such as 1e-5")
+        number("eps", self.eps, POSITIVE, ", such as 1e-5")
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import whole
 from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices, on_host
 from gpu_nn.pictures._sheet import GREY, INK, SMALL, TEXT, Names, sheet
 
@@ -65,8 +66,7 @@ class WorstMistakes:
     `worst_mistakes`."""
 
     def __init__(self, image_shape: Sequence[int] | None = None, classes: Sequence[Any] | None = None, count: int = 24):
-        if not (isinstance(count, int | np.integer) and count >= 1):
-            raise ValueError(f"count={count!r}; expected a whole number ≥ 1")
+        whole("count", count, 1)
         self._given, self._classes, self._count = image_shape, classes, count
         self._worst: _Mistakes | None = None
         self._shape: tuple[int, ...] = ()

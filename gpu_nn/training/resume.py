@@ -168,7 +168,7 @@ def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") ->
 
 def _record(told: dict[str, Any]) -> EpochRecord:
     record = EpochRecord(**told)
-    if not all(isinstance(value, int | float | None) for value in told.values()):
+    if not all(value is None or type(value) in (int, float) for value in told.values()):
         raise ValueError(f"a record of {told}")
     return record
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_nn.checks import is_whole, whole
 from gpu_nn.cost import Cost
 from gpu_nn.data.stream import Stream
 from gpu_nn.device import Array
@@ -68,16 +69,14 @@ class Trainer:
         parts: int | None = None,
         ranks: Ranks = ALONE,
     ):
-        if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-            raise ValueError(f"batch_size={batch_size!r}; expected a whole number ≥ 1")
+        self.batch_size = whole("batch_size", batch_size, 1)
         parts = ranks.size if parts is None else parts
-        if not (isinstance(parts, int | np.integer) and parts >= 1 and parts % ranks.size == 0):
+        if not (is_whole(parts) and parts >= 1 and parts % ranks.size == 0):
             raise ValueError(f"parts={parts!r}; expected a whole number ≥ 1 that {ranks.size} ranks can share evenly")
         if batch_size < parts:
             raise ValueError(f"batch_size={batch_size}, but {parts} parts; expected at least a row for each")
         self.ranks, self.parts = ranks, int(parts)
         self.net, self.optimizer = net, optimizer
-        self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.callbacks: list[Any] = list(callbacks) if ranks.rank == 0 else []
         self.cost = Cost(complement_weight, class_weight, label_smoothing)
@@ -114,8 +113,7 @@ class Trainer:
         Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
         checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
-        if not (isinstance(epochs, int | np.integer) and epochs >= 0):
-            raise ValueError(f"epochs={epochs!r}; expected a whole number ≥ 0")
+        whole("epochs", epochs, 0)
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):

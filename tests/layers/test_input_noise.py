@@ -47,5 +47,5 @@ def test_data_go_through_what_is_before_it_once():
 
 @pytest.mark.parametrize("deviation", [-0.1, float("inf"), float("nan")])
 def test_a_deviation_below_0_or_not_finite_is_refused(deviation):
-    with pytest.raises(ValueError, match=f"deviation={deviation}; expected a finite number from 0"):
+    with pytest.raises(ValueError, match=f"deviation={deviation}; expected a finite number ≥ 0"):
         InputNoise(deviation)

@@ -174,7 +174,9 @@ def test_fields_out_of_range_are_refused(norm, options, message):
 
 @pytest.mark.parametrize("momentum", [0, -0.1, 1.5, float("nan")])
 def test_a_momentum_out_of_range_is_refused(momentum):
-    with pytest.raises(ValueError, match=f"momentum={momentum}; expected the weight of the newest batch"):
+    with pytest.raises(
+        ValueError, match=f"momentum={momentum}; expected a finite number above 0 and ≤ 1, the weight of the newest"
+    ):
         BatchNorm(momentum=momentum)
 
 

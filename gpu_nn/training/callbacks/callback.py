@@ -1,8 +1,9 @@
 """The one protocol of callbacks: when, what, and what to keep for a training that resumes."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from gpu_nn.checks import POSITIVE, is_whole
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -22,8 +23,8 @@ class Every:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.epochs, self.steps, self.seconds) if value]
-        whole = all(isinstance(value, int) for value in (self.epochs, self.steps))
-        if not (len(given) == 1 and given[0] > 0 and math.isfinite(given[0]) and whole):
+        whole = is_whole(self.epochs) and is_whole(self.steps)
+        if not (len(given) == 1 and POSITIVE.has(given[0]) and whole):
             raise ValueError(f"{self!r}; expected one of epochs (whole), steps (whole), seconds, above 0")
 
     def __str__(self) -> str:

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from gpu_nn.checks import whole
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint, resume
 from gpu_nn.training.callbacks.callback import Callback, Every
@@ -32,11 +31,9 @@ class Checkpoints(Callback):
     last: ClassVar[bool] = True
 
     def __init__(self, folder: str | os.PathLike[str], every: Every | None = None, *, keep: int = 2):
-        if not (isinstance(keep, int | np.integer) and not isinstance(keep, bool) and keep >= 1):
-            raise ValueError(f"keep={keep!r}; expected a whole number ≥ 1")
         self.folder = Path(folder)
         self.every = every or Every(epochs=1)
-        self.keep = int(keep)
+        self.keep = whole("keep", keep, 1)
         self._is_ours = False
         self._seconds = self._saved_at = 0.0
 

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from gpu_nn import checks
 from gpu_nn.told import whole
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.callbacks.callback import Callback
@@ -31,10 +30,8 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ):
-        if not (isinstance(patience, int | np.integer) and patience >= 1):
-            raise ValueError(f"patience={patience!r}; expected a whole number ≥ 1")
         self.monitor = Monitor(monitor, min_delta)
-        self.patience = int(patience)
+        self.patience = checks.whole("patience", patience, 1)
         self.restore_best = restore_best
         self._weights = BestWeights()
         self._forget()

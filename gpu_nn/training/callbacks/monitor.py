@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from gpu_nn import checks
 from gpu_nn.errors import unknown_name
 from gpu_nn.told import number, whole
 from gpu_nn.training.history import EpochRecord
@@ -28,8 +29,7 @@ class Monitor:
     def __post_init__(self) -> None:
         if self.name not in _MONITORED:
             raise unknown_name("monitor", self.name, _MONITORED)
-        if not self.min_delta >= 0:
-            raise ValueError(f"min_delta={self.min_delta!r}; expected a number ≥ 0")
+        checks.number("min_delta", self.min_delta)
 
     def check(self, trainer: "Trainer") -> None:
         """Raises ValueError when the training has no validation data to know the figure from."""
