@@ -213,12 +213,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = self.predict(X)
         at = place(found)
         y, weight = labels(y, len(found), at), row_weights(sample_weight, len(found), at)
-        if self._labelling.kind == "probabilities" and y.ndim == 2:
-            y = y.argmax(axis=1)
-        if at.kind == "cpu":
-            return float(accuracy_score(y, found, sample_weight=weight))
         with at.active():
-            right = found == at.asarray(y)
+            if self._labelling.kind == "probabilities" and y.ndim == 2:
+                y = y.argmax(axis=1)
+            if at.kind == "cpu":
+                return float(accuracy_score(y, found, sample_weight=weight))
+            y = at.asarray(y)
+            y = y[:, 0] if found.ndim == 1 and y.shape == (len(y), 1) else y
+            if y.shape != found.shape:
+                raise ValueError(f"y has shape {y.shape}; expected {found.shape}, as predict gives it")
+            right = found == y
             right = right if right.ndim == 1 else right.all(axis=1)
             return float(right.mean() if weight is None else (right * weight).sum() / weight.sum())
 

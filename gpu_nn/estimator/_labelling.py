@@ -34,8 +34,9 @@ class Labelling:
         """The labelling that y sets up, with `classes`, sorted, where they are given."""
         kind = _kind(y)
         if kind != "labels":
-            if classes is not None and len(classes) != y.shape[1]:
-                raise ValueError(f"y has {y.shape[1]} columns, classes {len(classes)}; expected one class a column")
+            if classes is not None and not np.array_equal(classes, np.arange(y.shape[1])):
+                expected = f"the numbers of the {y.shape[1]} columns of y: leave them out"
+                raise ValueError(f"classes={classes.tolist()}; expected {expected}")
             return cls(kind, np.arange(y.shape[1]))
         found = classes if classes is not None else _distinct(_flat(y))[0]
         if len(found) < 2:

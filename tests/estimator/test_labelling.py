@@ -6,6 +6,8 @@ from sklearn.exceptions import DataConversionWarning
 
 from gpu_nn import MLPClassifier
 from gpu_nn.estimator._labelling import Labelling
+from tests.cuda_emulator import cupy_proxy as cupy
+from tests.cuda_emulator.device import emulated_device
 from tests.estimator.blobs import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -108,6 +110,28 @@ class TestLabels:
         with pytest.warns(DataConversionWarning):
             fitted = model().partial_fit(x[few], y[few, None], classes=[0, 1, 2])
         np.testing.assert_array_equal(fitted.partial_fit(x, y).classes_, [0, 1, 2])
+
+    @pytest.mark.parametrize("classes", [["a", "b", "c"], [1, 2, 3], [0, 1], [0, 1, 2, 3]])
+    @pytest.mark.parametrize("kind", ["probabilities", "flags"])
+    def test_the_classes_of_columns_are_their_numbers(self, kind, classes):
+        x, y = blobs()
+        y = np.eye(3)[y] if kind == "flags" else 0.7 * np.eye(3)[y] + 0.1
+        with pytest.raises(ValueError, match=r"classes=\[.*\]; expected the numbers of the 3 columns of y: leave them"):
+            model().partial_fit(x, y, classes=classes)
+        assert model().partial_fit(x, y, classes=[2, 0, 1]).classes_.tolist() == [0, 1, 2]
+
+    def test_a_gpu_scores_a_column_as_the_host_does_and_refuses_other_shapes(self):
+        x, y = blobs()
+        with emulated_device():
+            fitted = model(device="cuda", max_iter=8).fit(cupy.asarray(x), cupy.asarray(y))
+            score = fitted.score(x, y)
+            assert score > 0.5
+            for column in (cupy.asarray(y), cupy.asarray(y[:, None]), y, y[:, None]):
+                assert fitted.score(cupy.asarray(x), column) == score
+            # Of as many rows as classes: compared with each other they would make a square.
+            for wrong in (np.eye(3)[y[:3]], np.stack([y[:3]] * 3, axis=1)):
+                with pytest.raises(ValueError, match=r"y has shape \(3, 3\); expected \(3,\), as predict gives it"):
+                    fitted.score(cupy.asarray(x[:3]), cupy.asarray(wrong))
 
     def test_booleans_are_two_classes(self):
         x, y = blobs(classes=2)
