@@ -6,6 +6,7 @@ train`: batch-size = 32. It is read through the flags' own checks. Relative path
 
 import argparse
 import json
+import re
 import reprlib
 import tomllib
 from collections.abc import Callable
@@ -49,8 +50,9 @@ _OF_THE_CALL = ("config", "distributed", "dry-run", "json", "out", "resume")
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
-# Before the first = of a line.
+# Before the first = of a line, but for what is quoted.
 _MOST_DOTS = 100
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 
 
 class _Parser(argparse.ArgumentParser):
@@ -175,7 +177,8 @@ def read(path: Path, add_arguments: AddArguments) -> argparse.Namespace:
 def _check_keys(text: str) -> None:
     """Raises ValueError for a key of very many parts, for which the TOML reader takes memory by their square."""
     for number, line in enumerate(text.splitlines(), 1):
-        if line.partition("=")[0].count(".") > _MOST_DOTS:
+        key = _QUOTED.sub("", line).partition("#")[0].partition("=")[0]
+        if key.count(".") > _MOST_DOTS:
             raise ValueError(f"line {number} has a key of more than {_MOST_DOTS} parts; keys are names of flags")
 
 

@@ -34,12 +34,13 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json(facts)
         return
-    print(f"gpu_nn {facts['gpu_nn']}, Python {facts['python']}")
-    for name, found in facts["packages"].items():
-        print(f"{name} {found or 'not installed'}")
+    lines = [f"gpu_nn {facts['gpu_nn']}, Python {facts['python']}"]
+    lines += [f"{name} {found or 'not installed'}" for name, found in facts["packages"].items()]
     for gpu in facts["gpus"]:
-        print(f"{gpu['device']}: {gpu['name']}, {gpu['memory_bytes'] / 2**30:.0f} GiB, sm_{gpu['compute_capability']}")
-    print(f"auto chooses {facts['auto']}, which computes in {', '.join(facts['dtypes'])}")
+        size = f"{gpu['memory_bytes'] / 2**30:.0f} GiB"
+        lines.append(f"{gpu['device']}: {gpu['name']}, {size}, sm_{gpu['compute_capability']}")
+    lines.append(f"auto chooses {facts['auto']}, which computes in {', '.join(facts['dtypes'])}")
+    _print_lines(lines)
 
 
 def collect() -> dict[str, Any]:
@@ -83,6 +84,10 @@ def _print_model(facts: dict[str, Any], as_json: bool) -> None:
         f"{len(facts['classes']):,} {what}{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}",
         *facts["layers"],
     ]
+    _print_lines(lines)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
     to_stdout("".join(f"{line}\n" for line in lines))
 
 

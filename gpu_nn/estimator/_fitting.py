@@ -41,7 +41,7 @@ def fit(
     resume: as of `Trainer.fit`.
     """
     _settings.check(estimator)
-    checkpoint = opened(resume)
+    checkpoint = opened(resume, stacklevel=4)
     goes_on = estimator.__sklearn_is_fitted__() and (incremental or estimator.warm_start)
     dtype = _settings.dtype(estimator)
     x = inputs(estimator, X, dtype=dtype, reset=not goes_on)

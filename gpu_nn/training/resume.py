@@ -48,10 +48,11 @@ class Position:
     began: float = field(default_factory=time.perf_counter)
 
 
-def opened(source: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
+def opened(source: str | os.PathLike[str] | Checkpoint | None, stacklevel: int = 3) -> Checkpoint | None:
     """A checkpoint, read from its file or from a folder of them.
 
-    A damaged newest one gives way to the one before, with a warning. Raises DataError when there is none to read.
+    A damaged newest one gives way to the one before, with a warning; stacklevel: its place, as for `warnings.warn`; by
+    default the caller of the caller. Raises DataError when there is none to read.
     """
     if source is None or isinstance(source, Checkpoint):
         return source
@@ -59,7 +60,7 @@ def opened(source: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | N
         return read(source)
     checkpoint, damages = newest(source)
     for damage in damages:
-        warnings.warn(f"{damage}; the one before is used: {checkpoint.path.name}", stacklevel=3)
+        warnings.warn(f"{damage}; the one before is used: {checkpoint.path.name}", stacklevel=stacklevel)
     return checkpoint
 
 

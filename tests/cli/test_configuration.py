@@ -111,6 +111,8 @@ def test_the_file_of_a_run_agrees_with_it_and_another_does_not(command, refused,
         ("config = 'a.toml'", "give the flag --config"),
         ("epochs = 3\nepochs = 4", "is no configuration of a run: "),
         (f"epochs = 3\nY{'.a' * 8000} = 4", "line 2 has a key of more than 100 parts"),
+        (f"'='{'.a' * 8000} = 4", "line 1 has a key of more than 100 parts"),
+        (f'"# \\" ="{".a" * 8000} = 4', "line 1 has a key of more than 100 parts"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line_with_its_name_and_the_key(refused, written, tmp_path, text, message):
@@ -118,6 +120,13 @@ def test_a_file_that_is_wrong_is_one_line_with_its_name_and_the_key(refused, wri
     line = refused(3, "train", "--config", path, "--out", tmp_path / "run")
     assert line.startswith(f"gpu-nn train: {path} is no configuration of a run: ")
     assert message in line
+
+
+def test_comments_and_values_have_as_many_dots_as_they_like(command, data, written):
+    path = written(f"# {'.' * 300}\nepochs = 1 # {'.' * 300}\n'test-fraction' = 0.2\nlog = ['{'../' * 60}tmp/a.csv']\n")
+    done = command("train", "--config", path, "--data", data, "--dry-run", "--json", "--device", "cpu")
+    assert "parts" not in done.err
+    assert (done.code, json.loads(done.out)["steps"]) == (0, 3)
 
 
 def test_a_file_that_is_not_there_is_named(refused, tmp_path):

@@ -28,6 +28,15 @@ def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
     assert lines[-1] == "auto chooses cpu (auto: CuPy finds no NVIDIA GPU), which computes in float32, float64"
 
 
+def test_they_are_written_at_once_so_that_a_part_is_an_error(command, monkeypatch):
+    written = []
+    monkeypatch.setattr(info, "to_stdout", written.append)
+    assert command("info").out == ""
+    (text,) = written
+    assert text.startswith("gpu_nn ")
+    assert text.endswith("\n")
+
+
 def test_json_says_the_same(command, without_gpu):
     facts = json.loads(command("info", "--json").out)
     assert facts["gpu_nn"] == gpu_nn.__version__

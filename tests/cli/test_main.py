@@ -6,7 +6,7 @@ import pytest
 
 import gpu_nn
 from gpu_nn import DeviceError, TrainingDiverged
-from gpu_nn.cli import info
+from gpu_nn.cli import info, train
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from gpu_nn.cli import info
         (TypeError("of a wrong kind"), 2, "of a wrong kind"),
         (gpu_nn.DataError("no\nfile"), 3, "no file"),
         (PermissionError(13, "Permission denied", "a"), 3, "[Errno 13] Permission denied: 'a'"),
-        (MemoryError(), 3, "out of memory; a smaller --batch-size or --hidden needs less"),
+        (MemoryError(), 3, "out of memory"),
         (DeviceError("no GPU"), 4, "no GPU"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -28,6 +28,15 @@ def test_each_kind_of_error_has_one_line_and_its_own_code(refused, monkeypatch, 
 
     monkeypatch.setattr(info, "run", fail)
     assert refused(code, "info") == f"gpu-nn info: {line}\n"
+
+
+def test_a_training_without_memory_names_the_flags_that_need_less(refused, monkeypatch):
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr(train, "run", fail)
+    line = refused(3, "train")
+    assert line == "gpu-nn train: out of memory; a smaller --batch-size or --hidden needs less\n"
 
 
 def test_divergence_has_a_code_of_its_own(refused, monkeypatch):

@@ -95,6 +95,16 @@ model(callbacks=[Checkpoints({str(tmp_path)!r}), Breaks(17)]).fit(*blobs())
     assert outcome(model().fit(*blobs(), resume=file)) == outcome(model().fit(*blobs()))
 
 
+def test_the_warning_of_a_damaged_checkpoint_is_given_where_fit_is_called(tmp_path):
+    x, y = blobs()
+    broken(tmp_path, 17, x, y)
+    newest = next(iter(checkpoint.written_in(tmp_path).values()))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="the one before is used") as told:
+        model().fit(x, y, resume=tmp_path)
+    assert {warning.filename for warning in told} == {__file__}
+
+
 def test_what_the_folders_error_advises_works(tmp_path):
     x, y = blobs()
     broken(tmp_path, 17, x, y)
