@@ -35,7 +35,9 @@ def run(options: argparse.Namespace) -> None:
     place = options.out if options.resume is None else options.resume
     folder = None if place is None else RunFolder(place)
     if options.dry_run:
-        _check(options, folder)
+        # Nothing is summed: one of the ranks says it.
+        if not (options.distributed and distributed.launched()[0]):
+            _check(options, folder)
         return
     ranks = ALONE
     if options.distributed:

@@ -150,6 +150,18 @@ def test_what_a_checkpoint_does_not_say_is_an_error(command, data, tmp_path):
         assert "has a header that makes no training" in done.err
 
 
+def test_of_several_ranks_one_says_it(command, data, monkeypatch):
+    said = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done = command("train", "--data", data, *FAST, "--distributed", "--dry-run")
+        assert (done.code, done.err) == (0, "")
+        said.append(done.out)
+    assert said[0].startswith("72 rows to train")
+    assert said[1] == ""
+
+
 def test_sizes_are_short():
     sizes = [dry_run._size(size) for size in (0, 1023, 1024, 5 * 2**20, 2**30, 3.5 * 2**40, 2**52)]
     assert sizes == ["0 bytes", "1.02e+03 bytes", "1 KiB", "5 MiB", "1 GiB", "3.5 TiB", "4.1e+03 TiB"]
