@@ -329,7 +329,8 @@ class TestRanks:
         (whole,) = self.fitted_on(1, **options)
         callbacks = [Checkpoints(tmp_path, Every(steps=10**6)), Stop(steps)]
         broken = self.fitted_on(sizes[0], callbacks=callbacks, **options)
-        assert broken[0].optimizer.steps == steps
+        # Ranks learn with the sum of the next step that one is interrupted.
+        assert steps <= broken[0].optimizer.steps <= steps + (sizes[0] > 1)
         for trainer in self.fitted_on(sizes[1], fit={"resume": tmp_path}, **options):
             assert trainer.net.flat_parameters.tobytes() == whole.net.flat_parameters.tobytes()
 
