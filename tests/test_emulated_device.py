@@ -99,9 +99,9 @@ class TestTraining:
         trainer.fit(x[:64] / 16, y[:64], epochs=1)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             for _ in range(3):
-                trainer.counters.fill(0)
+                trainer.steps.counters.fill(0)
                 trainer.optimizer.begin_step(trainer.net)
-                trainer._step(32)()
+                trainer.steps.of(32)()
                 trainer.optimizer.end_step()
         assert waits == []
         assert copies == []

@@ -121,11 +121,11 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path)
 def test_an_epoch_of_graphs_makes_no_host_copy_and_no_synchronisation(device):
     run = trainer(device, AdamW(Cosine(1e-2, 40), max_norm=1.0))
     run.fit(X, Y, epochs=3)
-    run.counters.fill(0)
+    run.steps.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies, watched() as works:
         for size in (16, 16, 16, 16, 6):
             run.optimizer.begin_step(run.net)
-            run._step(size)()
+            run.steps.of(size)()
             run.optimizer.end_step()
     assert waits == []
     assert copies == []
@@ -148,9 +148,9 @@ def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short
 def test_a_step_is_this_list_of_launches(device):
     run = trainer(device, Adam(1e-2), [Dense(16, "relu"), Dense(5)])
     run.fit(X, Y, epochs=3)
-    run.counters.fill(0)
+    run.steps.counters.fill(0)
     with watched() as works:
-        run._step(16)()
+        run.steps.of(16)()
     assert [work.name.partition("<")[0] for work in works] == [
         "gather",
         "gather",
@@ -199,8 +199,8 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
 def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run = trainer(device)
     run.fit(X, Y, epochs=2)
-    run.counters.fill(0)
-    step = run._step(16)
+    run.steps.counters.fill(0)
+    step = run.steps.of(16)
     binding = run.net._binding
     binding._at.clear(), binding._stages.clear(), binding._steps.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
@@ -212,10 +212,10 @@ def test_another_current_stream_gets_a_graph_of_its_own(device):
     run.fit(X, Y, epochs=2)
     before = Graph.launches
     with cupy_proxy.cuda.Stream(non_blocking=True):
-        run.counters.fill(0)
-        run._step(16)()
+        run.steps.counters.fill(0)
+        run.steps.of(16)()
         assert Graph.launches == before
-        run._step(16)()
+        run.steps.of(16)()
     assert Graph.launches == before + 1
 
 

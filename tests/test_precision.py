@@ -181,11 +181,11 @@ def test_training_learns_as_in_float32(device, layers, dtype):
 def test_a_step_never_waits_for_the_device(device, layers, dtype):
     run = trainer(device, dtype, layers=layers)
     run.fit(X, Y, epochs=3)
-    run.counters.fill(0)
+    run.steps.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
         for size in (16, 16, 16, 16, 6):
             run.optimizer.begin_step(run.net)
-            run._step(size)()
+            run.steps.of(size)()
             run.optimizer.end_step()
     assert waits == []
     assert copies == []

@@ -69,8 +69,8 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     edges = [share(size, i, trainer.parts).start for i in range(own * ranks.rank, own * (ranks.rank + 1) + 1)]
     parts = [_part(trainer, first, last, size) for first, last in pairwise(edges)]
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
-    row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), trainer.losses.dtype)[: edges[-1] - edges[0]]
-    losses, counters, cost = trainer.losses, trainer.counters, net.beside_grads[:1]
+    row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), net.dtype)[: edges[-1] - edges[0]]
+    losses, counters, cost = trainer.steps.losses, trainer.steps.counters, net.beside_grads[:1]
 
     def work() -> None:
         sums = _Sums(trainer, by_buckets=own == 1)
@@ -147,9 +147,9 @@ def is_bucket(n_bytes: int) -> bool:
 def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Callable[[int], None]], Array]:
     """Forward and backward over rows first … last-1 of a batch of `size`; returns the rows' costs."""
     net, kernels = trainer.net, trainer.net.kernels
-    batch, weight = trainer.batch_of(last - first)
+    batch, weight = trainer.steps.batch_of(last - first)
     options = {"row_scale": weight, "scale": 1 / size, **trainer.options}
-    order, begins = trainer.order[first:], trainer.counters[:1]
+    order, begins = trainer.steps.order[first:], trainer.steps.counters[:1]
     x, y = batch[0][1], batch[1][1]
 
     def part(filled: Callable[[int], None]) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 from gpu_nn.checks import is_whole, whole
 from gpu_nn.cost import Cost
 from gpu_nn.data.stream import Stream
-from gpu_nn.device import Array
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
@@ -25,6 +24,7 @@ from gpu_nn.training.evaluation import Evaluation
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resident import Resident
+from gpu_nn.training.steps import Steps
 from gpu_nn.training.windows import Windows, check_fits
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
@@ -142,11 +142,11 @@ class Trainer:
     def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
         """The data on the device, as they came, and what a checkpoint says of them."""
         net, device = self.net, self.net.device
-        self._set: Resident | Windows
+        data: Resident | Windows
         if not isinstance(x, Stream):
-            self._set = Resident(net, x, y, sample_weight)
+            data = Resident(net, x, y, sample_weight)
         elif y is None and sample_weight is None:
-            self._set = Windows(x, net, self.batch_size, self.ranks)
+            data = Windows(x, net, self.batch_size, self.ranks)
         else:
             raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
         if isinstance(validation, Stream):
@@ -159,27 +159,18 @@ class Trainer:
             validation = Resident(net, x_held_out, y_held_out, name="validation ")
         self._held_out: Resident | Stream | None = validation
         described = None if self._held_out is None else self._held_out.described()
-        self.data: dict[str, Any] = {"training": self._set.described(), "validation": described}
+        self.data: dict[str, Any] = {"training": data.described(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU
-        self.losses = device.xp.empty(min(every, self.steps_an_epoch), net.dtype)
-        # Where the next batch begins in the epoch's order, and where its loss goes.
-        self.order, self.counters = device.empty((self._set.rows,), np.int64), device.zeros((2,), np.int64)
+        self.steps = Steps(self, data, min(every, self.steps_an_epoch))
 
     def _prepare(self) -> None:
-        """The data through the fixed layers at the front, once, and the batch's own memory, once; a short last batch
-        takes slices of it."""
-        net, xp, data = self.net, self.net.device.xp, self._set
-        data.prepare()
+        """The data through the fixed layers at the front, and the batch's own memory, once."""
+        self.steps.data.prepare()
         if isinstance(self._held_out, Resident):
             self._held_out.prepare()
-        self._step_of: dict[int, Callable[[], None]] = {}
-        self._bindings = net.bindings
-        batch = -(-min(self.batch_size, data.rows) // self.parts)
-        self._x_batch = net.device.empty((batch, data.x.shape[1]), net.precision.compute)
-        self._y_batch = xp.empty((batch, *data.y.shape[1:]), data.y.dtype)
-        self._weight_batch = None if data.weight is None else xp.empty(batch, net.dtype)
+        self.steps.prepare()
 
     def _epochs(self, epochs: int, states: Any) -> None:
         """Those of a fit, with its callbacks. states: theirs, where it resumes."""
@@ -228,22 +219,22 @@ class Trainer:
 
     def _steps(self) -> bool:
         """The steps that are left of the epoch; whether they were all made."""
-        position, optimizer = self.position, self.optimizer
+        position, optimizer, steps = self.position, self.optimizer, self.steps
         random = self.random if self.shuffle else None
-        with closing(self._set.epoch(random, position.steps_in_epoch * self.batch_size, self.order)) as windows:
+        with closing(steps.data.epoch(random, position.steps_in_epoch * self.batch_size, steps.order)) as windows:
             for first, end in windows:
                 begins = min(position.steps_in_epoch * self.batch_size, end)
-                self.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
+                steps.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
                 for start in range(begins, end, self.batch_size):
                     size = min(self.batch_size, end - start)
                     optimizer.begin_step(self.net)
-                    self._step(size)()
+                    steps.of(size)()
                     optimizer.end_step()
                     position.steps_in_epoch += 1
                     position.unread += 1
                     if self.progress is not None:
                         self.progress(size)
-                    if position.unread == len(self.losses):
+                    if position.unread == len(steps.losses):
                         self._read()
                     if self._calls.between_steps:
                         self._calls.after_step()
@@ -261,42 +252,6 @@ class Trainer:
         # On a GPU to ask is to wait.
         return not self.position.unread and together.any_of(self, self.interrupting)
 
-    def _step(self, size: int) -> Callable[[], None]:
-        """A step on `size` rows, as one launch where the device has such a thing."""
-        if self.net.bindings != self._bindings:
-            self._step_of.clear()
-            self._bindings = self.net.bindings
-        step = self._step_of.get(size)
-        if step is None:
-            work = self._work(size) if self.parts == 1 else together.work_in_parts(self, size)
-            step = self._step_of[size] = self.net.kernels.captured(work)
-        return step
-
-    def _work(self, size: int) -> Callable[[], None]:
-        """The work of the device in a step on `size` rows. What changes from step to step lies in its memory."""
-        net, optimizer, kernels = self.net, self.optimizer, self.net.kernels
-        batch, weight = self.batch_of(size)
-        x, y = batch[0][1], batch[1][1]
-        options = {"row_scale": weight, "scale": 1 / size, **self.options}
-        order, position, begins, losses = self.order, self.counters, self.counters[:1], self.losses
-
-        def work() -> None:
-            for source, out in batch:
-                kernels.gather(source, order, out, begins)
-            kernels.record_loss(net.train_step(x, y, net.n_fixed, **options), losses, position, net.loss_scale)
-            optimizer.update(net)
-
-        return work
-
-    def batch_of(self, size: int) -> tuple[list[tuple[Array, Array]], Array | None]:
-        """What is gathered for `size` rows, inputs and targets first, each with where it goes; and their weights."""
-        data = self._set
-        batch = [(data.x, self._x_batch[:size]), (data.y, self._y_batch[:size])]
-        if data.weight is None or self._weight_batch is None:
-            return batch, None
-        weight = self._weight_batch[:size]
-        return [*batch, (data.weight, weight)], weight
-
     def _read(self) -> None:
         """Add the losses that the host has not read to the epoch's cost."""
         position = self.position
@@ -309,14 +264,14 @@ class Trainer:
         sizes[-1] = min(self.batch_size, self.n_rows - begins)
         position.cost += float(losses @ sizes)
         position.unread = 0
-        self.counters[1] = 0
+        self.steps.counters[1] = 0
 
     def unread_losses(self) -> np.ndarray:
         """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.
 
         Raises TrainingDiverged when one is not finite.
         """
-        losses = self.net.device.to_host(self.losses[: self.position.unread]).astype(np.float64)
+        losses = self.net.device.to_host(self.steps.losses[: self.position.unread]).astype(np.float64)
         wrong = np.flatnonzero(~np.isfinite(losses))
         if len(wrong):
             raise TrainingDiverged(self.optimizer.steps - len(losses) + int(wrong[0]) + 1, float(losses[wrong[0]]))
@@ -324,7 +279,7 @@ class Trainer:
 
     def latest_loss(self) -> float:
         """The mean cost of the latest step's batch. On a GPU this waits for the device."""
-        return float(self.losses[self.position.unread - 1])
+        return float(self.steps.losses[self.position.unread - 1])
 
     def step_record(self) -> StepRecord:
         """Where the training stands; for between two steps."""
@@ -340,7 +295,4 @@ class Trainer:
         """Go on from there. losses: those that were not read."""
         self.position = position
         self.random.bit_generator.state = position.random
-        if len(losses) >= len(self.losses):
-            # Of a device where they are read less often.
-            self.losses = self.net.device.xp.empty(self.steps_an_epoch, self.net.dtype)
-        self.losses[: len(losses)] = self.net.device.asarray(losses, self.net.dtype)
+        self.steps.with_losses(losses)

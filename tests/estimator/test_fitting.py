@@ -71,7 +71,7 @@ class TestEnd:
             early_stopping=True,
             validation_fraction=0.25,
             max_iter=1,
-            callbacks=[lambda trainer, record: held_out.append(trainer._set.y)],
+            callbacks=[lambda trainer, record: held_out.append(trainer.steps.data.y)],
         ).fit(x, y)
         np.testing.assert_allclose(np.bincount(held_out[0]), 0.75 * np.bincount(y), atol=1)
 

@@ -150,7 +150,7 @@ class TestOnTheEmulatedDevice:
 
     def test_what_was_captured_goes_with_its_trainer(self, device, monkeypatch):
         trainer = trained(device, Twins(), 1, monkeypatch)
-        data = weakref.ref(trainer.batch_of(1)[0][0][0])
+        data = weakref.ref(trainer.steps.batch_of(1)[0][0][0])
         assert data() is not None
         del trainer
         gc.collect()
@@ -167,11 +167,11 @@ class TestOnTheEmulatedDevice:
         ranks.begin_sum = ranks.sum = lambda *arrays: None
         ranks.end_sums = lambda: None
         trainer = trained(device, ranks, 1, monkeypatch, dtype="float32")
-        trainer.counters.fill(0)
+        trainer.steps.counters.fill(0)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             for size in (12, 12, 12, 4):
                 trainer.optimizer.begin_step(trainer.net)
-                trainer._step(size)()
+                trainer.steps.of(size)()
                 trainer.optimizer.end_step()
         assert waits == []
         assert copies == []

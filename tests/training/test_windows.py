@@ -301,7 +301,7 @@ class TestRanks:
             some = replace(some, source=OnRanks(some.source))
             trainer = made(batch_size=batch_size, shuffle=shuffle, parts=size, ranks=ranks)
             trainer.fit(some, epochs=1)
-            read[ranks.rank], kept[ranks.rank] = some.source.read, len(trainer._set.x)
+            read[ranks.rank], kept[ranks.rank] = some.source.read, len(trainer.steps.data.x)
 
         on_each(size, on)
         every = np.concatenate(list(read.values()))
