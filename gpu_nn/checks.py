@@ -62,3 +62,13 @@ def whole(name: str, value: Any, least: int, or_what: str = "") -> int:
     if not (is_whole(value) and value >= least):
         raise ValueError(f"{name}={value!r}; expected a whole number ≥ {least}{or_what}")
     return int(value)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """`seed` where it is one, else one made of it, as `numpy.random.default_rng` does. Raises ValueError."""
+    try:
+        if not isinstance(seed, bool | np.bool_):
+            return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"seed={seed!r}; expected a whole number ≥ 0, a numpy.random.Generator, or None for any")

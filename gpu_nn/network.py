@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.binding import Binding
-from gpu_nn.checks import is_whole
+from gpu_nn.checks import generator, is_whole
 from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
 from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
@@ -71,7 +71,7 @@ class Network:
         self.classes: Sequence[Any] | None = None
         self.feature_names: Sequence[str] | None = None
         self.target_name: str | None = None
-        self._store = store = Store(self.layers, self.widths, self.device, self.precision, np.random.default_rng(seed))
+        self._store = store = Store(self.layers, self.widths, self.device, self.precision, generator(seed))
         self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
         self.exchanged, self.beside_grads = store.exchanged, store.beside_grads
         self.parameters, self.grads, self.state = store.parameters, store.grads, store.state

@@ -150,3 +150,20 @@ def test_no_argument_takes_what_is_no_number(name):
             continue
         with pytest.raises((ValueError, TypeError), match=r"expected|is not one of"):
             give(value)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda seed: Network([2, 2], device="cpu", seed=seed),
+        lambda seed: Trainer(net(), SGD(), seed=seed),
+        lambda seed: stream(X, Y).split("test", 0.5, seed=seed),
+    ],
+    ids=["Network", "Trainer", "split"],
+)
+def test_a_seed_is_a_whole_number_or_what_draws(give):
+    for seed in (True, np.True_, 1.5, math.nan, -1, "1", object()):
+        with pytest.raises(ValueError, match=r"^seed=.*; expected a whole number ≥ 0, a numpy\.random\.Generator"):
+            give(seed)
+    for seed in (0, np.int64(3), 2**100, None, [1, 2], np.random.default_rng(0), np.random.SeedSequence(1)):
+        give(seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import whole
+from gpu_nn.checks import generator, whole
 from gpu_nn.data.read_ahead import ReadAhead
 from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows, open_rows_beside
 from gpu_nn.errors import DataError
@@ -139,7 +139,7 @@ class Stream:
         """
         n = len(self)
         if last is None:
-            return self._drawn(name, fraction, np.random.default_rng(seed))
+            return self._drawn(name, fraction, generator(seed))
         if not 0 < last < n:
             raise DataError(f"{self.source.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
         return self.between(0, n - last), self.between(n - last, n)

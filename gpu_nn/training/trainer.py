@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import is_whole, whole
+from gpu_nn.checks import generator, is_whole, whole
 from gpu_nn.cost import Cost
 from gpu_nn.data.stream import Stream
 from gpu_nn.errors import TrainingDiverged
@@ -84,7 +84,7 @@ class Trainer:
         self.history = History()
         self.stopping = self.interrupted = self.interrupting = False
         self.resumed_from: Path | None = None
-        self.random = np.random.default_rng(seed)
+        self.random = generator(seed)
         with net.device.active():
             self.options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
         self.evaluation = Evaluation(net, self.options, ranks)
@@ -136,7 +136,8 @@ class Trainer:
         return self.history
 
     def interrupt(self) -> None:
-        """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads."""
+        """End the fit after the step at work, or of several ranks the next one, for a later one that resumes; for
+        signal handlers and other threads."""
         self.interrupting = True
 
     def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
