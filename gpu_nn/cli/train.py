@@ -174,7 +174,8 @@ def _train(
     seconds = time.perf_counter() - began
     tested = Tested(*data.tested(trainer), n_test)
     if not math.isfinite(tested.loss):
-        # The last step can do this: the training has met no row since.
+        # The last step can do this: the training has met no row since. The loss is that of all ranks.
+        ranks.failed_alike = True
         raise TrainingDiverged(optimizer.steps, tested.loss)
     if ranks.rank:
         return

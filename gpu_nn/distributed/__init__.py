@@ -82,7 +82,7 @@ from typing import NoReturn
 from gpu_nn.device import Device, cupy_module, resolve_device, why_no_cuda
 from gpu_nn.distributed import launcher, mpi, nccl, tcp
 from gpu_nn.distributed.launcher import launched
-from gpu_nn.errors import DeviceError, TrainingDiverged
+from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import ALONE, RankFailed, Ranks
 
 __all__ = ["ALONE", "RankFailed", "Ranks", "connect", "end_silently", "launched", "together"]
@@ -161,8 +161,7 @@ def _ending_together(ranks: Ranks) -> Iterator[None]:
     except Exception as error:
         if ranks.size == 1:
             raise
-        # The loss is the same everywhere.
-        if ranks.failed_alike or isinstance(error, TrainingDiverged):
+        if ranks.failed_alike:
             ranks.leave()
             if ranks.rank == 0:
                 raise

@@ -238,11 +238,20 @@ class Trainer:
                     if position.unread == len(steps.losses):
                         self._read()
                     if self._calls.between_steps:
-                        self._calls.after_step()
+                        self._after_step()
                     if self._ends():
                         return False
         self._read()
         return True
+
+    def _after_step(self) -> None:
+        """Callbacks. Where one finds that the losses are no longer finite rank 0 does not end alone, while the others
+        wait for it in their next sum: they all find it where they read them."""
+        try:
+            self._calls.after_step()
+        except TrainingDiverged:
+            if self.ranks.size == 1 or np.isfinite(self._unread()).all():
+                raise
 
     def _ends(self) -> bool:
         """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
@@ -258,7 +267,11 @@ class Trainer:
         position = self.position
         if not position.unread:
             return
-        losses = self.unread_losses()
+        try:
+            losses = self.unread_losses()
+        except TrainingDiverged:
+            self.ranks.failed_alike = True
+            raise
         # In whole numbers of any size: float64 rounds those past 2⁵³.
         begins = (position.steps_in_epoch - 1) * self.batch_size
         sizes = np.full(position.unread, min(self.batch_size, self.n_rows), np.float64)
@@ -272,11 +285,14 @@ class Trainer:
 
         Raises TrainingDiverged when one is not finite.
         """
-        losses = self.net.device.to_host(self.steps.losses[: self.position.unread]).astype(np.float64)
+        losses = self._unread()
         wrong = np.flatnonzero(~np.isfinite(losses))
         if len(wrong):
             raise TrainingDiverged(self.optimizer.steps - len(losses) + int(wrong[0]) + 1, float(losses[wrong[0]]))
         return losses
+
+    def _unread(self) -> np.ndarray:
+        return self.net.device.to_host(self.steps.losses[: self.position.unread]).astype(np.float64)
 
     def latest_loss(self) -> float:
         """The mean cost of the latest step's batch. On a GPU this waits for the device."""

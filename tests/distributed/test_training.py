@@ -423,10 +423,46 @@ def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
     assert_told_once(done, "batch_size=2, but 3 parts; expected at least a row for each")
 
 
-def test_a_loss_that_is_no_longer_finite_is_told_once(tmp_path):
-    flags = ["--lr", "1e30", "--optimizer", "sgd"]
-    done = ran(tmp_path, mpi(2, *command(*flags)))
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--out", "run", "--checkpoint-every", "1steps"), ("--epochs", 1, "--batch-size", 1437)],
+    ids=["in an epoch", "for a checkpoint, by rank 0 alone", "after the last step"],
+)
+def test_a_loss_that_is_no_longer_finite_is_told_once(tmp_path, flags):
+    done = ran(tmp_path, mpi(2, *command("--lr", "1e30", "--optimizer", "sgd", *flags)), timeout=60)
     assert_told_once(done, "the loss became ")
+    assert not list(tmp_path.glob("run/checkpoints/steps-*[2-9].*"))
+
+
+@pytest.mark.parametrize("moment", ["end", "__call__"])
+def test_a_divergence_that_no_other_rank_finds_ends_all_ranks(tmp_path, moment):
+    program = f"""
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+from gpu_nn.training import Callback, Every
+
+class Limit(Callback):
+    every = Every(steps=3)
+
+    def {moment}(self, *arguments):
+        raise gpu_nn.TrainingDiverged(3, float("inf"))
+
+    if "{moment}" == "end":
+        def __call__(self, trainer, record):
+            trainer.interrupt()
+
+ranks, device = connect()
+with together(ranks):
+    net = gpu_nn.Network([3, 2], device=device)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks, callbacks=[Limit()])
+    trainer.fit(np.ones((40, 3)), np.arange(40) % 2, epochs=2)
+    print("through")
+"""
+    done = ran(tmp_path, mpi(2, "-c", program), timeout=60)
+    assert done.returncode != 0
+    assert "rank 0 of 2 failed: the loss became inf at step 3" in done.stderr
+    assert "through" not in done.stdout
 
 
 def test_a_file_that_one_rank_lacks_is_told_with_the_number_of_the_rank(tmp_path):
