@@ -21,11 +21,15 @@ _APART = 1 << 48
 _BUCKET_BYTES = 16 << 20
 
 
-def check(trainer: "Trainer") -> None:
-    """Raises ValueError, on all ranks, where they differ in settings, data or parameters, or have too few rows."""
+def check(trainer: "Trainer", epochs: int) -> None:
+    """Raises ValueError, on all ranks, where they differ in settings, data, parameters, the order of rows to come or
+    the number of epochs, or have too few rows."""
     settings = {**_flat("", resuming.settings(trainer)), **_flat("", trainer.data), "parts": trainer.parts}
     parameters = trainer.net.device.to_host(trainer.net.flat_parameters)
     settings["initial parameters"] = zlib.crc32(np.ascontiguousarray(parameters).data)
+    settings["last epoch"] = trainer.position.first_epoch + int(epochs)
+    if trainer.shuffle:
+        settings["state of the random numbers"] = zlib.crc32(str(trainer.position.random).encode())
     trainer.ranks.check_equal(settings)
     with trainer.ranks.agreed():
         if trainer.n_rows < trainer.ranks.size:

@@ -126,7 +126,7 @@ class Trainer:
             self.position = resuming.Position(len(self.history), self.random.bit_generator.state)
             states = None if checkpoint is None else resuming.restore(self, checkpoint)
             if self.ranks.size > 1:
-                together.check(self)
+                together.check(self, epochs)
                 together.draw_apart(self)
             self._prepare()
             with closing(self._calls):

@@ -410,12 +410,35 @@ def test_fewer_rows_than_ranks_are_refused(tmp_path):
         (["--batch-size", 32], ["--batch-size", 64], "rank 1 has trainer batch_size = 64, rank 0 has 32"),
         (["--seed", 0], ["--seed", 1], "rank 1 has training checksum = "),
         (["--hidden", 8], ["--hidden", 9], "rank 1 has network layers = "),
+        (["--epochs", 3], ["--epochs", 2], "rank 1 has last epoch = 2, rank 0 has 3"),
     ],
 )
 def test_ranks_that_were_started_unlike_are_told_apart(tmp_path, first, second, message):
     python = ["-m", "gpu_nn", "train", "--distributed"]
     done = ran(tmp_path, unlike([*python, *first], [*python, *second]))
     assert_told_once(done, message)
+
+
+def test_ranks_that_would_draw_unlike_orders_of_rows_are_told_apart(tmp_path):
+    program = """
+import numpy as np
+import gpu_nn
+from gpu_nn.distributed import connect, together
+
+ranks, device = connect()
+with together(ranks):
+    for shuffle in (False, True):
+        net = gpu_nn.Network([3, 2], device=device)
+        random = np.random.default_rng(ranks.rank)
+        trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, shuffle=shuffle, seed=random, ranks=ranks)
+        trainer.fit(np.ones((40, 3)), np.arange(40) % 2, epochs=1)
+        if ranks.rank == 0:
+            print("shuffle:", shuffle)
+"""
+    done = ran(tmp_path, mpi(2, "-c", program), timeout=60)
+    assert done.returncode != 0
+    assert done.stdout == "shuffle: False\n"
+    assert "rank 1 has state of the random numbers = " in done.stderr
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
