@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.network import Network
 from gpu_nn.training import resume as resuming
 from gpu_nn.training.ranks import share
 
@@ -39,10 +40,14 @@ def check(trainer: "Trainer", epochs: int) -> None:
 
 def draw_apart(trainer: "Trainer") -> None:
     """Give the rank draws of its own for dropout and noise; rank 0 draws what one process would."""
-    for name, counter in trainer.net.state.items():
-        if name.endswith(".counter"):
-            counter[...] = counter % _APART + _APART * trainer.ranks.rank
+    for counter in _counters(trainer.net):
+        counter[...] = counter % _APART + _APART * trainer.ranks.rank
     trainer.net.rebind()
+
+
+def _counters(net: Network) -> list[Array]:
+    """Those of the passes of each layer that draws."""
+    return [array for name, array in net.state.items() if name.endswith(".counter")]
 
 
 def any_of(trainer: "Trainer", flag: bool) -> bool:
@@ -155,11 +160,16 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
     options = {"row_scale": weight, "scale": 1 / size, **trainer.options}
     order, begins = trainer.steps.order[first:], trainer.steps.counters[:1]
     x, y = batch[0][1], batch[1][1]
+    counters = _counters(net)
 
     def part(filled: Callable[[int], None]) -> Array:
         if len(x):
             for source, out in batch:
                 kernels.gather(source, order, out, begins)
+        else:
+            # A pass, too: a rank that resumes from rank 0's counters goes on with its own.
+            for counter in counters:
+                kernels.advance(counter)
         return net.train_step(x, y, net.n_fixed, filled=filled, **options)
 
     return part
