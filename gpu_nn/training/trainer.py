@@ -136,8 +136,10 @@ class Trainer:
         return self.history
 
     def interrupt(self) -> None:
-        """End the fit after the step at work, or of several ranks the next one, for a later one that resumes; for
-        signal handlers and other threads."""
+        """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads.
+
+        Several ranks end after the next step, on GPUs after the next in which they read the losses, of 256 at most.
+        """
         self.interrupting = True
 
     def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
