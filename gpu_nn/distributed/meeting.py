@@ -1,7 +1,4 @@
-"""Meeting by TCP: a connection from every rank to rank 0, which waits for all of them at one address.
-
-A message is a letter, the length of what follows in 8 bytes, and that.
-"""
+"""Meeting by TCP: a connection from every rank to rank 0, which waits for all of them at one address."""
 
 import errno
 import socket
@@ -9,6 +6,7 @@ import struct
 import time
 from collections.abc import Iterator
 
+from gpu_nn.distributed import messages
 from gpu_nn.errors import DeviceError
 
 # Seconds: for rank 0 to listen, for all the others to come, and for one that came to say who it is.
@@ -19,11 +17,6 @@ _BETWEEN_TRIES = 0.1
 
 _GREETING = b"gpu_nn 1"
 _HELLO = struct.Struct("!8sII")  # the greeting, the rank and how many there are
-_HEAD = struct.Struct("!cQ")
-_AT_ONCE = 1 << 20
-
-# A host that is gone without a word: asked after 5 s of silence, given up 15 s later.
-_SILENCE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Iterator[tuple[int, socket.socket]]:
@@ -60,7 +53,7 @@ def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Ite
                 connection.close()
                 continue
             missing.remove(rank)
-            yield rank, _lasting(connection)
+            yield rank, messages.lasting(connection)
 
 
 def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socket.socket:
@@ -74,9 +67,9 @@ def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socke
                 if connection.getsockname() == connection.getpeername():
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
                 connection.sendall(_HELLO.pack(_GREETING, rank, size))
-                if exactly(connection, _HELLO.size) != _HELLO.pack(_GREETING, 0, size):
+                if messages.exactly(connection, _HELLO.size) != _HELLO.pack(_GREETING, 0, size):
                     raise OSError("what listens there is no rank 0 of as many")
-                return _lasting(connection)
+                return messages.lasting(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -86,27 +79,6 @@ def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socke
                 unmet = f"rank {rank} of {size} did not meet the others at {host}:{port}"
                 raise DeviceError(f"{unmet}: {reason}") from None
         time.sleep(_BETWEEN_TRIES)
-
-
-def send(connection: socket.socket, kind: bytes, content: bytes | memoryview) -> None:
-    connection.sendall(_HEAD.pack(kind, len(content)))
-    connection.sendall(content)
-
-
-def received(connection: socket.socket) -> tuple[bytes, bytearray]:
-    """Raises OSError where the other end is gone."""
-    kind, length = _HEAD.unpack(exactly(connection, _HEAD.size))
-    return kind, exactly(connection, length)
-
-
-def exactly(connection: socket.socket, length: int) -> bytearray:
-    content = bytearray()
-    while len(content) < length:
-        piece = connection.recv(min(length - len(content), _AT_ONCE))
-        if not piece:
-            raise ConnectionResetError("the connection was closed")
-        content += piece
-    return content
 
 
 def _listening(host: str, port: int, cure: str) -> socket.socket:
@@ -126,20 +98,10 @@ def _introduced(connection: socket.socket) -> tuple[int, int] | None:
     """Which rank it is that came, and of how many; None for somebody else."""
     connection.settimeout(_UNTIL_SAID)
     try:
-        greeting, rank, size = _HELLO.unpack(exactly(connection, _HELLO.size))
+        greeting, rank, size = _HELLO.unpack(messages.exactly(connection, _HELLO.size))
     except OSError:
         return None
     return (rank, size) if greeting == _GREETING else None
-
-
-def _lasting(connection: socket.socket) -> socket.socket:
-    connection.settimeout(None)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE.items():
-        if hasattr(socket, name):  # as on Linux
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return connection
 
 
 def _ranks(missing: set[int]) -> str:

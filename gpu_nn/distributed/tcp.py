@@ -17,7 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.distributed import meeting
+from gpu_nn.distributed import meeting, messages
 from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import Ranks
 
@@ -115,7 +115,7 @@ class TcpRanks(Ranks):
         reason = f"rank {other.rank} died"
         try:
             while True:
-                kind, content = meeting.received(other.connection)
+                kind, content = messages.received(other.connection)
                 if kind == _SAID:
                     other.said.put(content)
                 elif kind == _LEFT:
@@ -124,8 +124,9 @@ class TcpRanks(Ranks):
                 else:
                     reason, other.has_left = content.decode(errors="replace"), False
                     break
-        except OSError:
-            pass
+        except OSError as error:
+            if messages.is_unheard(error):
+                reason = f"the host of rank {other.rank} has not answered for {messages.UNTIL_GIVEN_UP} seconds"
         if not other.has_left:
             self._end(reason, besides=other)
 
@@ -159,7 +160,7 @@ class _Other:
     def say(self, content: memoryview) -> None:
         try:
             with self._sending:
-                meeting.send(self.connection, _SAID, content)
+                messages.send(self.connection, _SAID, content)
         except OSError:
             self._gone()
 
@@ -177,7 +178,7 @@ class _Other:
         """Said if it can be: to one that is gone, or that does not take what it was sent, there is nothing to say."""
         if self._sending.acquire(timeout=_UNTIL_SENT):
             try:
-                meeting.send(self.connection, kind, content)
+                messages.send(self.connection, kind, content)
             except OSError:
                 pass
             finally:

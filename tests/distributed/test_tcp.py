@@ -81,6 +81,27 @@ def test_a_killed_rank_ends_all_with_its_name(tmp_path, victim, at_work):
             assert said == f"rank {rank} of 3 ends: rank {victim} died\n"
 
 
+CUT = """
+from gpu_nn.distributed import messages
+messages._SILENCE, messages.UNTIL_GIVEN_UP = 1, 3
+MEET
+if ranks.rank < 2:
+    from tests.distributed.cut import cut
+    cut(ranks._others[1 - ranks.rank].connection)
+"""
+
+
+@pytest.mark.parametrize("at_work", [WAITING_ON_THE_DEVICE, "while True: ranks.sum(np.ones(1_000_000))"])
+def test_a_host_that_is_gone_ends_all_with_the_name_of_its_rank(tmp_path, at_work):
+    with Started(3, "-c", CUT.replace("MEET", MEET) + at_work, cwd=tmp_path) as started:
+        started.ready()
+        (_, first), (_, cut_off), (_, third) = ended = started.ended(SECONDS)
+    assert [code for code, _ in ended] == [1, 1, 1]
+    assert first == "rank 0 of 3 ends: the host of rank 1 has not answered for 3 seconds\n"
+    assert cut_off == "rank 1 of 3 ends: the host of rank 0 has not answered for 3 seconds\n"
+    assert third == "rank 2 of 3 ends: the host of rank 1 has not answered for 3 seconds\n"
+
+
 def test_a_rank_whose_stderr_is_closed_ends_too(tmp_path):
     with Started(2, "-c", f"{MEET}os.close(2); {WAITING_ON_THE_DEVICE}", cwd=tmp_path) as started:
         started.ready()
