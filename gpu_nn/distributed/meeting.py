@@ -2,21 +2,17 @@
 
 import errno
 import socket
-import struct
 import time
 from collections.abc import Iterator
 
 from gpu_nn.distributed import messages
+from gpu_nn.distributed.introductions import LENGTH, Hello, Reception
 from gpu_nn.errors import DeviceError
 
-# Seconds: for rank 0 to listen, for all the others to come, and for one that came to say who it is.
+# Seconds: for rank 0 to listen, for all the others to come.
 UNTIL_IT_LISTENS = 25.0
 UNTIL_ALL_CAME = 600.0
-_UNTIL_SAID = 5.0
 _BETWEEN_TRIES = 0.1
-
-_GREETING = b"gpu_nn 1"
-_HELLO = struct.Struct("!8sII")  # the greeting, the rank and how many there are
 
 
 def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Iterator[tuple[int, socket.socket]]:
@@ -26,21 +22,9 @@ def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Ite
 
     Raises DeviceError where this host cannot listen there, or somebody is missing or comes twice.
     """
-    until = time.monotonic() + patience
     missing = set(range(1, size))
-    with _listening(host, port, cure) as listener:
-        while missing:
-            listener.settimeout(max(until - time.monotonic(), 0.001))
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                waited = f"rank 0 of {size} waited {patience:g} seconds at {host}:{port}"
-                raise DeviceError(f"{waited} for {_ranks(missing)}; see what became of it") from None
-            introduced = _introduced(connection)
-            if introduced is None:
-                connection.close()  # a stranger: whoever looks for open ports
-                continue
-            rank, told = introduced
+    with Reception(_listening(host, port, cure)) as reception:
+        for connection, (rank, told) in reception.introduced(time.monotonic() + patience):
             if told != size or rank not in missing:
                 connection.close()
                 waits = f"at {host}:{port} rank 0 of {size} waits for {_ranks(missing)}"
@@ -48,12 +32,16 @@ def arrivals(host: str, port: int, size: int, cure: str, patience: float) -> Ite
                     f"{waits}, but rank {rank} of {told} came; every process needs its own RANK and the same WORLD_SIZE"
                 )
             try:
-                connection.sendall(_HELLO.pack(_GREETING, 0, size))
+                connection.sendall(Hello(0, size).packed())
             except OSError:
                 connection.close()
                 continue
             missing.remove(rank)
             yield rank, messages.lasting(connection)
+            if not missing:
+                return
+    waited = f"rank 0 of {size} waited {patience:g} seconds at {host}:{port}"
+    raise DeviceError(f"{waited} for {_ranks(missing)}; see what became of it")
 
 
 def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socket.socket:
@@ -66,8 +54,8 @@ def reached(host: str, port: int, rank: int, size: int, seconds: float) -> socke
                 # A connection to a port of this host that nobody listens at may be given that very port.
                 if connection.getsockname() == connection.getpeername():
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-                connection.sendall(_HELLO.pack(_GREETING, rank, size))
-                if messages.exactly(connection, _HELLO.size) != _HELLO.pack(_GREETING, 0, size):
+                connection.sendall(Hello(rank, size).packed())
+                if Hello.unpacked(messages.exactly(connection, LENGTH)) != (0, size):
                     raise OSError("what listens there is no rank 0 of as many")
                 return messages.lasting(connection)
             except BaseException:
@@ -92,16 +80,6 @@ def _listening(host: str, port: int, cure: str) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             cure = f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of that"
         raise DeviceError(f"rank 0 cannot listen at {host}:{port}: {reason}; {cure}") from None
-
-
-def _introduced(connection: socket.socket) -> tuple[int, int] | None:
-    """Which rank it is that came, and of how many; None for somebody else."""
-    connection.settimeout(_UNTIL_SAID)
-    try:
-        greeting, rank, size = _HELLO.unpack(messages.exactly(connection, _HELLO.size))
-    except OSError:
-        return None
-    return (rank, size) if greeting == _GREETING else None
 
 
 def _ranks(missing: set[int]) -> str:
