@@ -125,7 +125,8 @@ def _met() -> Ranks:
             raise
     if launcher.says_where_to_meet():
         host, port, chosen_by = launcher.meeting_place()
-        return tcp.TcpRanks(*launcher.rank_and_size(), host, port, f"choose another port by {chosen_by}")
+        cure = f"choose another port by {chosen_by}"
+        return tcp.TcpRanks(*launcher.rank_and_size(), host, port, cure, launcher.job())
     raise ValueError("no launcher started this process: mpiexec -n 4 gpu-nn train --distributed starts four")
 
 

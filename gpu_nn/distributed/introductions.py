@@ -1,6 +1,7 @@
 """Introductions: whoever comes to rank 0 says hello, and rank 0 says hello in return."""
 
 import errno
+import hashlib
 import selectors
 import socket
 import struct
@@ -8,33 +9,52 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gpu_nn.errors import DeviceError
+from gpu_nn import __version__
+from gpu_nn.errors import DeviceError, one_line
 
 # Seconds for one that came to say who it is.
 _UNTIL_SAID = 5.0
 
-_GREETING = b"gpu_nn 1"
-_LAYOUT = struct.Struct("!8sII")
 _NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
+
+# The layout is for ever, so that any two versions can tell each other which they are. Names end in zeros.
+GREETING = b"gpu_nn\0\0"
+_VERSION = __version__.encode()[:56]
+_LAYOUT = struct.Struct("!8s56s32sII")
+LENGTH = _LAYOUT.size
 
 
 class Hello(NamedTuple):
-    """What one says of itself. rank: its number. size: how many ranks it says there are."""
+    """What one says of itself. rank: its number. size: how many ranks it says there are. version: of gpu_nn.
+
+    job: a hash of what tells the job from others, the same on all its ranks.
+    """
 
     rank: int
     size: int
+    job: bytes
+    version: bytes
+
+    @classmethod
+    def of(cls, rank: int, size: int, job: str) -> "Hello":
+        return cls(rank, size, hashlib.sha256(job.encode(errors="surrogateescape")).digest(), _VERSION)
+
+    def is_like(self, other: "Hello") -> bool:
+        """Whether both are ranks of the same job, in all but their numbers."""
+        return self[1:] == other[1:]
+
+    def release(self) -> str:
+        """The name of its version, as a line may quote it."""
+        return f"gpu_nn {one_line(self.version.decode(errors='replace'))}"
 
     def packed(self) -> bytes:
-        return _LAYOUT.pack(_GREETING, *self)
+        return _LAYOUT.pack(GREETING, self.version, self.job, self.rank, self.size)
 
     @classmethod
     def unpacked(cls, content: bytes | bytearray) -> "Hello | None":
         """None for what is no hello."""
-        greeting, *said = _LAYOUT.unpack(content)
-        return cls(*said) if greeting == _GREETING else None
-
-
-LENGTH = _LAYOUT.size
+        greeting, version, job, rank, size = _LAYOUT.unpack(content)
+        return cls(rank, size, job, version.rstrip(b"\0")) if greeting == GREETING else None
 
 
 class _Comer(NamedTuple):

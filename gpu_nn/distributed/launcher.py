@@ -72,6 +72,14 @@ def meeting_place() -> tuple[str, int, str]:
     return host, port, "MASTER_PORT"
 
 
+def job() -> str:
+    """What tells this job from others, as all its ranks know it; "" where the launcher says nothing of it.
+
+    The number of a batch job is nothing of the kind: each worker of Dask or Ray may be a batch job of its own.
+    """
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 def _port(name: str) -> int:
     port = _number(name)
     if not 1 <= port <= _LAST_PORT:

@@ -18,6 +18,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.distributed import meeting, messages
+from gpu_nn.distributed.introductions import Hello
 from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import Ranks
 
@@ -33,7 +34,8 @@ class TcpRanks(Ranks):
     """The ranks that meet at a host and port, with arrays on the host.
 
     host, port: where rank 0 listens while the others come, one of its own addresses.  cure: what may be done where the
-    port is taken.  seconds: in which rank 0 must listen.  patience: seconds in which all others must have come.
+    port is taken.  job: what tells these ranks from those of another job.  seconds: in which rank 0 must listen.
+    patience: seconds in which all others must have come.
 
     Raises DeviceError where they do not meet.
     """
@@ -45,6 +47,7 @@ class TcpRanks(Ranks):
         host: str,
         port: int,
         cure: str = "choose another port",
+        job: str = "",
         *,
         seconds: float = meeting.UNTIL_IT_LISTENS,
         patience: float = meeting.UNTIL_ALL_CAME,
@@ -54,11 +57,12 @@ class TcpRanks(Ranks):
         self._over = False
         self._ending = threading.Lock()
         _LIVE.add(self)
+        own = Hello.of(rank, size, job)
         try:
             if rank:
-                self._listen_to(0, meeting.reached(host, port, rank, size, seconds))
+                self._listen_to(0, meeting.reached(host, port, own, cure, seconds))
             elif size > 1:
-                for other, connection in meeting.arrivals(host, port, size, cure, patience):
+                for other, connection in meeting.arrivals(host, port, own, cure, patience):
                     self._listen_to(other, connection)
         except DeviceError as error:
             self._over = True

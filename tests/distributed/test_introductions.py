@@ -1,6 +1,7 @@
 """Whoever says hello is introduced, however many others say nothing."""
 
 import errno
+import hashlib
 import os
 import socket
 import time
@@ -8,11 +9,16 @@ from contextlib import ExitStack
 
 import pytest
 
+import gpu_nn
 from gpu_nn.distributed import introductions
 from gpu_nn.distributed.introductions import Hello, Reception
 from gpu_nn.errors import DeviceError
 
 MANY = 300
+
+
+def hello(rank, size):
+    return Hello.of(rank, size, "a job")
 
 
 @pytest.fixture
@@ -36,36 +42,52 @@ def comer(listener):
 
 def introduced(reception, seconds):
     found = []
-    for connection, hello in reception.introduced(time.monotonic() + seconds):
+    for connection, said in reception.introduced(time.monotonic() + seconds):
         connection.close()
-        found.append(hello)
+        found.append(said)
     return found
 
 
 def test_the_silent_hold_up_nobody(listener, comer):
     for _ in range(MANY):
         comer()
-    comer(Hello(3, 4).packed())
+    comer(hello(3, 4).packed())
     began = time.monotonic()
     with Reception(listener) as reception:
-        for connection, hello in reception.introduced(began + 60):
+        for connection, found in reception.introduced(began + 60):
             connection.close()
-            assert hello == Hello(3, 4)
+            assert found == hello(3, 4)
             break
     assert time.monotonic() - began < 5
 
 
 def test_a_hello_in_pieces_is_one_and_each_has_its_own(listener, comer):
-    hellos = [Hello(rank, 50) for rank in range(1, 50)]
-    comers = [comer(hello.packed()[:3]) for hello in hellos]
+    hellos = [hello(rank, 50) for rank in range(1, 50)]
+    comers = [comer(own.packed()[:3]) for own in hellos]
     with Reception(listener) as reception:
         assert introduced(reception, 0.5) == []
-        for connection, hello in zip(comers, hellos, strict=True):
-            connection.sendall(hello.packed()[3:-1])
+        for connection, own in zip(comers, hellos, strict=True):
+            connection.sendall(own.packed()[3:-1])
         assert introduced(reception, 0.5) == []
-        for connection, hello in zip(comers, hellos, strict=True):
-            connection.sendall(hello.packed()[-1:])
+        for connection, own in zip(comers, hellos, strict=True):
+            connection.sendall(own.packed()[-1:])
         assert sorted(introduced(reception, 0.5)) == hellos
+
+
+def test_a_hello_is_read_as_it_was_said(monkeypatch):
+    said = hello(3, 4)
+    assert Hello.unpacked(said.packed()) == said
+    assert said.release() == f"gpu_nn {gpu_nn.__version__}"
+    assert len({hello(3, 4), Hello.of(3, 4, "another job"), hello(2, 4), hello(3, 5)}) == 4
+    # A newer gpu_nn must read this, and be read, so.
+    assert said.packed()[:8] == b"gpu_nn\0\0"
+    assert said.packed()[8:64] == gpu_nn.__version__.encode().ljust(56, b"\0")
+    assert said.packed()[64:96] == hashlib.sha256(b"a job").digest()
+    assert said.packed()[96:] == bytes([0, 0, 0, 3, 0, 0, 0, 4])
+
+
+def test_a_version_that_is_no_text_is_quoted_as_one_line():
+    assert hello(1, 2)._replace(version=b"1\n2\xff\x1b[0m").release() == "gpu_nn 1 2\ufffd\\x1b[0m"
 
 
 def is_open(connection):

@@ -104,3 +104,18 @@ def test_an_environment_that_cannot_be_is_named(environment, variables, said):
     environment(**OF_TORCHRUN | variables)
     with pytest.raises(ValueError, match=said):
         _ = launcher.meeting_place(), launcher.rank_and_size()
+
+
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({}, ""),
+        ({"TORCHELASTIC_RUN_ID": "4f1c"}, "4f1c"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "PBS_JOBID": "8", "RAY_JOB_ID": "01000000"}, ""),
+        ({"GPU_NN_PORT": "7000", "TORCHELASTIC_RESTART_COUNT": "1", "GROUP_RANK": "1"}, ""),
+    ],
+    ids=["nothing", "torchrun", "batch jobs", "what differs between ranks"],
+)
+def test_a_job_is_told_by_what_all_its_ranks_have_and_no_more(environment, variables, job):
+    environment(**OF_TORCHRUN | variables)
+    assert launcher.job() == job

@@ -8,17 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import gpu_nn
 from gpu_nn.distributed import meeting, messages
+from gpu_nn.distributed.introductions import LENGTH, Hello
 from gpu_nn.errors import DeviceError
 from tests.distributed.ports import free_port
 
 HOST = "127.0.0.1"
 
 
+CURE = "choose another MASTER_PORT"
+
+
+def reached(port, rank, size, seconds, job="a job"):
+    return meeting.reached(HOST, port, Hello.of(rank, size, job), CURE, seconds)
+
+
 def arrived(port, size, patience=30):
     found = {}
     try:
-        for rank, connection in meeting.arrivals(HOST, port, size, "choose another MASTER_PORT", patience):
+        for rank, connection in meeting.arrivals(HOST, port, Hello.of(0, size, "a job"), CURE, patience):
             found[rank] = connection
     except DeviceError:
         closed(found.values())
@@ -34,7 +43,7 @@ def closed(connections):
 def test_all_that_come_are_told_apart_whoever_is_first():
     port = free_port()
     with ThreadPoolExecutor(4) as threads:
-        others = [threads.submit(meeting.reached, HOST, port, rank, 4, 30) for rank in (3, 1, 2)]
+        others = [threads.submit(reached, port, rank, 4, 30) for rank in (3, 1, 2)]
         time.sleep(0.3)  # rank 0 is the last
         found = arrived(port, 4)
         assert sorted(found) == [1, 2, 3]
@@ -46,8 +55,8 @@ def test_all_that_come_are_told_apart_whoever_is_first():
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"gpu_nn 9\0\0\0\1\0\0\0\2"],
-    ids=["nothing", "http", "other version"],
+    [b"", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 9, Hello.of(1, 2, "a job").packed()[:-1], b"\0" * LENGTH],
+    ids=["nothing", "http", "half a hello", "zeros"],
 )
 def test_a_stranger_neither_counts_nor_disturbs(said):
     port = free_port()
@@ -57,7 +66,7 @@ def test_a_stranger_neither_counts_nor_disturbs(said):
             stranger.sendall(said)
             if not said:
                 stranger.close()
-            there = meeting.reached(HOST, port, 1, 2, 30)
+            there = reached(port, 1, 2, 30)
         assert list(first.result()) == [1]
         closed([there, *first.result().values()])
 
@@ -79,19 +88,49 @@ def test_a_rank_that_comes_twice_or_counts_otherwise_is_named(rank, size, came):
     port = free_port()
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(arrived, port, 3)
-        there = meeting.reached(HOST, port, 1, 3, 30)
+        there = reached(port, 1, 3, 30)
         with pytest.raises(DeviceError, match=f"rank {rank} of {size} did not meet the others at {HOST}:{port}"):
-            meeting.reached(HOST, port, rank, size, 1)
+            reached(port, rank, size, 1)
         said = rf"at {HOST}:{port} rank 0 of 3 waits for rank 2, but {came}.*its own RANK and the same WORLD_SIZE"
         with pytest.raises(DeviceError, match=said):
             first.result()
         there.close()
 
 
+@pytest.mark.parametrize(("rank", "size"), [(1, 3), (2, 3), (0, 3), (1, 4)])
+def test_a_rank_of_another_job_is_told_at_once_and_the_job_that_it_came_to_goes_on(rank, size):
+    port = free_port()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(arrived, port, 3)
+        others = [reached(port, 1, 3, 30)]
+        began = time.monotonic()
+        unmet = f"rank {rank} of {size} did not meet the others at {HOST}:{port}: another job meets there; {CURE}"
+        with pytest.raises(DeviceError, match=f"^{unmet}$"):
+            reached(port, rank, size, 30, job="another job")
+        assert time.monotonic() - began < 10
+        others.append(reached(port, 2, 3, 30))
+        assert list(first.result()) == [1, 2]
+        closed([*others, *first.result().values()])
+
+
+def test_a_rank_of_another_version_is_told_by_both_ends():
+    port = free_port()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(arrived, port, 3)
+        newer = Hello.of(2, 3, "a job")._replace(version=b"7.0.1")
+        own = gpu_nn.__version__
+        said = f"rank 0 has gpu_nn {own}, rank 2 has gpu_nn 7.0.1; expected the same version on all hosts"
+        with pytest.raises(DeviceError, match=f"rank 2 of 3 did not meet the others at {HOST}:{port}: {said}"):
+            meeting.reached(HOST, port, newer, CURE, 30)
+        said = f"but rank 2 has gpu_nn 7.0.1, rank 0 has gpu_nn {own}; expected the same version on all hosts"
+        with pytest.raises(DeviceError, match=said):
+            first.result()
+
+
 def test_rank_0_says_for_whom_it_waited():
     port = free_port()
     with ThreadPoolExecutor(1) as threads:
-        there = threads.submit(meeting.reached, HOST, port, 2, 4, 30)
+        there = threads.submit(reached, port, 2, 4, 30)
         with pytest.raises(DeviceError, match=rf"rank 0 of 4 waited 0.5 seconds at {HOST}:{port} for rank 1, 3;"):
             arrived(port, 4, patience=0.5)
         there.result().close()
@@ -101,7 +140,7 @@ def test_a_rank_says_that_rank_0_does_not_listen():
     port, began = free_port(), time.monotonic()
     said = rf"rank 1 of 2 did not meet the others at {HOST}:{port}: Connection refused"
     with pytest.raises(DeviceError, match=said):
-        meeting.reached(HOST, port, 1, 2, 0.5)
+        reached(port, 1, 2, 0.5)
     assert 0.3 < time.monotonic() - began < 10
 
 
@@ -112,13 +151,13 @@ def test_a_rank_says_that_something_else_listens():
         def answers():
             connection, _ = other.accept()
             with connection:
-                connection.recv(100)
+                connection.recv(1000)
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         answer = threading.Thread(target=answers)
         answer.start()
-        with pytest.raises(DeviceError, match=rf"{HOST}:{port}: what listens there is no rank 0 of as many"):
-            meeting.reached(HOST, port, 1, 2, 0.05)
+        with pytest.raises(DeviceError, match=rf"{HOST}:{port}: what listens there is no rank 0 of gpu_nn"):
+            reached(port, 1, 2, 0.05)
         answer.join()
 
 
@@ -133,13 +172,13 @@ def test_a_port_in_use_is_told_at_once_with_the_variable_to_change():
 def test_an_address_of_another_host_is_told_with_the_host_of_rank_0():
     # From the block of addresses that are kept for documentation.
     with pytest.raises(DeviceError, match=f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of"):
-        list(meeting.arrivals("198.51.100.1", free_port(), 2, "choose another port", 1))
+        list(meeting.arrivals("198.51.100.1", free_port(), Hello.of(0, 2, ""), CURE, 1))
 
 
 def test_both_ends_notice_a_host_that_is_gone():
     port = free_port()
     with ThreadPoolExecutor(1) as threads:
-        there = threads.submit(meeting.reached, HOST, port, 1, 2, 30)
+        there = threads.submit(reached, port, 1, 2, 30)
         ends = [*arrived(port, 2).values(), there.result()]
     for connection in ends:
         assert connection.gettimeout() is None

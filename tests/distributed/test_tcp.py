@@ -297,6 +297,15 @@ def test_what_fails_after_ranks_met_is_told_by_rank_0_alone(tmp_path):
     assert said.count("\n") == 1
 
 
+def test_a_rank_of_another_run_of_torchrun_ends_alone(tmp_path):
+    program = "import os\nos.environ['TORCHELASTIC_RUN_ID'] = os.environ['RANK']\n" + MEET
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        _, said = started.processes[1].communicate(timeout=60)
+        cure = "another job meets there; choose another port by MASTER_PORT"
+        assert re.search(rf"DeviceError: rank 1 of 2 did not meet the others at \S+:\d+: {cure}\n$", said)
+        assert started.processes[0].poll() is None
+
+
 def test_a_port_in_use_is_told_with_the_variable_to_change(tmp_path):
     import socket
 
