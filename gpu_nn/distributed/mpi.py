@@ -21,6 +21,10 @@ class MpiRanks(Ranks):
 
         MPI's own sums leave the order, and so the bits, to the library.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # as on GPUs
+            self._sum(array)
+
+    def _sum(self, array: Array) -> None:
         other = np.empty_like(array)
         if self.size & (self.size - 1) == 0:
             distance = 1

@@ -80,7 +80,8 @@ class TcpRanks(Ranks):
         distance = 1
         while distance < self.size:
             for at in range(0, self.size - distance, 2 * distance):
-                sums[at] += sums[at + distance]
+                with np.errstate(over="ignore", invalid="ignore"):  # as on GPUs
+                    sums[at] += sums[at + distance]
             distance *= 2
         for other in self._others.values():
             other.say(content)

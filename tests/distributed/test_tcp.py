@@ -11,7 +11,7 @@ import pytest
 
 from gpu_nn.distributed.tcp import TcpRanks
 from tests.distributed.ports import free_port
-from tests.distributed.test_training import PROGRAM, STREAMED, environment
+from tests.distributed.test_training import PROGRAM, STREAMED, SUM_OF_EXTREMES, environment
 
 SECONDS = 15  # generous: this machine may be busy
 
@@ -254,6 +254,12 @@ for dtype in ("float32", "float64", "int64", "uint8"):
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_sums_are_of_pairs_then_of_pairs_of_these(tmp_path, size):
     with Started(size, "-c", SUMS, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * size
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_sums_of_infinities_and_past_the_largest_number_warn_nobody(tmp_path, size):
+    with Started(size, "-W", "error", "-c", SUM_OF_EXTREMES, cwd=tmp_path) as started:
         assert started.ended() == [(0, "")] * size
 
 

@@ -206,6 +206,26 @@ def test_ranks_learn_of_a_stream_the_bits_that_one_process_learns_and_share_its_
     assert found[2]["rows"].tolist() == [4 * 75, 4 * 76]
 
 
+SUM_OF_EXTREMES = """
+import numpy as np
+from gpu_nn.distributed import connect, together
+
+ranks, _ = connect("cpu")
+with together(ranks):
+    most, sign = np.finfo(np.float32).max, 1 if ranks.rank == 0 else -1
+    found = np.array([sign * np.inf, most, np.inf, np.nan, sign * most], np.float32)
+    ranks.sum(found)
+    last = {2: 0, 3: -most, 4: -np.inf}[ranks.size]
+    np.testing.assert_array_equal(found, [np.nan, np.inf, np.inf, np.nan, last])
+"""
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_sums_of_infinities_and_past_the_largest_number_warn_nobody(tmp_path, size):
+    done = ran(tmp_path, mpi(size, "-W", "error", "-c", SUM_OF_EXTREMES), timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 STREAM_WITH_A_BAD_ROW = """
 import json
 import numpy as np
