@@ -106,7 +106,7 @@ class TcpRanks(Ranks):
 
     def end_with_the_program(self) -> None:
         """Outside of `together`: an exception that ends the program ends all."""
-        if hasattr(sys, "last_value") and not self._over:
+        if _ended_by_an_exception() and not self._over:
             # Those who are told first end, and are not to be told of to the others as dead.
             self._over = True
             self._tell_all(_ENDED, f"rank {self.rank} failed")
@@ -193,6 +193,15 @@ class _Other:
         if not self.has_left:
             time.sleep(_UNTIL_ENDED)  # the thread that reads ends this process, and says why
         raise DeviceError(f"rank {self.rank} has left; all ranks must do the same in the same order")
+
+
+def _ended_by_an_exception() -> bool:
+    """Whether one ends the program, where others, told by IPython, pytest or Tk, were the end of a call and no more."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # before Python 3.12
+    if error is None or error.__traceback__ is None or hasattr(sys, "ps1"):  # a prompt goes on after it
+        return False
+    # It came all the way out: nothing had called the first of its frames.
+    return error.__traceback__.tb_frame.f_back is None
 
 
 def _end_soon(code: int) -> None:

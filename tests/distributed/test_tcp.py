@@ -28,7 +28,7 @@ class Started:
             subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 env={**clean, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
             )
             for rank in range(size)
         ]  # fmt: skip
@@ -149,6 +149,23 @@ def test_ranks_that_are_done_end_in_any_order(tmp_path, last, block):
     program = MEET + f"{block}\nif ranks.rank == {last}: time.sleep(2)\nos.write(2, b'done')"
     with Started(3, "-c", program, cwd=tmp_path) as started:
         assert started.ended() == [(0, "done")] * 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "at_work"),
+    [
+        ([], "import code; code.InteractiveInterpreter().runsource('1/0')"),  # as IPython tells it, and Tk
+        (["-i"], "raise ValueError('a slip')"),
+    ],
+    ids=["in a call", "at a prompt"],
+)
+def test_an_exception_that_did_not_end_the_program_ends_no_rank(tmp_path, flags, at_work):
+    program = MEET + f"ranks.rank and (time.sleep(2), sys.exit())\n{at_work}"
+    with Started(2, *flags, "-c", program, cwd=tmp_path) as started:
+        (first, said), (second, told) = started.ended(60)  # stdin is closed, which ends a prompt
+    assert (first, second) == (0, 0)
+    assert "Error: " in said
+    assert "rank 1 of 2 ends" not in told
 
 
 def test_behind_the_block_a_process_may_live_on_and_be_killed(tmp_path):
