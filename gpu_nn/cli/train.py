@@ -175,8 +175,7 @@ def _train(
     tested = Tested(*data.tested(trainer), n_test)
     if not math.isfinite(tested.loss):
         # The last step can do this: the training has met no row since. The loss is that of all ranks.
-        ranks.failed_alike = True
-        raise TrainingDiverged(optimizer.steps, tested.loss)
+        raise ranks.alike(TrainingDiverged(optimizer.steps, tested.loss))
     if ranks.rank:
         return
     if folder is not None:

@@ -162,7 +162,7 @@ def _ending_together(ranks: Ranks) -> Iterator[None]:
     except Exception as error:
         if ranks.size == 1:
             raise
-        if ranks.failed_alike:
+        if error is ranks.failed_alike:
             ranks.leave()
             if ranks.rank == 0:
                 raise

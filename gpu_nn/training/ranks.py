@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,17 +16,20 @@ def share(n: int, part: int, parts: int) -> slice:
     return slice(n * part // parts, n * (part + 1) // parts)
 
 
+_Error = TypeVar("_Error", bound=Exception)
+
+
 class Ranks:
     """This process among the others; by itself, alone.
 
-    rank: its number, from 0. size: how many there are. failed_alike: whether all of them have raised for the same
-    reason, so that none waits for another. Every method but `abort` and `leave` is called by all of them,
+    rank: its number, from 0. size: how many there are. failed_alike: what all of them raised at the
+    latest, each its own and for the same reason, so that none waits for another. Every method but `abort` and `leave` is called by all of them,
     in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
-        self.failed_alike = False
+        self.failed_alike: Exception | None = None
 
     def sum(self, array: Array) -> None:
         """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
@@ -76,11 +79,9 @@ class Ranks:
         for rank, told in enumerate(others, start=1):
             for name in (*first, *(name for name in told if name not in first)):
                 if first.get(name) != told.get(name):
-                    self.failed_alike = True
-                    raise ValueError(
-                        f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}; expected the "
-                        "same on all ranks: start them with the same command and data"
-                    )
+                    unlike = f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}"
+                    cure = "expected the same on all ranks: start them with the same command and data"
+                    raise self.alike(ValueError(f"{unlike}; {cure}"))
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -94,12 +95,16 @@ class Ranks:
         except Exception as error:
             problem = error
         told = self.gathered(None if problem is None else str(problem))
-        self.failed_alike = any(text is not None for text in told)
         if problem is not None:
-            raise problem
+            raise self.alike(problem)
         for rank, text in enumerate(told):
             if text is not None:
-                raise RankFailed(f"rank {rank}: {text}")
+                raise self.alike(RankFailed(f"rank {rank}: {text}"))
+
+    def alike(self, error: _Error) -> _Error:
+        """The error, which all ranks raise now, each its own, for the same reason."""
+        self.failed_alike = error
+        return error
 
 
 class RankFailed(DataError):

@@ -183,7 +183,7 @@ class Trainer:
         last = self.position.first_epoch + epochs
         least = len(self.history) - self.position.first_epoch + bool(self.position.steps_in_epoch)
         if epochs < least:
-            raise resuming.TooFewEpochs("epochs", epochs, least)
+            raise self.ranks.alike(resuming.TooFewEpochs("epochs", epochs, least))
         # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted. An epoch
         # that was begun is finished before a stop, where it resumes, too.
         while len(self.history) < last and not together.any_of(
@@ -271,9 +271,8 @@ class Trainer:
             return
         try:
             losses = self.unread_losses()
-        except TrainingDiverged:
-            self.ranks.failed_alike = True
-            raise
+        except TrainingDiverged as error:
+            raise self.ranks.alike(error)
         # In whole numbers of any size: float64 rounds those past 2⁵³.
         begins = (position.steps_in_epoch - 1) * self.batch_size
         sizes = np.full(position.unread, min(self.batch_size, self.n_rows), np.float64)
