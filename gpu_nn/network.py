@@ -36,8 +36,8 @@ class Network:
     parameters, grads: mappings "0.weight", "0.bias", … of views into ONE flat array each, flat_parameters and
     flat_grads (weights of Dense first, `n_decayed` elements that weight decay applies to, then the rest; each array
     begins on a multiple of 16 elements, and the gaps stay 0).  state: arrays that belong to the model and are not
-    learned by gradients.  exchanged: flat_grads and behind it `beside_grads`, 16 numbers of the same type that training
-    by several ranks adds up with them.
+    learned by gradients.  exchanged: flat_grads and, behind it, what training by several ranks adds up with it:
+    `beside_grads`, 16 numbers, and `running`, those of `state` that follow the batches.
     loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
     factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
     several_labels: how several labels a row are read out of the outputs, of which the last is then no label; None for
@@ -73,7 +73,7 @@ class Network:
         self.target_name: str | None = None
         self._store = store = Store(self.layers, self.widths, self.device, self.precision, generator(seed))
         self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
-        self.exchanged, self.beside_grads = store.exchanged, store.beside_grads
+        self.exchanged, self.beside_grads, self.running = store.exchanged, store.beside_grads, store.running
         self.parameters, self.grads, self.state = store.parameters, store.grads, store.state
         self.n_parameters, self.n_decayed = store.n_parameters, store.n_decayed
         self.loss_scale: Array = None

@@ -1,5 +1,6 @@
 """What a network has in memory: parameters and their gradients, each in one array, and the state of its layers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ _ALIGNMENT = 16
 class Store:
     """flat_parameters, flat_grads: all of them, one after the other, those that decay first: `n_decayed` numbers with
     the gaps between them.  parameters, grads, state: by name, "0.weight" and the like, the first two parts of the flat
-    arrays.  n_parameters: numbers that are learned.  exchanged: flat_grads and behind it `beside_grads`, a few numbers
-    more: what ranks add up goes in one.
+    arrays.  n_parameters: numbers that are learned.  exchanged: flat_grads, behind it `beside_grads`, a few numbers
+    more, and `running`, the figures of `state` that follow the batches: what ranks add up is one array.
     """
 
     def __init__(
@@ -36,15 +37,9 @@ class Store:
             for name, shape in layer.parameter_shapes(widths[i]).items()
         }
         decayed = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.decayed}
-        places: dict[str, slice] = {}
-        end = self.n_decayed = 0
-        for decays in (True, False):
-            for name, shape in shapes.items():
-                if (name in decayed) == decays:
-                    places[name] = slice(end, end + int(np.prod(shape)))
-                    end += -(-int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT
-            if decays:
-                self.n_decayed = end
+        places, self.n_decayed = _laid_out({name: shape for name, shape in shapes.items() if name in decayed}, 0)
+        others, end = _laid_out({name: shape for name, shape in shapes.items() if name not in decayed}, self.n_decayed)
+        places |= others
         self.n_parameters = sum(place.stop - place.start for place in places.values())
         self._places = places
 
@@ -57,16 +52,28 @@ class Store:
             for i, layer in enumerate(layers)
             for name, (shape, dtype) in layer.state_shapes(widths[i]).items()
         }
+        running_names = [
+            name
+            for name, array in state.items()
+            if array.dtype == precision.dtype and not layers[int(name.partition(".")[0])].fixed
+        ]
         parameters = parts(flat)
         for i, layer in enumerate(layers):
             layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
         with device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
             self.flat_parameters = device.empty(flat.shape, precision.dtype)
             self.flat_parameters[...] = device.asarray(flat)
-            self.exchanged: Array = device.zeros((end + _ALIGNMENT,), precision.dtype)
-            self.flat_grads, self.beside_grads = self.exchanged[:end], self.exchanged[end:]
+            running, last = _laid_out({name: state[name].shape for name in running_names}, end + _ALIGNMENT)
+            self.exchanged: Array = device.zeros((last,), precision.dtype)
+            self.flat_grads, self.beside_grads = self.exchanged[:end], self.exchanged[end : end + _ALIGNMENT]
+            self.running: Array = self.exchanged[end + _ALIGNMENT :]
             self._flat_copies = device.empty(flat.shape, precision.compute) if precision.mixed else None
-            self.state: Mapping[str, Array] = {name: device.asarray(array) for name, array in state.items()}
+            self.state: Mapping[str, Array] = {
+                name: self.exchanged[running[name]].reshape(array.shape) if name in running else device.asarray(array)
+                for name, array in state.items()
+            }
+            for name in running:
+                self.state[name][...] = device.asarray(state[name])
         self.parameters: Mapping[str, Array] = parts(self.flat_parameters)
         self.grads: Mapping[str, Array] = parts(self.flat_grads)
         halved = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.halved}
@@ -95,6 +102,15 @@ class Store:
     def grads_of_layer(self, i: int) -> dict[str, Array]:
         """Where the gradients of its parameters go."""
         return _of_layer(i, self.grads)
+
+
+def _laid_out(shapes: Mapping[str, tuple[int, ...]], begin: int) -> tuple[dict[str, slice], int]:
+    """The places of arrays one after the other, from there on, and where they end."""
+    places, end = {}, begin
+    for name, shape in shapes.items():
+        places[name] = slice(end, end + math.prod(shape))
+        end += -(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
+    return places, end
 
 
 def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:

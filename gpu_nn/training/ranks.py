@@ -22,9 +22,9 @@ _Error = TypeVar("_Error", bound=Exception)
 class Ranks:
     """This process among the others; by itself, alone.
 
-    rank: its number, from 0. size: how many there are. failed_alike: what all of them raised at the
-    latest, each its own and for the same reason, so that none waits for another. Every method but `abort` and `leave` is called by all of them,
-    in the same order.
+    rank: its number, from 0. size: how many there are. failed_alike: what all of them raised at the latest, each its
+    own and for the same reason, so that none waits for another. Every method but `abort` and `leave` is called by all
+    of them, in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):

@@ -26,8 +26,9 @@ def check(trainer: "Trainer", epochs: int) -> None:
     """Raises ValueError, on all ranks, where they differ in settings, data, parameters, the order of rows to come or
     the number of epochs, or have too few rows."""
     settings = {**_flat("", resuming.settings(trainer)), **_flat("", trainer.data), "parts": trainer.parts}
-    parameters = trainer.net.device.to_host(trainer.net.flat_parameters)
-    settings["initial parameters"] = zlib.crc32(np.ascontiguousarray(parameters).data)
+    for name, array in trainer.net.learned.items():
+        learned = trainer.net.device.to_host(array)
+        settings[f"initial {name}"] = zlib.crc32(np.ascontiguousarray(learned).data)
     settings["last epoch"] = trainer.position.first_epoch + int(epochs)
     if trainer.shuffle:
         settings["state of the random numbers"] = zlib.crc32(str(trainer.position.random).encode())
@@ -70,8 +71,9 @@ def follow_rank_0(trainer: "Trainer") -> None:
 def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     """The work of the device in a step on `size` rows of all ranks, of which this one computes its parts.
 
-    Gradients of parts are added in pairs, then the sums of pairs, and so on, which goes on over the ranks. With them
-    goes the batch's cost and, on the CPU, whether a rank is interrupted: a step needs one sum, or one for each bucket.
+    Gradients of parts are added in pairs, then the sums of pairs, and so on, which goes on over the ranks. With them go
+    the batch's cost, running figures, which become the ranks' mean, and, on the CPU, whether a rank is interrupted: a
+    step needs one sum, or one for each bucket.
     """
     net, optimizer, kernels, ranks = trainer.net, trainer.optimizer, trainer.net.kernels, trainer.ranks
     own = trainer.parts // ranks.size
@@ -102,6 +104,8 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
             net.flat_grads += done.pop()
         kernels.record_loss(rows if own == 1 else row_losses, cost, None, net.loss_scale)
         sums.add()
+        if ranks.size > 1 and len(net.running):
+            net.running *= 1 / ranks.size
         kernels.record_loss(cost, losses, counters, rows=size)
         optimizer.update(net)
 

@@ -272,7 +272,8 @@ class Trainer:
         try:
             losses = self.unread_losses()
         except TrainingDiverged as error:
-            raise self.ranks.alike(error)
+            self.ranks.alike(error)
+            raise
         # In whole numbers of any size: float64 rounds those past 2⁵³.
         begins = (position.steps_in_epoch - 1) * self.batch_size
         sizes = np.full(position.unread, min(self.batch_size, self.n_rows), np.float64)

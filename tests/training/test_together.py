@@ -7,12 +7,13 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from gpu_nn import SGD, Adam, Dense, Dropout, LayerNorm, Network, Trainer
-from gpu_nn.training import together
+from gpu_nn import SGD, Adam, BatchNorm, Dense, Dropout, LayerNorm, Network, Trainer
+from gpu_nn.training import Checkpoints, Every, together
 from gpu_nn.training.ranks import Ranks
 from tests.cuda_emulator import cupy_proxy
 from tests.cuda_emulator.cupy_proxy.cuda import Graph, Stream
 from tests.cuda_emulator.device import emulated_device
+from tests.training.threads import on_each
 
 RANDOM = np.random.default_rng(3)
 X, Y = RANDOM.standard_normal((40, 6)), RANDOM.integers(0, 4, 40)
@@ -60,9 +61,9 @@ def device(request):
         yield found
 
 
-def trained(device, ranks, bucket_bytes, monkeypatch, dtype="float64", parts=None, epochs=3):
+def trained(device, ranks, bucket_bytes, monkeypatch, dtype="float64", parts=None, epochs=3, layers=LAYERS):
     monkeypatch.setattr(together, "_BUCKET_BYTES", bucket_bytes)
-    net = Network(LAYERS, n_inputs=6, device=device, dtype=dtype, seed=1)
+    net = Network(layers, n_inputs=6, device=device, dtype=dtype, seed=1)
     trainer = Trainer(net, Adam(1e-2), batch_size=12, ranks=ranks, parts=parts)
     trainer.fit(X, Y, epochs=epochs)
     return trainer
@@ -110,6 +111,57 @@ def test_a_rank_without_rows_in_a_short_last_batch_sums_what_the_others_do(devic
     assert np.isfinite([record.loss for record in trainer.history]).all()
 
 
+class TestRunningFigures:
+    """Of BatchNorm. Each rank has those that all of them have met."""
+
+    @staticmethod
+    def made(ranks, batch_size, device="cpu", **options):
+        net = Network([BatchNorm("relu"), Dense(4)], n_inputs=6, device=device, dtype="float64", seed=1)
+        return Trainer(net, SGD(0.1), batch_size=batch_size, ranks=ranks, **options)
+
+    def test_they_are_the_mean_of_the_ranks(self):
+        def on(ranks):
+            trainer = self.made(ranks, 40, shuffle=False)
+            trainer.fit(X, Y, epochs=1)
+            return trainer.net.state["0.running_mean"], trainer.net.state["0.running_var"]
+
+        (mean, var), other = on_each(2, on)
+        np.testing.assert_array_equal(other, (mean, var))
+        np.testing.assert_allclose(mean, 0.1 * X.mean(axis=0), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(var, 0.9 + 0.1 * (X[:20].var(0, ddof=1) + X[20:].var(0, ddof=1)) / 2, rtol=1e-13)
+
+    @pytest.mark.parametrize("by_buckets", [False, True])
+    def test_ranks_that_resume_have_them_too(self, tmp_path, monkeypatch, by_buckets):
+        """Batches of 13 rows, and one of a single row, which is normalised by them."""
+        monkeypatch.setattr(together, "_BUCKET_BYTES", 1)
+
+        def on(ranks, folder=None, resume=None):
+            ranks.overlapping = by_buckets
+            trainer = self.made(ranks, 13)
+            if folder and ranks.rank == 0:
+                trainer.callbacks = [Checkpoints(folder, Every(steps=3), keep=9)]
+            trainer.fit(X, Y, epochs=3, validation=(X[:9], Y[:9]), resume=resume)
+            return [array.copy() for array in trainer.net.learned.values()], [
+                r.validation_loss for r in trainer.history
+            ]
+
+        whole = on_each(2, lambda ranks: on(ranks, tmp_path))
+        sixth = sorted(tmp_path.glob("steps-*"))[1]
+        for (arrays, losses), again in zip(whole, on_each(2, lambda ranks: on(ranks, resume=sixth)), strict=True):
+            for array, found in zip(arrays, again[0], strict=True):
+                np.testing.assert_array_equal(found, array)
+            assert again[1] == losses
+
+    def test_of_ranks_that_begin_with_others_the_first_that_differs_is_named(self):
+        def on(ranks):
+            trainer = self.made(ranks, 8)
+            trainer.net.state["0.running_var"][2] += ranks.rank
+            trainer.fit(X, Y, epochs=1)
+
+        with pytest.raises(ValueError, match=r"rank 1 has initial 0\.running_var = "):
+            on_each(2, on)
+
+
 class TestOnTheEmulatedDevice:
     @pytest.fixture
     def device(self):
@@ -124,11 +176,13 @@ class TestOnTheEmulatedDevice:
         assert Graph.launches - before == graphs * (trainer.optimizer.steps - 2)
 
     def test_graphs_train_to_the_bits_of_eager_launching(self, device, monkeypatch):
-        graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32")
+        layers = [Dense(16, bias=False), BatchNorm("relu"), *LAYERS]
+        graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
         captured = import_module("gpu_nn.kernels.cuda_kernels.captured")
         monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
-        eager = trained(device, Twins(), 1, monkeypatch, dtype="float32")
-        np.testing.assert_array_equal(host(graphs.net.flat_parameters), host(eager.net.flat_parameters))
+        eager = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
+        for name, array in graphs.net.learned.items():
+            np.testing.assert_array_equal(host(array), host(eager.net.learned[name]))
 
     @pytest.mark.parametrize("pieces", [0, 1, 2, 3])
     def test_a_step_that_cannot_be_captured_to_its_end_is_summed_whole(self, device, monkeypatch, pieces):
