@@ -2,6 +2,7 @@
 
 Both are built as a release is. One is installed with the extra `test` in a new environment, in a temporary folder, and
 tested by what the sdist carries, whose own gpu_nn and cuda_src are taken away first: only the installed ones are left.
+Where PyTorch is installed beside this, its version is installed there too, and the tests of gpu_nn.torch run.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,14 @@ def new_environment(folder: Path) -> Path:
 
 def install(python: Path, *packages: object) -> None:
     subprocess.run([*PIP, "--python", python, "install", *map(str, packages)], check=True)
+
+
+def needed() -> tuple[str, list[str]]:
+    """The extras of gpu_nn that the tests need, and what must be installed with them."""
+    try:
+        return "test,torch", [f"torch=={version('torch').partition('+')[0]}"]
+    except PackageNotFoundError:
+        return "test", []
 
 
 def built(folder: Path) -> tuple[Path, Path]:
@@ -56,7 +66,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as place:
         sdist, wheel = built(Path(place))
         python = new_environment(Path(place) / "environment")
-        install(python, f"{wheel if kind == 'wheel' else sdist}[test]")
+        extras, packages = needed()
+        install(python, f"{wheel if kind == 'wheel' else sdist}[{extras}]", *packages)
         folder = unpacked(sdist, Path(place))
         for name in ("gpu_nn", "cuda_src"):
             shutil.rmtree(folder / name)
