@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import NoReturn
 from weakref import WeakSet
@@ -55,6 +56,7 @@ class TcpRanks(Ranks):
         super().__init__(rank, size)
         self._others: dict[int, _Other] = {}
         self._over = False
+        self._parted = threading.Event()
         self._ending = threading.Lock()
         _LIVE.add(self)
         own = Hello.of(rank, size, job)
@@ -67,6 +69,7 @@ class TcpRanks(Ranks):
         except DeviceError as error:
             self._over = True
             self._tell_all(_ENDED, str(error))
+            self._parted.set()
             raise
 
     def sum(self, array: Array) -> None:
@@ -97,6 +100,9 @@ class TcpRanks(Ranks):
         if not self._over:
             self._over = True
             self._tell_all(_LEFT)
+            for other in self._others.values():
+                other.tell_no_more()
+            self._parted.set()
 
     def forget(self) -> None:
         """In a process that this one forked: the connections are not its own, and it must not hold them open."""
@@ -134,6 +140,9 @@ class TcpRanks(Ranks):
                 reason = f"the host of rank {other.rank} has not answered for {messages.UNTIL_GIVEN_UP} seconds"
         if not other.has_left:
             self._end(reason, besides=other)
+        # A process that lives on, as the workers of Ray and Dask do, keeps no connection of a training that is over.
+        self._parted.wait()
+        other.connection.close()
 
     def _end(self, reason: str, besides: "_Other") -> None:
         with self._ending:  # by the first that is known of
@@ -148,7 +157,7 @@ class TcpRanks(Ranks):
                 os._exit(_FAILED)
 
     def _tell_all(self, kind: bytes, content: str = "", besides: "_Other | None" = None) -> None:
-        for other in self._others.values():
+        for other in list(self._others.values()):  # to which one may come in the meantime
             if other is not besides:
                 other.tell(kind, content.encode())
 
@@ -173,6 +182,7 @@ class _Other:
         """The array that it gave, or raises DeviceError."""
         content = self.said.get()
         if content is None:
+            self.said.put(None)
             self._gone()
         if len(content) != like.nbytes:
             told = f"rank {self.rank} gave {len(content)} bytes to a sum where this one gave {like.nbytes}"
@@ -188,6 +198,11 @@ class _Other:
                 pass
             finally:
                 self._sending.release()
+
+    def tell_no_more(self) -> None:
+        """The other end may go on, and see that there is nothing more to wait for."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
 
     def _gone(self) -> NoReturn:
         if not self.has_left:

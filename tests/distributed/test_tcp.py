@@ -187,6 +187,49 @@ time.sleep(3)
         assert started.ended() == [(0, ""), (-signal.SIGKILL, "")]
 
 
+def test_ranks_that_left_keep_neither_connections_nor_threads(tmp_path):
+    program = """
+import os, threading, time
+import numpy as np
+from gpu_nn.distributed import connect, together
+
+def held():
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+before = held()
+for _ in range(3):
+    ranks, _ = connect("cpu")
+    with together(ranks):
+        ranks.sum(np.ones(1))
+    until = time.monotonic() + 30
+    while held() != before:
+        assert time.monotonic() < until, (before, held())
+        time.sleep(0.01)
+"""
+    with Started(3, "-c", program, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * 3
+
+
+def test_a_rank_that_left_is_gone_for_every_sum(tmp_path):
+    program = (
+        MEET
+        + """
+if ranks.rank == 0:
+    ranks.leave()
+    time.sleep(3)
+else:
+    for _ in range(2):
+        try:
+            ranks.sum(np.ones(1))
+        except RuntimeError as error:
+            os.write(2, f"{error}\\n".encode())
+"""
+    )
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        said = "rank 0 has left; all ranks must do the same in the same order\n"
+        assert started.ended(60) == [(0, ""), (0, 2 * said)]
+
+
 def test_a_child_that_a_rank_forked_does_not_hide_its_death(tmp_path):
     program = (
         MEET + "child = os.fork()\nif not child: os.close(1); os.close(2); time.sleep(20); os._exit(0)\ntime.sleep(600)"
