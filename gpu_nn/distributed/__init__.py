@@ -169,6 +169,7 @@ def _ending_together(ranks: Ranks) -> Iterator[None]:
             end_silently(_FAILED)
         try:
             print(f"rank {ranks.rank} of {ranks.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
+            sys.stdout.flush()  # what ends at once would not
             # A launcher that is told to end all at once may drop what it has not passed on.
             time.sleep(_PASSED_ON)
         finally:  # be nobody there to read it

@@ -138,13 +138,15 @@ class TcpRanks(Ranks):
         except OSError as error:
             if messages.is_unheard(error):
                 reason = f"the host of rank {other.rank} has not answered for {messages.UNTIL_GIVEN_UP} seconds"
+        except MemoryError:
+            self._end(f"rank {self.rank} has no memory left for what rank {other.rank} gave to a sum")
         if not other.has_left:
             self._end(reason, besides=other)
         # A process that lives on, as the workers of Ray and Dask do, keeps no connection of a training that is over.
         self._parted.wait()
         other.connection.close()
 
-    def _end(self, reason: str, besides: "_Other") -> None:
+    def _end(self, reason: str, besides: "_Other | None" = None) -> None:
         with self._ending:  # by the first that is known of
             if self._over:
                 return
@@ -153,6 +155,7 @@ class TcpRanks(Ranks):
             # Neither Python's stderr nor its way out: the main thread, which waits, may hold either.
             try:
                 os.write(2, f"rank {self.rank} of {self.size} ends: {reason}\n".encode())
+                sys.stdout.flush()  # or what was printed before is lost; should it be held, `_end_soon` ends that
             finally:  # be nobody there to read it
                 os._exit(_FAILED)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +134,48 @@ def test_ranks_that_end_on_being_told_are_not_taken_for_dead(tmp_path, block):
     with Started(3, "-c", MEET + at_work, cwd=tmp_path) as started:
         ended = started.ended(60)
     assert [said for _, said in ended[1:]] == [f"rank {rank} of 3 ends: rank 0 failed\n" for rank in (1, 2)]
+
+
+@pytest.mark.parametrize("at_work", [WAITING_ON_THE_DEVICE, "while True: ranks.sum(np.ones(10))"])
+def test_what_was_printed_before_the_end_is_not_lost(tmp_path, at_work):
+    print_and_fail = f"print('epoch 7')\nwith together(ranks):\n    assert ranks.rank == 0, 'a bad row'\n    {at_work}"
+    with Started(2, "-c", MEET + print_and_fail, cwd=tmp_path, PYTHONUNBUFFERED="") as started:
+        printed = [process.communicate(timeout=60)[0] for process in started.processes]
+    assert printed == ["ready\nepoch 7\n"] * 2
+
+
+def test_a_rank_without_memory_for_a_sum_ends_all_with_its_name(tmp_path):
+    program = """
+from gpu_nn.distributed import messages
+
+def received(connection, own=messages.received):
+    kind, content = own(connection)
+    if len(content) > 1000:
+        raise MemoryError
+    return kind, content
+
+messages.received = received
+"""
+    with Started(3, "-c", f"{program}{MEET}ranks.sum(np.ones(1000))", cwd=tmp_path) as started:
+        ended = started.ended(60)
+    assert [code for code, _ in ended] == [1, 1, 1]
+    for rank, (_, said) in enumerate(ended):
+        assert re.fullmatch(
+            rf"rank {rank} of 3 ends: rank 0 has no memory left for what rank [12] gave to a sum\n", said
+        )
+
+
+def test_who_comes_while_the_others_are_told_disturbs_nobody():
+    ranks, told = TcpRanks(0, 1, "nowhere.invalid", 1), []
+
+    def tell(kind, content):
+        told.append(kind)
+        ranks._others[2] = None
+
+    ranks._others[1] = SimpleNamespace(tell=tell, tell_no_more=lambda: None)
+    ranks._tell_all(b"e")
+    assert told == [b"e"]
+    ranks._others.clear()
 
 
 def test_one_that_takes_nothing_more_keeps_no_rank_from_ending(tmp_path):
