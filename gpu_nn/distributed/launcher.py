@@ -64,7 +64,7 @@ def meeting_place() -> tuple[str, int, str]:
 
     At MASTER_PORT itself torchrun's agent may listen, and says so: then it is the port after it, or GPU_NN_PORT.
     """
-    host, port = os.environ["MASTER_ADDR"], _port("MASTER_PORT")
+    host, port = _host("MASTER_ADDR"), _port("MASTER_PORT")
     if "GPU_NN_PORT" in os.environ:
         return host, _port("GPU_NN_PORT"), "GPU_NN_PORT"
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
@@ -78,6 +78,16 @@ def job() -> str:
     The number of a batch job is nothing of the kind: each worker of Dask or Ray may be a batch job of its own.
     """
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def _host(name: str) -> str:
+    host = os.environ[name]
+    try:
+        if host.encode("idna"):
+            return host
+    except UnicodeError:  # which the system's functions would raise
+        pass
+    raise ValueError(f"the environment has {name}={host!r}; expected a name or an address of the host of rank 0")
 
 
 def _port(name: str) -> int:

@@ -1,17 +1,20 @@
 """Meeting by TCP: a connection from every rank to rank 0, which waits for all of them at one address."""
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from gpu_nn.distributed import messages
 from gpu_nn.distributed.introductions import GREETING, LENGTH, Hello, Reception
 from gpu_nn.errors import DeviceError
 
-# Seconds: for rank 0 to listen, for all the others to come.
+# Seconds: for rank 0 to listen, for all the others to come, for an address to answer.
 UNTIL_IT_LISTENS = 25.0
 UNTIL_ALL_CAME = 600.0
+_UNTIL_ANSWERED = 5.0
 _BETWEEN_TRIES = 0.1
 
 
@@ -37,9 +40,9 @@ def arrivals(host: str, port: int, own: Hello, cure: str, patience: float) -> It
                 _is_told(connection, own)
             connection.close()
             if hello.job == own.job:
-                waits = f"at {host}:{port} rank 0 of {own.size} waits for {_ranks(missing)}"
+                waits = f"at {_at(host, port)} rank 0 of {own.size} waits for {_ranks(missing)}"
                 raise DeviceError(f"{waits}, but {_unlike(own, hello, 'came')}")
-    waited = f"rank 0 of {own.size} waited {patience:g} seconds at {host}:{port}"
+    waited = f"rank 0 of {own.size} waited {patience:g} seconds at {_at(host, port)}"
     raise DeviceError(f"{waited} for {_ranks(missing)}; see what became of it")
 
 
@@ -52,11 +55,14 @@ def reached(host: str, port: int, own: Hello, cure: str, seconds: float) -> sock
     version.
     """
     until = time.monotonic() + seconds
-    unmet = f"rank {own.rank} of {own.size} did not meet the others at {host}:{port}"
+    unmet = f"rank {own.rank} of {own.size} did not meet the others at {_at(host, port)}"
     while True:
         try:
-            connection = socket.create_connection((host, port), max(until - time.monotonic(), _BETWEEN_TRIES))
+            # Of several addresses one that is silent leaves time for the others.
+            patience = max(until - time.monotonic(), _BETWEEN_TRIES)
+            connection = socket.create_connection((host, port), min(patience, _UNTIL_ANSWERED))
             try:
+                connection.settimeout(patience)
                 # A connection to a port of this host that nobody listens at may be given that very port.
                 if connection.getsockname() == connection.getpeername():
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
@@ -109,12 +115,33 @@ def _listening(host: str, port: int, cure: str) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # Of a name with both, the others try both.
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        return socket.create_server(address[:2], family=family, backlog=socket.SOMAXCONN)
+        if _is_own_name(host, str(address[0])):
+            address = ("", port)
+        return socket.create_server(address, family=family, backlog=socket.SOMAXCONN)
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.EADDRNOTAVAIL:
-            cure = f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of that"
-        raise DeviceError(f"rank 0 cannot listen at {host}:{port}: {reason}; {cure}") from None
+        unknown = isinstance(error, socket.gaierror)
+        reason = error.strerror if unknown or not error.errno else os.strerror(error.errno)
+        if unknown or error.errno == errno.EADDRNOTAVAIL:
+            cure = f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be a name or an address of that"
+        raise DeviceError(f"rank 0 cannot listen at {_at(host, port)}: {reason}; {cure}") from None
+
+
+def _is_own_name(host: str, address: str) -> bool:
+    """Whether it is the name of this host, which on Debian, for one, has the address 127.0.1.1 there, and no other.
+
+    A name or an address that is meant for no other host is something else.
+    """
+    if host == "localhost" or not ip_address(address).is_loopback:
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _ranks(missing: set[int]) -> str:

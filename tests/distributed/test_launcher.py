@@ -75,6 +75,12 @@ def test_where_the_agent_of_torchrun_listens_ranks_meet_at_another_port(environm
     assert launcher.meeting_place() == place
 
 
+@pytest.mark.parametrize("host", ["node-3", "::1", "fe80::1%eth0", "10.0.0.1", "bücher.example", "head.cluster.local."])
+def test_hosts_have_names_and_addresses_of_all_kinds(environment, host):
+    environment(**OF_TORCHRUN | {"MASTER_ADDR": host})
+    assert launcher.meeting_place()[0] == host
+
+
 @pytest.mark.parametrize("missing", launcher.VARIABLES)
 def test_every_variable_is_needed_to_meet(environment, missing):
     environment(**OF_TORCHRUN)
@@ -92,6 +98,12 @@ def test_without_a_local_rank_it_is_the_rank(environment, missing):
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
+        (
+            {"MASTER_ADDR": ""},
+            "the environment has MASTER_ADDR=''; expected a name or an address of the host of rank 0",
+        ),
+        ({"MASTER_ADDR": "a..b"}, "the environment has MASTER_ADDR='a..b'; expected a name or an address"),
+        ({"MASTER_ADDR": 64 * "a"}, "the environment has MASTER_ADDR='a{64}'; expected a name or an address"),
         ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected a port from 1 to 65535"),
         ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected a port from 1 to 65535"),
         ({"MASTER_PORT": "http"}, "the environment has MASTER_PORT='http'; expected a whole number"),

@@ -171,8 +171,72 @@ def test_a_port_in_use_is_told_at_once_with_the_variable_to_change():
 
 def test_an_address_of_another_host_is_told_with_the_host_of_rank_0():
     # From the block of addresses that are kept for documentation.
-    with pytest.raises(DeviceError, match=f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be an address of"):
+    with pytest.raises(DeviceError, match=f"rank 0 runs on {socket.gethostname()}: MASTER_ADDR must be a name or"):
         list(meeting.arrivals("198.51.100.1", free_port(), Hello.of(0, 2, ""), CURE, 1))
+
+
+@pytest.mark.parametrize(("host", "place"), [("nowhere", "nowhere:7"), ("fe80::1%eth0", r"\[fe80::1%eth0\]:7")])
+def test_a_name_that_nobody_knows_is_told_with_the_host_of_rank_0(monkeypatch, host, place):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    said = f"rank 0 cannot listen at {place}: Name or service not known; rank 0 runs on {socket.gethostname()}: MASTER_"
+    with pytest.raises(DeviceError, match=said):
+        list(meeting.arrivals(host, 7, Hello.of(0, 2, ""), CURE, 1))
+    with pytest.raises(DeviceError, match=f"rank 1 of 2 did not meet the others at {place}: Name or service not known"):
+        meeting.reached(host, 7, Hello.of(1, 2, ""), CURE, 0.3)
+
+
+def resolved(monkeypatch, **hosts):
+    """These names have these addresses."""
+    getaddrinfo = socket.getaddrinfo
+
+    def found(host, *arguments, **options):
+        addresses = hosts.get(host, [host])
+        return [entry for address in addresses for entry in getaddrinfo(address, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+OF_HOSTS = [
+    ("node", "127.0.1.1", "0.0.0.0"),  # as Debian has it in /etc/hosts; other hosts know the address
+    ("localhost", "127.0.0.1", "127.0.0.1"),
+    ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+]
+OF_HOSTS_WITH_IPV6 = [("node", "::1", "::"), ("::1", "::1", "::1")]
+
+
+@pytest.mark.parametrize(("host", "address", "listens"), OF_HOSTS + (OF_HOSTS_WITH_IPV6 if has_ipv6() else []))
+def test_rank_0_listens_where_the_others_find_its_name(monkeypatch, host, address, listens):
+    resolved(monkeypatch, node=[address])
+    with meeting._listening(host, free_port(), CURE) as listener:
+        port = listener.getsockname()[1]
+        socket.create_connection((address, port), 30).close()
+        assert listener.getsockname()[0] == listens
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(monkeypatch):
+    monkeypatch.setattr(meeting, "_UNTIL_ANSWERED", 1.0)
+    resolved(monkeypatch, node=["127.0.0.2", HOST])
+    port = free_port()
+    with socket.create_server(("127.0.0.2", port), backlog=0), socket.create_connection(("127.0.0.2", port), 30):
+        with pytest.raises(TimeoutError):
+            socket.create_connection(("127.0.0.2", port), 0.5)
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(arrived, port, 2)
+            began = time.monotonic()
+            there = meeting.reached("node", port, Hello.of(1, 2, "a job"), CURE, 30)
+            assert time.monotonic() - began < 10
+            closed([there, *first.result().values()])
 
 
 def test_both_ends_notice_a_host_that_is_gone():
