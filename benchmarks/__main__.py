@@ -87,6 +87,7 @@ def main() -> None:
         parser.error(f"{' '.join(rest)}: {' '.join(options.verbs)} takes --quick alone")
     try:
         if alone:
+            sys.argv.remove(alone[0])  # what is left is its own command line
             import_module(f"benchmarks.{alone[0]}").main()
             return
         for name in MEASURED if "all" in options.verbs else options.verbs:

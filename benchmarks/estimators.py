@@ -1,4 +1,4 @@
-"""python -m benchmarks.estimators [--mnist FOLDER]: test accuracy beside scikit-learn's MLPClassifier, equal settings.
+"""python -m benchmarks estimators [--mnist FOLDER]: test accuracy beside scikit-learn's MLPClassifier, equal settings.
 
 Both get the same rows, scaled alike, and scikit-learn's default settings; ours once with its own cost and once with the
 everyday cross entropy (complement_weight=0). digits, wine and breast cancer ship with scikit-learn: a stratified fifth
@@ -92,7 +92,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks estimators", description=__doc__)
     parser.add_argument("--mnist", metavar="FOLDER", help="IDX files of 10,000 images; without it that row is left out")
     mnist = parser.parse_args().mnist
     with warnings.catch_warnings():

@@ -105,7 +105,6 @@ def rendered(outcomes: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks fuzz")
-    parser.add_argument("command", nargs="?")
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--only", choices=tuple(FORMATS), action="append")
     parser.add_argument("--first", type=int, default=0)

@@ -113,7 +113,7 @@ def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu")
     parser.add_argument("--emulated", action="store_true", help="tiny sizes on the CPU emulation; writes nothing")
-    emulated = parser.parse_args(sys.argv[2:]).emulated
+    emulated = parser.parse_args().emulated
     began = time.perf_counter()
 
     def keep(result: dict[str, Any]) -> None:

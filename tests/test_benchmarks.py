@@ -60,6 +60,15 @@ def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch,
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("verb", ["estimators", "fuzz", "gpu"])
+def test_a_verb_with_a_command_line_of_its_own_is_given_what_stands_behind_it(verb, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", verb, "--unheard-of"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f" {verb}: error: unrecognized arguments: --unheard-of")
+
+
 def test_without_a_gpu_the_gpu_verb_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr("sys.argv", ["benchmarks", "gpu"])

@@ -27,7 +27,7 @@ def printed():
     written = {path.name for path in results.FOLDER.iterdir()}
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
+        patch.setattr("sys.argv", ["benchmarks", "--emulated"])
         gpu.main()
     assert {path.name for path in results.FOLDER.iterdir()} == written
     return out.getvalue()
@@ -116,7 +116,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(device, monkeypatch):
 
 def test_a_failure_ends_the_program_with_1_after_its_tables(monkeypatch, capsys):
     require()
-    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--emulated"])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--emulated"])
     monkeypatch.setattr(gpu_large_m, "measured", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as ended:
         gpu.main()
