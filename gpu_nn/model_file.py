@@ -108,7 +108,7 @@ def load(path: str | os.PathLike[str], device: str | Device = "auto", dtype: Any
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise DataError(f"{path} is a safetensors file, but not one that gpu_nn wrote")
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
             stored = {
                 name: (_TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
                 for name, part in slices.items()

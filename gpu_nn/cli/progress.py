@@ -18,10 +18,11 @@ def shown(trainer: Trainer, epochs: int, rows: int) -> AbstractContextManager[An
         return nullcontext()
     from tqdm import tqdm
 
-    bar: AbstractContextManager[Any] = tqdm(total=epochs * rows, unit="rows", unit_scale=True, dynamic_ncols=True)
-    trainer.progress = bar.update  # type: ignore[attr-defined]
+    bar: Any = tqdm(total=epochs * rows, unit="rows", unit_scale=True, dynamic_ncols=True)
+    trainer.progress = bar.update
     trainer.callbacks.append(_Bar(bar, rows))
-    return bar
+    context: AbstractContextManager[Any] = bar
+    return context
 
 
 class _Bar(Callback):

@@ -147,10 +147,10 @@ def together(ranks: Ranks) -> Iterator[None]:
     with _ending_together(ranks):
         try:
             yield
-        except Exception:
-            raise
-        except BaseException:
-            ranks.leave()
+        except BaseException as error:
+            # An exception ends all, outside; an interrupt or an exit is this rank's own.
+            if not isinstance(error, Exception):
+                ranks.leave()
             raise
         ranks.leave()
 

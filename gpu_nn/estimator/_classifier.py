@@ -12,7 +12,7 @@ from gpu_nn.estimator._fitting import fit
 from gpu_nn.estimator._from_sklearn import adopted
 
 
-class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """scikit-learn's multi-layer perceptron, trained on a GPU or the CPU with the all-but-one cross entropy.
 
     Parameters of scikit-learn's MLPClassifier have its names, meanings and defaults: hidden_layer_sizes, solver ("sgd",

@@ -32,7 +32,7 @@ _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 def _loss_and_grads(
     input: torch.Tensor,
     weight: torch.Tensor,
-    bias: Optional[torch.Tensor],  # noqa: UP045
+    bias: Optional[torch.Tensor],  # noqa: UP045  # the schema is read from this form in all versions
     target: torch.Tensor,
     class_weight: Optional[torch.Tensor],  # noqa: UP045
     row_scale: Optional[torch.Tensor],  # noqa: UP045

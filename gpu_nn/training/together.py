@@ -82,13 +82,15 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
     row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), net.dtype)[: edges[-1] - edges[0]]
     losses, counters, cost = trainer.steps.losses, trainer.steps.counters, net.beside_grads[:1]
+    # Of several parts gradients are ready when the last of them is through.
+    by_buckets = own == 1 and ranks.overlapping
 
     def work() -> None:
-        sums = _Sums(trainer, by_buckets=own == 1)
+        sums = _Sums(trainer)
         done: list[Array] = []
         rows: Array = row_losses
         for i, part in enumerate(parts, start=1):
-            rows = part(sums.filled)
+            rows = part(sums.filled if by_buckets else None)
             if own > 1:
                 at = edges[i - 1] - edges[0]
                 row_losses[at : at + len(rows)] = rows
@@ -122,16 +124,14 @@ class _Sums:
     of layers, each while the layers before it still go backward. For one step: a step that cannot be captured is left
     in the middle, and begins anew."""
 
-    def __init__(self, trainer: "Trainer", by_buckets: bool):
-        """by_buckets: whether gradients are ready when a layer's backward pass is over."""
+    def __init__(self, trainer: "Trainer"):
         self._trainer, self._ranks, self._net = trainer, trainer.ranks, trainer.net
-        self._by_buckets = by_buckets and self._ranks.overlapping
         self._end = self._net.n_decayed  # of what is not being summed yet
 
     def filled(self, begin: int) -> None:
         """The gradients from there on, of those that decay, are ready."""
         grads, end = self._net.flat_grads, self._end
-        if self._by_buckets and begin and is_bucket((end - begin) * grads.itemsize):
+        if begin and is_bucket((end - begin) * grads.itemsize):
             bucket, self._end = grads[begin:end], begin
             self._net.kernels.apart(lambda: self._ranks.begin_sum(bucket))
 
@@ -157,7 +157,7 @@ def is_bucket(n_bytes: int) -> bool:
     return n_bytes >= _BUCKET_BYTES
 
 
-def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Callable[[int], None]], Array]:
+def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Callable[[int], None] | None], Array]:
     """Forward and backward over rows first … last-1 of a batch of `size`; returns the rows' costs."""
     net, kernels = trainer.net, trainer.net.kernels
     batch, weight = trainer.steps.batch_of(last - first)
@@ -166,7 +166,7 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
     x, y = batch[0][1], batch[1][1]
     counters = _counters(net)
 
-    def part(filled: Callable[[int], None]) -> Array:
+    def part(filled: Callable[[int], None] | None) -> Array:
         if len(x):
             for source, out in batch:
                 kernels.gather(source, order, out, begins)
