@@ -100,6 +100,15 @@ def test_several_parts_of_a_rank_are_summed_as_one(device, monkeypatch):
     assert not any(entry[0] == "begin" for entry in ranks.log)
 
 
+def test_ranks_whose_sums_do_not_overlap_sum_once(device, monkeypatch):
+    ranks = Twins(overlapping=False)
+    trainer = trained(device, ranks, 1, monkeypatch)
+    assert [entry for entry in ranks.log if entry[-1] == len(trainer.net.exchanged)] == [
+        ("sum", len(trainer.net.exchanged))
+    ] * trainer.optimizer.steps
+    assert not any(entry[0] == "begin" for entry in ranks.log)
+
+
 def test_a_rank_without_rows_in_a_short_last_batch_sums_what_the_others_do(device, monkeypatch):
     monkeypatch.setattr(together, "_BUCKET_BYTES", 1)
     ranks = Twins()
