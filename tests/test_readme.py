@@ -11,18 +11,20 @@ from benchmarks.readme import TABLES, filled
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-FILES = [path.relative_to(ROOT) for path in (ROOT / "README.md", *ROOT.glob("[!.]*/README.md"))]
+PLACES = ("README.md", "[!.]*/README.md", "gpu_nn/*/README.md")
+FILES = [path.relative_to(ROOT) for place in PLACES for path in sorted(ROOT.glob(place))]
 
 # A block and what it prints, as a pair; any other block has no such output.
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
 def blocks() -> list:
-    """Every block of Python but PyTorch's, which run where it is installed: tests/torch/test_readme.py."""
+    """Every block of Python but those of PyTorch, Ray and Dask, which run where these are installed: in tests/torch and
+    tests/distributed/gloo."""
     found = []
     for file in FILES:
         for match in BLOCK.finditer((ROOT / file).read_text()):
-            if "import torch" not in match[1]:
+            if not re.search("^(import|from) (torch|ray|dask)", match[1], re.MULTILINE):
                 section = re.findall(r"^## (.*)$", match.string[: match.start()], re.MULTILINE)[-1]
                 found.append(pytest.param(*match.groups(), id=f"{file}: {section}"))
     return found

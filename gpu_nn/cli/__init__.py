@@ -106,5 +106,5 @@ def _give_up_stdout() -> None:
 
 
 def _failed(options: argparse.Namespace, error: object, code: int) -> int:
-    print(f"gpu-nn {options.command}: {one_line(error)}", file=sys.stderr)
+    print(f"gpu-nn {options.command}{getattr(options, 'rank', '')}: {one_line(error)}", file=sys.stderr)
     return code

@@ -39,11 +39,22 @@ def run(options: argparse.Namespace) -> None:
         if not (options.distributed and distributed.launched()[0]):
             _check(options, folder)
         return
-    ranks = ALONE
+    try:
+        _run(options, folder)
+    except Exception as error:
+        rank, size = distributed.launched()
+        if not distributed.raised_on_all_ranks(error):
+            options.rank = f" (rank {rank} of {size})" if size > 1 else ""
+        elif rank:
+            distributed.end_silently(distributed.FAILED)  # rank 0 says it
+        raise
+
+
+def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
+    ranks, interruption = ALONE, Interruption()
     if options.distributed:
         ranks, device = distributed.connect(options.device or "auto")
         options.device = device.name
-    interruption = Interruption()
     try:
         with interruption.caught(), distributed.together(ranks):
             if options.resume is None:

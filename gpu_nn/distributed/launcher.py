@@ -1,6 +1,13 @@
 """What launchers leave in the environment of the processes that they start."""
 
 import os
+import time
+from typing import NamedTuple, NoReturn
+
+FAILED = 1
+
+# Seconds for a launcher to pass on what ranks printed, before one ends and it ends all.
+PASSED_ON = 0.5
 
 # Of MPI: MPICH and Intel's, Open MPI, Slurm with PMI.
 _SIGNS_OF_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID")
@@ -47,37 +54,46 @@ def local_rank_of_mpi() -> int:
     return next((int(text) for text in texts if text.isdecimal()), launched()[0])
 
 
-def rank_and_size() -> tuple[int, int]:
+class Environment(NamedTuple):
+    """Where ranks meet that MPI did not start, as torchrun's variables say it.
+
+    rank, size: of this process. host, port: of the store. job: what all processes of a job have, and no other job.
+    has_agent_store: whether torchrun's agent opens the store; else rank 0 does.
+    """
+
+    rank: int
+    size: int
+    host: str
+    port: int
+    job: str
+    has_agent_store: bool
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def meeting_place() -> Environment:
+    """Raises ValueError that names a variable which cannot be."""
     rank, size = _number("RANK"), _number("WORLD_SIZE")
     if not 0 <= rank < size:
         raise ValueError(f"RANK={rank} with WORLD_SIZE={size}; expected a rank from 0 to {size - 1}")
-    return rank, size
+    port = _number("MASTER_PORT")
+    if not 1 <= port <= _LAST_PORT:
+        raise ValueError(f"MASTER_PORT={port}; expected a port from 1 to {_LAST_PORT}")
+    # The number of a batch job names no job: each worker of Dask or Ray may be a batch job of its own. Nor does the
+    # count of restarts: nodes that did not fail are restarted without it.
+    job = f"gpu_nn {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+    return Environment(rank, size, _host("MASTER_ADDR"), port, job, has_agent_store=_has_agent_store())
 
 
-def local_rank() -> int:
-    """The number of this rank among those of the same host."""
-    return _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else _number("RANK")
+def _has_agent_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def meeting_place() -> tuple[str, int, str]:
-    """The host and port where rank 0 is met, and the variable that chooses another port.
-
-    At MASTER_PORT itself torchrun's agent may listen, and says so: then it is the port after it, or GPU_NN_PORT.
-    """
-    host, port = _host("MASTER_ADDR"), _port("MASTER_PORT")
-    if "GPU_NN_PORT" in os.environ:
-        return host, _port("GPU_NN_PORT"), "GPU_NN_PORT"
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        return host, port + 1 if port < _LAST_PORT else port - 1, "GPU_NN_PORT"
-    return host, port, "MASTER_PORT"
-
-
-def job() -> str:
-    """What tells this job from others, as all its ranks know it; "" where the launcher says nothing of it.
-
-    The number of a batch job is nothing of the kind: each worker of Dask or Ray may be a batch job of its own.
-    """
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+def local_rank() -> int | None:
+    """The number of this rank among those of the same host, where the environment has it."""
+    return _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else None
 
 
 def _host(name: str) -> str:
@@ -90,15 +106,14 @@ def _host(name: str) -> str:
     raise ValueError(f"the environment has {name}={host!r}; expected a name or an address of the host of rank 0")
 
 
-def _port(name: str) -> int:
-    port = _number(name)
-    if not 1 <= port <= _LAST_PORT:
-        raise ValueError(f"{name}={port}; expected a port from 1 to {_LAST_PORT}")
-    return port
-
-
 def _number(name: str) -> int:
     text = os.environ[name]
     if not text.isdecimal():
         raise ValueError(f"the environment has {name}={text!r}; expected a whole number")
     return int(text)
+
+
+def end_silently(code: int) -> NoReturn:
+    """Ends this rank, after rank 0 had time to say why: a launcher may end all when the first has ended."""
+    time.sleep(PASSED_ON)
+    raise SystemExit(code) from None

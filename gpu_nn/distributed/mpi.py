@@ -1,55 +1,102 @@
 """Ranks that MPI starts: `mpiexec -n 4 gpu-nn train --distributed`. Needs the extra `mpi` (mpi4py and an MPI)."""
 
+import atexit
+import os
+import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.distributed.launcher import FAILED, PASSED_ON, end_silently
+from gpu_nn.distributed.pairwise import PairwiseRanks, as_bytes
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks
+from gpu_nn.training.ranks import raised_on_all_ranks
+
+# Tags of messages.
+_SUM, _LEAVE = 1, 2
 
 
-class MpiRanks(Ranks):
-    """The ranks of MPI's world, with arrays on the host."""
+class MpiRanks(PairwiseRanks):
+    """The ranks of MPI's world, with arrays on the host.
+
+    A process that ends while others are in a sum would wait for them in MPI_Finalize, and they for it. So ranks leave
+    by a last exchange of messages: those that find each other in a sum and leaving end all ranks.
+    """
 
     def __init__(self) -> None:
-        self._world = _mpi().COMM_WORLD
+        self._mpi = _mpi()
+        self._world = self._mpi.COMM_WORLD
+        self._status = self._mpi.Status()
+        self._tag, self._process = _SUM, os.getpid()
         super().__init__(self._world.Get_rank(), self._world.Get_size())
+        atexit.register(self.leave)
 
-    def sum(self, array: Array) -> None:
-        """Ranks 0 and 1 are added first, then 2 and 3, then these two sums, and so on: log₂(size) exchanges of it all.
+    def _exchange(self, array: Array, other: Array, rank: int) -> None:
+        self._checked(rank, other.nbytes, self._world.Sendrecv, as_bytes(array), rank, self._tag, as_bytes(other), rank)
 
-        MPI's own sums leave the order, and so the bits, to the library.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):  # as on GPUs
-            self._sum(array)
+    def _send(self, array: Array, rank: int) -> None:
+        self._world.Send(as_bytes(array), rank, self._tag)
 
-    def _sum(self, array: Array) -> None:
-        other = np.empty_like(array)
-        if self.size & (self.size - 1) == 0:
-            distance = 1
-            while distance < self.size:
-                self._world.Sendrecv(array, self.rank ^ distance, recvbuf=other, source=self.rank ^ distance)
-                array += other  # a + b and b + a are the same bits
-                distance *= 2
+    def _receive(self, other: Array, rank: int) -> None:
+        self._checked(rank, other.nbytes, self._world.Recv, as_bytes(other), rank)
+
+    def _checked(self, rank: int, n_bytes: int, call: Any, *arguments: Any) -> None:
+        """Receive by `call` a message of this kind and size, or raise DeviceError."""
+        came = None
+        try:
+            call(*arguments, self._mpi.ANY_TAG, self._status)
+            came = self._status.Get_count(self._mpi.BYTE)
+        except self._mpi.Exception as error:
+            if error.Get_error_class() != self._mpi.ERR_TRUNCATE:
+                raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {error}") from None
+        tag = self._status.Get_tag()
+        if tag == self._tag and came == n_bytes:
             return
-        distance = 1
-        while distance < self.size:
-            if self.rank % (2 * distance) == distance:
-                self._world.Send(array, self.rank - distance)
-                break
-            if self.rank + distance < self.size:
-                self._world.Recv(other, self.rank + distance)
-                array += other
-            distance *= 2
-        self._world.Bcast(array, 0)
+        if self._tag == _LEAVE:
+            unlike = f"rank {self.rank} has left, and rank {rank} goes on"
+        elif tag == _LEAVE:
+            unlike = f"rank {rank} has left"
+        else:
+            gave = "more" if came is None else came
+            unlike = f"rank {rank} gave {gave} bytes to a sum where rank {self.rank} gave {n_bytes}"
+        raise DeviceError(f"{unlike}; all ranks must do the same in the same order")
 
-    def abort(self, code: int) -> None:
-        self._world.Abort(code)
+    def fail(self, error: Exception) -> None:
+        """Ends the processes of all ranks; of an error that all raise, rank 0 alone returns, to raise it."""
+        if raised_on_all_ranks(error):
+            self.leave()
+            if self.rank:
+                end_silently(FAILED)
+            return
+        try:
+            print(f"rank {self.rank} of {self.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
+            sys.stdout.flush()  # MPI ends the process without it
+            # A launcher that is told to end all at once may drop what it has not passed on.
+            time.sleep(PASSED_ON)
+        finally:  # where nobody reads these lines, too
+            self._world.Abort(FAILED)
+
+    def leave(self, seconds: float | None = None) -> None:
+        if self._tag == _LEAVE or os.getpid() != self._process:  # a forked child is no rank
+            return
+        self._tag = _LEAVE
+        deadline = None if seconds is None else threading.Timer(seconds, os._exit, [FAILED])
+        if deadline is not None:
+            deadline.daemon = True
+            deadline.start()
+        try:
+            self._all_reduce(np.empty(0, np.uint8))
+        except DeviceError as error:
+            self.fail(error)
+        finally:
+            if deadline is not None:
+                deadline.cancel()
 
     def local_rank(self) -> int:
-        """The number of this rank among those on the same host: which GPU is its own."""
-        host = self._world.Split_type(_mpi().COMM_TYPE_SHARED)
+        host = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
         return int(host.Get_rank())
 
 

@@ -1,6 +1,5 @@
 """Ranks with a GPU each, which add up their arrays by NCCL through CuPy. Needs the extra `nccl12` or `nccl13`."""
 
-import os
 import warnings
 from importlib import import_module
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from gpu_nn.device import Array, Device, cupy_module
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks
+from gpu_nn.training.ranks import Ranks, raised_on_all_ranks
 
 
 class NcclRanks(Ranks):
@@ -68,13 +67,14 @@ class NcclRanks(Ranks):
         at, number_type = array.data.ptr, getattr(self._nccl, f"NCCL_{array.dtype.name.upper()}")
         self._world.allReduce(at, at, array.size, number_type, self._nccl.NCCL_SUM, stream.ptr)
 
-    def abort(self, code: int) -> None:
-        self._others.abort(code)
-        # Not an exception: on the way out it would wait for sums that the others never join.
-        os._exit(code)
+    def fail(self, error: Exception) -> None:
+        if not raised_on_all_ranks(error):
+            # Ends the sums on this device that wait for others; a process on its way out would wait for them.
+            self._world.abort()
+        self._others.fail(error)
 
-    def leave(self) -> None:
-        self._others.leave()
+    def leave(self, seconds: float | None = None) -> None:
+        self._others.leave(seconds)
 
 
 def module() -> Any:

@@ -22,14 +22,12 @@ _Error = TypeVar("_Error", bound=Exception)
 class Ranks:
     """This process among the others; by itself, alone.
 
-    rank: its number, from 0. size: how many there are. failed_alike: what all of them raised at the latest, each its
-    own and for the same reason, so that none waits for another. Every method but `abort` and `leave` is called by all
-    of them, in the same order.
+    rank: its number, from 0. size: how many there are. Every method but `fail` is called by all of them, in the same
+    order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
-        self.failed_alike: Exception | None = None
 
     def sum(self, array: Array) -> None:
         """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
@@ -53,12 +51,21 @@ class Ranks:
         """Of n rows, a batch or a set, those of this rank."""
         return share(n, self.rank, self.size)
 
-    def abort(self, code: int) -> None:
-        """End all ranks, this one with that exit code."""
-        raise SystemExit(code)
+    def fail(self, error: Exception) -> None:
+        """This rank raises `error`: there are no more sums for it, and where it is alone in this none for the others.
 
-    def leave(self) -> None:
-        """There are no more sums for this rank: what becomes of it ends the others no longer."""
+        Ends this process where all of them are the launcher's own; else returns, for the error to be raised.
+        """
+
+    def leave(self, seconds: float | None = None) -> None:
+        """There are no more sums for this rank.
+
+        seconds: in which the others must leave, too, where ranks that leave wait for each other; None is any time.
+        """
+
+    def local_rank(self) -> int:
+        """The number of this rank among those on the same host: which GPU is its own."""
+        return 0
 
     def gathered(self, value: Any) -> list[Any]:
         """What each rank gave, by rank. value: anything that JSON can say."""
@@ -103,8 +110,16 @@ class Ranks:
 
     def alike(self, error: _Error) -> _Error:
         """The error, which all ranks raise now, each its own, for the same reason."""
-        self.failed_alike = error
+        error.__dict__[_ALIKE] = True
         return error
+
+
+_ALIKE = "_raised_on_all_ranks"
+
+
+def raised_on_all_ranks(error: BaseException) -> bool:
+    """Whether each rank raises such an error, for the same reason, so that none waits for another."""
+    return _ALIKE in error.__dict__
 
 
 class RankFailed(DataError):

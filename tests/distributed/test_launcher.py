@@ -11,7 +11,7 @@ from gpu_nn.distributed import launcher
 def environment(monkeypatch):
     def environment(**variables):
         for name in os.environ:
-            if name.startswith(("PMI", "OMPI", "MPI", "SLURM", "TORCHELASTIC", "MASTER", "GPU_NN")):
+            if name.startswith(("PMI", "OMPI", "MPI", "SLURM", "TORCHELASTIC", "MASTER")):
                 monkeypatch.delenv(name)
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
             monkeypatch.delenv(name, raising=False)
@@ -59,26 +59,26 @@ def test_who_this_process_is_among_how_many(environment, variables, launched, is
     assert launcher.local_rank_of_mpi() == local_rank
 
 
+@pytest.mark.parametrize(("value", "has_store"), [("", False), ("False", False), ("True", True)])
+def test_where_ranks_meet_and_who_opens_the_store(environment, value, has_store):
+    environment(**OF_TORCHRUN, TORCHELASTIC_USE_AGENT_STORE=value)
+    assert launcher.meeting_place() == (3, 4, "10.0.0.1", 29400, "gpu_nn ", has_store)
+
+
 @pytest.mark.parametrize(
-    ("variables", "place"),
+    ("host", "address"),
     [
-        ({}, ("10.0.0.1", 29400, "MASTER_PORT")),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, ("10.0.0.1", 29400, "MASTER_PORT")),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "True"}, ("10.0.0.1", 29401, "GPU_NN_PORT")),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": "65535"}, ("10.0.0.1", 65534, "GPU_NN_PORT")),
-        ({"TORCHELASTIC_USE_AGENT_STORE": "True", "GPU_NN_PORT": "7000"}, ("10.0.0.1", 7000, "GPU_NN_PORT")),
-        ({"GPU_NN_PORT": "7000"}, ("10.0.0.1", 7000, "GPU_NN_PORT")),
+        ("node-3", "node-3:29400"),
+        ("::1", "[::1]:29400"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:29400"),
+        ("10.0.0.1", "10.0.0.1:29400"),
+        ("bücher.example", "bücher.example:29400"),
+        ("head.cluster.local.", "head.cluster.local.:29400"),
     ],
 )
-def test_where_the_agent_of_torchrun_listens_ranks_meet_at_another_port(environment, variables, place):
-    environment(**OF_TORCHRUN | variables)
-    assert launcher.meeting_place() == place
-
-
-@pytest.mark.parametrize("host", ["node-3", "::1", "fe80::1%eth0", "10.0.0.1", "bücher.example", "head.cluster.local."])
-def test_hosts_have_names_and_addresses_of_all_kinds(environment, host):
+def test_hosts_have_names_and_addresses_of_all_kinds(environment, host, address):
     environment(**OF_TORCHRUN | {"MASTER_ADDR": host})
-    assert launcher.meeting_place()[0] == host
+    assert launcher.meeting_place().address == address
 
 
 @pytest.mark.parametrize("missing", launcher.VARIABLES)
@@ -90,9 +90,9 @@ def test_every_variable_is_needed_to_meet(environment, missing):
 
 
 @pytest.mark.parametrize("missing", ["", "LOCAL_RANK"])
-def test_without_a_local_rank_it_is_the_rank(environment, missing):
+def test_the_local_rank_is_known_where_the_environment_has_it(environment, missing):
     environment(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
-    assert launcher.local_rank() == (3 if missing else 1)
+    assert launcher.local_rank() == (None if missing else 1)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,6 @@ def test_without_a_local_rank_it_is_the_rank(environment, missing):
         ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000; expected a port from 1 to 65535"),
         ({"MASTER_PORT": "0"}, "MASTER_PORT=0; expected a port from 1 to 65535"),
         ({"MASTER_PORT": "http"}, "the environment has MASTER_PORT='http'; expected a whole number"),
-        ({"GPU_NN_PORT": "65536"}, "GPU_NN_PORT=65536; expected a port from 1 to 65535"),
         ({"RANK": "4"}, "RANK=4 with WORLD_SIZE=4; expected a rank from 0 to 3"),
         ({"WORLD_SIZE": "-1"}, "the environment has WORLD_SIZE='-1'; expected a whole number"),
     ],
@@ -115,19 +114,19 @@ def test_without_a_local_rank_it_is_the_rank(environment, missing):
 def test_an_environment_that_cannot_be_is_named(environment, variables, said):
     environment(**OF_TORCHRUN | variables)
     with pytest.raises(ValueError, match=said):
-        _ = launcher.meeting_place(), launcher.rank_and_size()
+        launcher.meeting_place()
 
 
 @pytest.mark.parametrize(
     ("variables", "job"),
     [
-        ({}, ""),
-        ({"TORCHELASTIC_RUN_ID": "4f1c"}, "4f1c"),
-        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "PBS_JOBID": "8", "RAY_JOB_ID": "01000000"}, ""),
-        ({"GPU_NN_PORT": "7000", "TORCHELASTIC_RESTART_COUNT": "1", "GROUP_RANK": "1"}, ""),
+        ({}, "gpu_nn "),
+        ({"TORCHELASTIC_RUN_ID": "4f1c"}, "gpu_nn 4f1c"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "PBS_JOBID": "8", "RAY_JOB_ID": "01000000"}, "gpu_nn "),
+        ({"TORCHELASTIC_RESTART_COUNT": "1", "GROUP_RANK": "1"}, "gpu_nn "),
     ],
     ids=["nothing", "torchrun", "batch jobs", "what differs between ranks"],
 )
 def test_a_job_is_told_by_what_all_its_ranks_have_and_no_more(environment, variables, job):
     environment(**OF_TORCHRUN | variables)
-    assert launcher.job() == job
+    assert launcher.meeting_place().job == job

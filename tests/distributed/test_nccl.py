@@ -26,19 +26,21 @@ class Others(Ranks):
         told = self.told if len(self.said) > 1 else None
         return [value, told] if self.rank == 0 else [told, value]
 
-    def abort(self, code):
-        self.ended.append(code)
-        raise SystemExit(code)
+    def fail(self, error):
+        self.ended.append(error)
 
-    def leave(self):
-        self.ended.append("left")
+    def leave(self, seconds=None):
+        self.ended.append(seconds)
 
 
 class Communicator:
     def __init__(self, size, key, rank):
         if rank > 1:
             raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR")
-        self.made, self.calls = (size, key, rank), []
+        self.made, self.calls, self.aborted = (size, key, rank), [], False
+
+    def abort(self):
+        self.aborted = True
 
     def allReduce(self, *arguments):
         self.calls.append(arguments)
@@ -147,10 +149,20 @@ def test_ranks_that_do_not_meet_by_nccl_say_who(gpu):
 def test_the_end_is_left_to_how_the_ranks_met(gpu):
     others = Others(0)
     ranks = nccl.NcclRanks(gpu, others)
-    ranks.leave()
-    with pytest.raises(SystemExit):
-        ranks.abort(5)
-    assert others.ended == ["left", 5]
+    ranks.leave(7.0)
+    assert others.ended == [7.0]
+    assert not ranks._world.aborted
+
+
+def test_sums_that_others_will_never_join_are_given_up(gpu):
+    others = Others(0)
+    ranks = nccl.NcclRanks(gpu, others)
+    alone, of_all = ValueError("alone"), others.alike(ValueError("of all"))
+    ranks.fail(of_all)
+    assert not ranks._world.aborted
+    ranks.fail(alone)
+    assert ranks._world.aborted
+    assert others.ended == [of_all, alone]
 
 
 @pytest.mark.parametrize("found", [None, SimpleNamespace(available=False)], ids=["absent", "unavailable"])
@@ -168,6 +180,7 @@ def test_cupy_itself_has_what_is_asked_of_it():
     assert bytes.fromhex(key.hex()) == key
     for name in vars(NCCL):
         assert hasattr(found, name)
+    assert callable(found.NcclCommunicator.abort)
     # The arguments are right, but there is no GPU.
     with nullcontext() if not device.why_no_cuda() else pytest.raises(RuntimeError, match="NCCL_ERROR"):
         found.NcclCommunicator(1, key, 0)

@@ -1,33 +1,32 @@
 """How ranks end that fail, as threads of this process."""
 
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from gpu_nn.distributed import together
-from gpu_nn.training.ranks import RankFailed
+from gpu_nn.distributed import FAILED, raised_on_all_ranks, together
+from gpu_nn.training.ranks import RankFailed, Ranks
 from tests.training.threads import on_each
 
 
 def outcome(ranks, work):
-    """What ends the block, by its type, and what it says."""
+    """What ends the block: its type, what it says, and whether all ranks raise it."""
     try:
         with together(ranks):
             work(ranks)
     except BaseException as error:
-        return type(error), str(error)
+        return type(error), str(error), raised_on_all_ranks(error)
     return None
 
 
-def test_what_all_ranks_raise_is_told_by_rank_0(capsys):
+def test_what_all_ranks_raise_is_known_as_such():
     def fail(ranks):
         with ranks.agreed():
             raise ValueError("no such thing")
 
-    told = on_each(3, lambda ranks: outcome(ranks, fail))
-    assert told == [(ValueError, "no such thing"), (SystemExit, "1"), (SystemExit, "1")]
-    assert capsys.readouterr().err == ""
+    assert on_each(3, lambda ranks: outcome(ranks, fail)) == [(ValueError, "no such thing", True)] * 3
 
 
 def test_what_one_rank_raises_is_raised_on_all_with_its_number():
@@ -37,10 +36,10 @@ def test_what_one_rank_raises_is_raised_on_all_with_its_number():
                 raise ValueError("no such thing")
 
     told = on_each(2, lambda ranks: outcome(ranks, fail))
-    assert told == [(RankFailed, "rank 1: no such thing"), (SystemExit, "1")]
+    assert told == [(RankFailed, "rank 1: no such thing", True), (ValueError, "no such thing", True)]
 
 
-def test_a_rank_that_fails_alone_ends_the_others_though_all_had_failed_before_and_gone_on(capsys):
+def test_a_rank_that_fails_alone_ends_the_others_though_all_had_failed_before_and_gone_on():
     def go_on(ranks):
         with pytest.raises(ValueError, match="at first"), ranks.agreed():
             raise ValueError("at first")
@@ -49,6 +48,44 @@ def test_a_rank_that_fails_alone_ends_the_others_though_all_had_failed_before_an
         ranks.sum(np.zeros(1))
 
     told = on_each(2, lambda ranks: outcome(ranks, go_on))
-    assert told[1] == (SystemExit, "1")
-    assert "rank 1 of 2 failed: the disk is full; all ranks end" in capsys.readouterr().err
-    assert told[0][0] in (threading.BrokenBarrierError, SystemExit)
+    assert told[1] == (OSError, "the disk is full", False)
+    assert told[0][0] is threading.BrokenBarrierError
+
+
+class Alone(Ranks):
+    """A rank that notes how it ended."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+        self.ended = []
+
+    def fail(self, error):
+        self.ended.append(error)
+
+    def leave(self, seconds=None):
+        self.ended.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told", "is_soon"),
+    [
+        (None, None, "", False),
+        (SystemExit(), None, "", False),
+        (SystemExit(0), 0, "", False),
+        (SystemExit(3), 3, "", True),
+        (SystemExit("no data"), FAILED, "no data\n", True),
+        (KeyboardInterrupt(), None, "", True),
+    ],
+    ids=repr,
+)
+def test_an_end_without_an_exception_waits_for_the_others_and_not_for_long_where_it_is_early(
+    capsys, error, code, told, is_soon
+):
+    ranks = Alone()
+    with nullcontext() if error is None else pytest.raises(type(error)), together(ranks):
+        if error is not None:
+            raise error
+    assert getattr(error, "code", None) == code
+    (seconds,) = ranks.ended
+    assert (seconds is not None) == is_soon
+    assert capsys.readouterr().err == told

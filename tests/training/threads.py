@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.training.ranks import ALONE, Ranks
+from gpu_nn.training.ranks import ALONE, Ranks, raised_on_all_ranks
 
 SECONDS = 60
 
@@ -28,9 +28,9 @@ class ThreadRanks(Ranks):
         self._barrier.wait(SECONDS)
         array[...] = rows[0]
 
-    def abort(self, code: int) -> None:
-        self._barrier.abort()
-        super().abort(code)
+    def fail(self, error: Exception) -> None:
+        if not raised_on_all_ranks(error):
+            self._barrier.abort()
 
 
 def on_each(size: int, work: Callable[[Ranks], Any]) -> list[Any]:

@@ -1,0 +1,348 @@
+"""Ranks over Gloo add up in the order of all others, and one that fails, dies or leaves is noticed by all of them."""
+
+import os
+import re
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_nn.distributed import gloo
+from gpu_nn.distributed.launcher import Environment
+from gpu_nn.errors import DeviceError
+from tests.distributed.gloo.processes import Started
+from tests.distributed.processes import mpi, ran
+from tests.distributed.programs import PROGRAM, STREAMED, SUM_OF_EXTREMES
+
+SECONDS = 30  # for all to end; generous, as this machine may be busy
+
+MEET = """
+import os, signal, sys, time
+import numpy as np
+from gpu_nn.distributed import connect, together
+
+ranks, device = connect("cpu")
+print("ready", flush=True)
+"""
+
+SUMS = """
+import sys
+import ml_dtypes
+import numpy as np
+from gpu_nn.distributed import connect, together
+
+ranks, _ = connect("cpu")
+with together(ranks):
+    found = []
+    for dtype in ("float32", "float64", "int64", "uint8", "float16", ml_dtypes.bfloat16):
+        for shape in ((), (0,), (3, 0), (7,), (2, 3), (126,), (64,), (1 << 20,)):
+            random = np.random.default_rng(ranks.rank)
+            own = np.array(100 + 9 * random.standard_normal(shape)).astype(dtype)
+            every = ranks.gathered(own.ravel()[:50].astype("float64").tolist())
+            ranks.sum(own)
+            rows = [np.array(row).astype(dtype) for row in every]
+            while len(rows) > 1:
+                pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)]
+                rows = pairs + rows[len(rows) - len(rows) % 2:]
+            assert own.ravel()[:50].tobytes() == rows[0].tobytes(), (dtype, shape)
+            found.append(own.tobytes())
+    if ranks.rank == 0:
+        with open(sys.argv[1], "wb") as file:
+            file.write(b"".join(found))
+"""
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_sums_are_of_pairs_then_of_pairs_of_these_as_by_mpi(tmp_path, size):
+    with Started(size, "-W", "error", "-c", SUMS, "gloo", cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * size
+    if size < 5:
+        done = ran(tmp_path, mpi(size, "-W", "error", "-c", SUMS, "mpi"), timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "gloo").read_bytes() == (tmp_path / "mpi").read_bytes()
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_sums_of_infinities_and_past_the_largest_number_warn_nobody(tmp_path, size):
+    with Started(size, "-W", "error", "-c", SUM_OF_EXTREMES, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * size
+
+
+@pytest.mark.parametrize(("program", "arguments"), [(PROGRAM, ["float64", 203, 4]), (STREAMED, [])], ids=["", "stream"])
+def test_ranks_learn_the_bits_that_one_process_learns(tmp_path, program, arguments):
+    found = []
+    for size in (1, 2, 4) if program is PROGRAM else (1, 2):
+        out = tmp_path / f"{size}.npz"
+        with Started(size, "-W", "error", "-c", program, *arguments, out, cwd=tmp_path) as started:
+            assert started.ended() == [(0, "")] * size
+        found.append(dict(np.load(out)))
+    for other in found[1:]:
+        assert other["parameters"].tobytes() == found[0]["parameters"].tobytes()
+        np.testing.assert_allclose(other["losses"], found[0]["losses"], rtol=1e-13)
+
+
+AT_WORK = ["while True: ranks.sum(np.ones(10))", "while True: ranks.sum(np.ones(1_000_000))"]
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize("at_work", AT_WORK, ids=["small", "large"])
+def test_a_killed_rank_is_an_exception_on_the_others(tmp_path, victim, at_work):
+    with Started(3, "-c", f"{MEET}with together(ranks):\n    {at_work}", cwd=tmp_path) as started:
+        started.ready()
+        started.processes[victim].kill()
+        ended = started.ended(SECONDS)
+    assert ended.pop(victim)[0] == -signal.SIGKILL
+    for code, said in ended:
+        assert code == 1
+        assert re.search(r"DeviceError: rank \d of 3 lost rank \d: .*[Cc]onnection", said), said
+    assert any(f"lost rank {victim}: " in said for _, said in ended)
+
+
+HOW_ONE_ENDS = {
+    "an exception": ("raise OSError('the disk is full')", 1, r"OSError: the disk is full\n.*on rank 1 of 3\n"),
+    "exit 0": ("sys.exit()", 0, "^$"),
+    "exit 0 at once": ("os._exit(0)", 0, "^$"),
+    "exit 3": ("sys.exit(3)", 3, "^$"),
+    "an interrupt": ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
+}
+
+
+@pytest.mark.parametrize("how", HOW_ONE_ENDS)
+def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
+    end, code, said = HOW_ONE_ENDS[how]
+    program = f"{MEET}with together(ranks):\n    if ranks.rank == 1: {end}\n    while True: ranks.sum(np.ones(10))"
+    with Started(3, "-c", program, cwd=tmp_path) as started:
+        ended = started.ended(SECONDS)
+    found = ended.pop(1)
+    assert found[0] == code
+    assert re.search(said, found[1])
+    for code, said in ended:
+        assert code == 1
+        assert re.search(r"DeviceError: rank \d of 3 lost rank \d: ", said), said
+        assert "on rank" not in said
+
+
+def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
+    program = f"{MEET}with together(ranks):\n    if ranks.rank: ranks.sum(np.ones(1))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        (first, _), (second, said) = started.ended()
+    assert (first, second) == (0, 1)
+    assert "DeviceError: rank 1 of 2 lost rank 0: " in said
+
+
+@pytest.mark.parametrize("shapes", ["1 + ranks.rank", "10 ** (3 + ranks.rank)", "10 ** (1 + 4 * ranks.rank)"])
+def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, shapes):
+    program = f"{MEET}with together(ranks): ranks.sum(np.ones({shapes}))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        ended = started.ended(SECONDS)
+    assert [code for code, _ in ended] == [1, 1]
+    unlike = r"DeviceError: rank [01] gave \d+ bytes to a sum where rank [01] gave \d+; all ranks must do the same in"
+    assert any(re.search(unlike, said) for _, said in ended)
+
+
+AGAIN = """
+import os, sys, threading
+import numpy as np
+from gpu_nn.distributed import connect, raised_on_all_ranks, together
+
+def held():
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+def trained(fails):
+    ranks, device = connect("cpu")
+    with together(ranks):
+        if f"rank {ranks.rank}" == fails:
+            raise OSError("the disk is full")
+        if fails == "all":
+            with ranks.agreed():
+                raise ValueError("no such thing")
+        found = np.ones(1)
+        for _ in range(20):
+            ranks.sum(found)
+        return found[0]
+
+size = int(os.environ["WORLD_SIZE"])
+expected = trained(None)
+before = held()
+for fails in ("rank 1", None, "all", "rank 0", None):
+    try:
+        assert trained(fails) == expected
+    except (OSError, RuntimeError, ValueError) as error:
+        assert raised_on_all_ranks(error) == (fails == "all")
+    else:
+        assert fails is None
+assert held() == before, (before, held())
+assert sys.excepthook is sys.__excepthook__
+"""
+
+
+def test_processes_that_live_on_meet_again_after_failures_and_keep_no_connections(tmp_path):
+    """As the workers of Ray and Dask do."""
+    with Started(3, "-W", "error", "-c", AGAIN, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * 3
+
+
+@pytest.mark.slow
+def test_clean_runs_say_nothing(tmp_path):
+    program = f"{MEET}with together(ranks): ranks.sum(np.ones(100_000 * (1 + ranks.size)))"
+    for _ in range(20):
+        with Started(3, "-W", "error", "-c", program, cwd=tmp_path) as started:
+            assert started.ended() == [(0, "")] * 3
+
+
+OF_THE_PROGRAM = """
+import numpy as np
+import torch.distributed as dist
+from gpu_nn.distributed import connect, together
+
+dist.init_process_group("gloo")
+for fails in (False, True, False):
+    try:
+        ranks, _ = connect("cpu")
+        with together(ranks):
+            found = np.ones(1)
+            ranks.sum(found)
+            assert found == dist.get_world_size()
+            if fails:
+                with ranks.agreed():
+                    raise ValueError("a bad row")
+    except ValueError:
+        assert fails
+    dist.barrier()  # it is left standing
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_group_that_the_program_made_is_used_and_left_standing(tmp_path, size):
+    with Started(size, "-W", "ignore", "-c", OF_THE_PROGRAM, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * size
+
+
+def test_the_command_trains_and_reports_once(tmp_path):
+    command = ["-m", "gpu_nn", "train", "--distributed", "--device", "cpu", "--epochs", 2, "--out", tmp_path / "run"]
+    with Started(2, *command, cwd=tmp_path) as started:
+        (first, said), (second, nothing) = started.ended()
+    assert (first, second, nothing) == (0, 0, "")
+    assert said.count("epoch 2") == 1
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--device", "cuda"], 4, "gpu-nn train: device='cuda', but "),
+        (["--device", "cpu", "--data", "/absent.npz"], 3, "gpu-nn train: /absent.npz does not exist"),
+    ],
+)
+def test_what_all_ranks_find_the_command_says_once(tmp_path, flags, code, said):
+    command = ["-m", "gpu_nn", "train", "--distributed", *flags]
+    with Started(2, *command, cwd=tmp_path, CUDA_VISIBLE_DEVICES="") as started:
+        (first, told), (second, nothing) = started.ended()
+    assert (first, second, nothing) == (code, 1, "")
+    assert told.startswith(said)
+    assert told.count("\n") == 1
+
+
+FULL_DISK = """
+import sys
+from gpu_nn.cli import main
+from gpu_nn.training import Trainer
+
+epoch = Trainer._epoch
+
+def failing(trainer):
+    if trainer.ranks.rank == 1 and len(trainer.history) == 2:
+        raise OSError("the disk is full")
+    epoch(trainer)
+
+Trainer._epoch = failing
+sys.exit(main(["train", "--distributed", "--device", "cpu"]))
+"""
+
+
+def test_what_one_rank_finds_the_command_says_with_its_number(tmp_path):
+    with Started(2, "-c", FULL_DISK, cwd=tmp_path) as started:
+        (first, lost), (second, said) = started.ended()
+    assert (first, second) == (4, 3)
+    assert said == "gpu-nn train (rank 1 of 2): the disk is full\n"
+    assert re.fullmatch(r"gpu-nn train \(rank 0 of 2\): rank 0 of 2 lost rank 1: .*", lost.splitlines()[-1])
+
+
+class TestLocalRank:
+    """The number among those of the same host, by its name where no launcher says it."""
+
+    @pytest.fixture(autouse=True)
+    def clean(self, monkeypatch):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    def ranks(self, rank, hosts):
+        found = object.__new__(gloo.GlooRanks)
+        found.rank, found.gathered = rank, lambda _: hosts
+        return found
+
+    def test_it_counts_lower_ranks_on_the_same_host(self):
+        hosts = ["a", "b", "a", "b", "c"]
+        assert [self.ranks(rank, hosts).local_rank() for rank in range(5)] == [0, 0, 1, 1, 0]
+
+    def test_a_launcher_knows_it_better(self, monkeypatch):
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert self.ranks(0, ["a"]).local_rank() == 3
+
+
+HERE = Environment(0, 2, "127.0.0.1", 29400, "gpu_nn ", False)
+
+
+def test_one_rank_alone_needs_neither_torch_nor_a_port(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert gloo.met(HERE._replace(size=1)).size == 1
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.distributed"])
+def test_without_torch_the_extra_is_named(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DeviceError, match=r"PyTorch, which cannot be loaded \(.*\): pip install 'gpu_nn\[ranks\]'$"):
+        gloo.met(HERE)
+
+
+def test_a_torch_without_distributed_is_named(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="this PyTorch is built without"):
+        gloo.met(HERE)
+
+
+def test_importing_torch_leaves_the_environment_as_it_was(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(os, "environ", {"RANK": "0"})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    gloo.import_torch()
+    assert os.environ == {"RANK": "0"}
+
+
+def test_hosts_that_do_not_reach_each_other_are_told_of_the_interface(monkeypatch):
+    """As where each host's own name is a loopback address, at which the others find themselves."""
+
+    def refuse(*_, **__):
+        raise RuntimeError(
+            "Gloo connectFullMesh failed with [/gloo/transport/tcp/pair.cc:144] no error. Check the logs\nframes"
+        )
+
+    class Store:
+        def set_timeout(self, timeout):
+            pass
+
+    monkeypatch.setattr(gloo.rendezvous, "met", lambda *_: Store())
+    monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
+    with pytest.raises(DeviceError) as raised:
+        gloo.met(HERE)
+    said = str(raised.value)
+    assert re.match(r"rank 0 of 2 on \S+ did not connect to the others: Gloo connectFullMesh failed with ", said)
+    assert "set GLOO_SOCKET_IFNAME there to the network interface that the others reach" in said
+    assert "\n" not in said
+
+
+def test_the_reason_is_torchs_without_places_in_its_sources():
+    error = RuntimeError("[/pytorch/gloo/pair.cc:553] Connection closed by peer [::1]:8583. This is typically")
+    assert gloo.reason(error) == "Connection closed by peer [::1]:8583"
