@@ -44,45 +44,26 @@ class GlooRanks(PairwiseRanks):
         self._frame, self._other_frame = (np.zeros(_FRAME, np.uint8) for _ in range(2))
         self._lost: DeviceError | None = None
 
-    def _exchange(self, array: Array, other: Array, rank: int) -> None:
-        fits = self._begin_frame(array)
-        self._move(rank, self._frame, self._other_frame)
-        self._end_frame(other, rank)
-        if not fits:
+    def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
+        frame, other_frame = None, None
+        if array is not None:
+            frame = self._frame
+            frame[:_SIZE].view(np.int64)[0] = n_bytes = array.nbytes
+            if n_bytes <= _FRAME - _SIZE:
+                frame[_SIZE : _SIZE + n_bytes] = as_bytes(array)
+        if other is not None:
+            other_frame, n_bytes = self._other_frame, other.nbytes
+        self._move(rank, frame, other_frame)
+        if other is not None and other_frame is not None:
+            came = int(other_frame[:_SIZE].view(np.int64)[0])
+            if came != n_bytes:
+                raise DeviceError(self._unlike(rank, came, n_bytes))
+            if n_bytes <= _FRAME - _SIZE:
+                as_bytes(other)[...] = other_frame[_SIZE : _SIZE + n_bytes]
+        if n_bytes > _FRAME - _SIZE:
             self._move(rank, array, other)
 
-    def _send(self, array: Array, rank: int) -> None:
-        fits = self._begin_frame(array)
-        self._move(rank, self._frame)
-        if not fits:
-            self._move(rank, array)
-
-    def _receive(self, other: Array, rank: int) -> None:
-        self._move(rank, None, self._other_frame)
-        if not self._end_frame(other, rank):
-            self._move(rank, None, other)
-
-    def _begin_frame(self, array: Array) -> bool:
-        """Fill the frame to be sent; whether the whole array is in it."""
-        self._frame[:_SIZE].view(np.int64)[0] = array.nbytes
-        if array.nbytes > _FRAME - _SIZE:
-            return False
-        self._frame[_SIZE : _SIZE + array.nbytes] = as_bytes(array)
-        return True
-
-    def _end_frame(self, other: Array, rank: int) -> bool:
-        """Take what the frame that came holds; whether that is the whole array."""
-        came = int(self._other_frame[:_SIZE].view(np.int64)[0])
-        if came != other.nbytes:
-            gave = f"rank {rank} gave {came} bytes to a sum where rank {self.rank} gave {other.nbytes}"
-            raise DeviceError(f"{gave}; all ranks must do the same in the same order")
-        if other.nbytes > _FRAME - _SIZE:
-            return False
-        as_bytes(other)[...] = self._other_frame[_SIZE : _SIZE + other.nbytes]
-        return True
-
-    def _move(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
-        """Send `array` to the rank, receive `other` from it, or both at once."""
+    def _move(self, rank: int, array: Array | None, other: Array | None) -> None:
         if not self._is_open:
             raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
         distributed, from_numpy = self._torch.distributed, self._torch.from_numpy

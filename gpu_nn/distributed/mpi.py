@@ -34,35 +34,26 @@ class MpiRanks(PairwiseRanks):
         super().__init__(self._world.Get_rank(), self._world.Get_size())
         atexit.register(self.leave)
 
-    def _exchange(self, array: Array, other: Array, rank: int) -> None:
-        self._checked(rank, other.nbytes, self._world.Sendrecv, as_bytes(array), rank, self._tag, as_bytes(other), rank)
-
-    def _send(self, array: Array, rank: int) -> None:
-        self._world.Send(as_bytes(array), rank, self._tag)
-
-    def _receive(self, other: Array, rank: int) -> None:
-        self._checked(rank, other.nbytes, self._world.Recv, as_bytes(other), rank)
-
-    def _checked(self, rank: int, n_bytes: int, call: Any, *arguments: Any) -> None:
-        """Receive by `call` a message of this kind and size, or raise DeviceError."""
-        came = None
+    def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
+        if other is None:
+            self._world.Send(as_bytes(array), rank, self._tag)
+            return
+        source, came = (as_bytes(other), rank, self._mpi.ANY_TAG, self._status), None
         try:
-            call(*arguments, self._mpi.ANY_TAG, self._status)
+            if array is None:
+                self._world.Recv(*source)
+            else:
+                self._world.Sendrecv(as_bytes(array), rank, self._tag, *source)
             came = self._status.Get_count(self._mpi.BYTE)
         except self._mpi.Exception as error:
             if error.Get_error_class() != self._mpi.ERR_TRUNCATE:
                 raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {error}") from None
         tag = self._status.Get_tag()
-        if tag == self._tag and came == n_bytes:
-            return
-        if self._tag == _LEAVE:
-            unlike = f"rank {self.rank} has left, and rank {rank} goes on"
-        elif tag == _LEAVE:
-            unlike = f"rank {rank} has left"
-        else:
-            gave = "more" if came is None else came
-            unlike = f"rank {rank} gave {gave} bytes to a sum where rank {self.rank} gave {n_bytes}"
-        raise DeviceError(f"{unlike}; all ranks must do the same in the same order")
+        if _LEAVE in (tag, self._tag) and tag != self._tag:
+            left = f"rank {rank} has left" if tag == _LEAVE else f"rank {self.rank} has left, and rank {rank} goes on"
+            raise DeviceError(f"{left}; all ranks must do the same in the same order")
+        if came != other.nbytes:
+            raise DeviceError(self._unlike(rank, "more" if came is None else came, other.nbytes))
 
     def fail(self, error: Exception) -> None:
         """Ends the processes of all ranks; of an error that all raise, rank 0 alone returns, to raise it."""

@@ -9,7 +9,7 @@ from gpu_nn.training.ranks import Ranks
 
 
 class PairwiseRanks(Ranks):
-    """Ranks that send arrays on the host to each other. A subclass gives `_exchange`, `_send` and `_receive`."""
+    """Ranks that send arrays on the host to each other. A subclass gives `_transfer`."""
 
     def __init__(self, rank: int, size: int):
         super().__init__(rank, size)
@@ -28,7 +28,7 @@ class PairwiseRanks(Ranks):
         if self.size & (self.size - 1) == 0:
             distance = 1
             while distance < self.size:
-                self._exchange(array, other, self.rank ^ distance)
+                self._transfer(self.rank ^ distance, array, other)
                 array += other  # a + b and b + a are the same bits
                 distance *= 2
             return
@@ -42,13 +42,13 @@ class PairwiseRanks(Ranks):
                 children.append(self.rank + distance)
             distance *= 2
         for child in children:
-            self._receive(other, child)
+            self._transfer(child, other=other)
             array += other
         if parent is not None:
-            self._send(array, parent)
-            self._receive(array, parent)
+            self._transfer(parent, array)
+            self._transfer(parent, other=array)
         for child in reversed(children):
-            self._send(array, child)
+            self._transfer(child, array)
 
     def _other(self, array: Array) -> Array:
         """Memory for another rank's array, kept from sum to sum."""
@@ -57,14 +57,16 @@ class PairwiseRanks(Ranks):
         return self._scratch[: array.nbytes].view(array.dtype).reshape(array.shape)
 
     @abstractmethod
-    def _exchange(self, array: Array, other: Array, rank: int) -> None:
-        """Send `array` to the rank and receive `other` from it, both at once."""
+    def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
+        """Send `array` to the rank, receive `other` from it, or both at once.
 
-    @abstractmethod
-    def _send(self, array: Array, rank: int) -> None: ...
+        Raises DeviceError where the rank is gone, or what it sends has another size.
+        """
 
-    @abstractmethod
-    def _receive(self, other: Array, rank: int) -> None: ...
+    @staticmethod
+    def _unlike(rank: int, came: object, n_bytes: int) -> str:
+        gave = f"rank {rank} gave {came} bytes to a sum where this one gave {n_bytes}"
+        return f"{gave}; all ranks must do the same in the same order"
 
 
 def as_bytes(array: Array) -> Array:

@@ -124,6 +124,15 @@ def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
         assert "on rank" not in said
 
 
+def test_a_slow_rank_is_waited_for(tmp_path):
+    """The time that ranks have to connect is none that they have between sums."""
+    slow = "from datetime import timedelta\nfrom gpu_nn.distributed import gloo\n"
+    slow += "gloo._UNTIL_CONNECTED = timedelta(seconds=2)"
+    program = f"{slow}{MEET}with together(ranks):\n    time.sleep(5 * ranks.rank)\n    ranks.sum(np.ones(1_000))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * 2
+
+
 def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
     program = f"{MEET}with together(ranks):\n    if ranks.rank: ranks.sum(np.ones(1))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
@@ -138,7 +147,7 @@ def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, shapes):
     with Started(2, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     assert [code for code, _ in ended] == [1, 1]
-    unlike = r"DeviceError: rank [01] gave \d+ bytes to a sum where rank [01] gave \d+; all ranks must do the same in"
+    unlike = r"DeviceError: rank [01] gave \d+ bytes to a sum where this one gave \d+; all ranks must do the same in"
     assert any(re.search(unlike, said) for _, said in ended)
 
 
