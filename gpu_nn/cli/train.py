@@ -7,7 +7,6 @@ import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import copy
 from functools import partial
-from socket import gethostname
 from typing import Any
 
 from gpu_nn import distributed
@@ -24,6 +23,7 @@ from gpu_nn.cli.run_history import read_tested, steps_of
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, TrainingDiverged
+from gpu_nn.hosts import own_name
 from gpu_nn.model_file import load
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.ranks import ALONE, Ranks
@@ -160,7 +160,7 @@ def _train(
     tell = say if ranks.rank == 0 else keep_silent
     if ranks.size > 1:
         # A launcher names the process that died.
-        for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), gethostname(), device.name])):
+        for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), own_name(), device.name])):
             tell(f"rank {rank}: process {process} on {host}, {name}")
     n_training, n_validation, n_test = data.rows
     rows = [f"{n_training} rows to train", f"{n_test} to test"]

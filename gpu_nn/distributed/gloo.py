@@ -4,7 +4,6 @@ Needs the extra `ranks` (PyTorch).
 """
 
 import os
-import platform
 import re
 import sys
 from datetime import timedelta
@@ -18,12 +17,13 @@ from gpu_nn.distributed import launcher, rendezvous
 from gpu_nn.distributed.launcher import Environment
 from gpu_nn.distributed.pairwise import PairwiseRanks, as_bytes
 from gpu_nn.errors import DeviceError
+from gpu_nn.hosts import own_name
 from gpu_nn.training.ranks import Ranks, raised_on_all_ranks
 
 # A rank may validate, or write a checkpoint, for as long before it comes to a sum; a shorter wait ends slow ranks.
 _UNTIL_A_SUM = timedelta(minutes=30)
-# All ranks are known to be there when they connect to each other.
-_UNTIL_CONNECTED = timedelta(minutes=2)
+# All ranks are known to be there when they connect. Gloo waits five times as long for a connection from another rank.
+_UNTIL_CONNECTED = timedelta(minutes=1)
 
 # Every message is a frame of this many bytes: the size of the array, and the array where it is small. A larger one
 # follows by itself. Gloo ends a process that receives more than it has room for, so the sizes are compared first.
@@ -93,7 +93,7 @@ class GlooRanks(PairwiseRanks):
             self._group = None
 
     def local_rank(self) -> int:
-        told, hosts = launcher.local_rank(), self.gathered(platform.node())
+        told, hosts = launcher.local_rank(), self.gathered(own_name())
         return hosts[: self.rank].count(hosts[self.rank]) if told is None else told
 
 
@@ -122,11 +122,8 @@ def met(place: Environment) -> Ranks:
     try:
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_UNTIL_CONNECTED)
     except RuntimeError as error:
-        hint = (
-            "where the own name of a host is a loopback address, as 127.0.1.1 on Debian, set GLOO_SOCKET_IFNAME there "
-            "to the network interface that the others reach"
-        )
-        unmet = f"rank {rank} of {size} on {platform.node()} did not connect to the others: {reason(error)}"
+        hint = "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach"
+        unmet = f"rank {rank} of {size} on {own_name()} did not connect to the others: {reason(error)}"
         raise DeviceError(f"{unmet}; {hint}") from None
     finally:
         # torch wraps it each time and never takes that back; a worker that lives on is no rank any more.

@@ -5,7 +5,8 @@ again: in the same processes or, restarted by torchrun, in new ones. So rank 0 b
 name of its own, under the name of the job, and the others join a round that they have not been in.
 """
 
-import platform
+import json
+import os
 import time
 import uuid
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 from gpu_nn.distributed.launcher import Environment
 from gpu_nn.errors import DeviceError, one_line
+from gpu_nn.hosts import loopback_of_own_name, own_name
 
 # Seconds: for all ranks to come, for one that cannot be in this round to see a new one, for the others to be told of a
 # failure before rank 0 closes the store.
@@ -24,9 +26,9 @@ _CONNECTING = 5.0
 _BETWEEN_LOOKS = 0.1
 
 # Keys: of the job whose rank 0 opened the store; of a job's latest round, and how many ranks it has; of a round. In a
-# round each rank counts its arrivals under its number.
+# round each rank says on which host it is, and then counts its arrivals under its number.
 _JOB, _ROUND = "gpu_nn job", "round"
-_PROBLEM, _OUTCOME = "problem", "outcome"
+_HOST, _PROBLEM, _OUTCOME = "host of {}", "problem", "outcome"
 
 _UNIQUE = "every process needs its own RANK and the same WORLD_SIZE, every job its own MASTER_PORT"
 
@@ -63,6 +65,9 @@ def _begin(distributed: Any, place: Environment, patience: float) -> Any:
             time.sleep(_BETWEEN_LOOKS)
             problem = _read(found, _PROBLEM)
             missing = [rank for rank in missing if not found.check([str(rank)])]
+    if not problem:
+        others = [json.loads(_read(found, _HOST.format(rank))) for rank in range(1, place.size)]
+        problem = _unreachable([_own_host(), *others])
     found.set(_OUTCOME, problem)
     if problem:
         time.sleep(_UNTIL_TOLD)
@@ -81,7 +86,7 @@ def _opened(distributed: Any, place: Environment) -> Any:
         if "EADDRINUSE" in str(error):
             unopened, hint = f"rank 0 cannot listen at {place.address}: Address already in use", "choose another"
             raise DeviceError(f"{unopened}; {hint} MASTER_PORT") from None
-        hint = f"rank 0 runs on {platform.node()}: MASTER_ADDR must be a name or an address of that"
+        hint = f"rank 0 runs on {own_name()}: MASTER_ADDR must be a name or an address of that"
         raise DeviceError(f"rank 0 finds no store at {place.address}: {one_line(error)}; {hint}") from None
 
 
@@ -124,8 +129,24 @@ def _refusal(found: Any, place: Environment, size: int) -> str:
         return _read(found, _OUTCOME) or f"the other ranks have met without rank {place.rank}"
     if size != place.size:
         return f"rank {place.rank} has WORLD_SIZE={place.size}, rank 0 has {size}; {_UNIQUE}"
+    found.set(_HOST.format(place.rank), json.dumps(_own_host()))
     if found.add(str(place.rank), 1) > 1:
         return f"two processes came to {place.address} as rank {place.rank} of {size}; {_UNIQUE}"
+    return ""
+
+
+def _own_host() -> list[str]:
+    """Its name, and the address at which Gloo would be found by no other host; "" where there is none."""
+    return [own_name(), "" if "GLOO_SOCKET_IFNAME" in os.environ else loopback_of_own_name()]
+
+
+def _unreachable(hosts: list[list[str]]) -> str:
+    """What keeps ranks on several hosts, given by rank, from reaching each other; "" for nothing known."""
+    if len({name for name, _ in hosts}) > 1:
+        for rank, (name, loopback) in enumerate(hosts):
+            if loopback:
+                unreached = f"rank {rank} runs on {name}, whose name is the loopback address {loopback} there"
+                return f"{unreached}; set GLOO_SOCKET_IFNAME there to the network interface that other hosts reach"
     return ""
 
 

@@ -331,7 +331,7 @@ def test_importing_torch_leaves_the_environment_as_it_was(monkeypatch):
 
 
 def test_hosts_that_do_not_reach_each_other_are_told_of_the_interface(monkeypatch):
-    """As where each host's own name is a loopback address, at which the others find themselves."""
+    """What is not known before, as of a firewall between them."""
 
     def refuse(*_, **__):
         raise RuntimeError(
@@ -348,7 +348,7 @@ def test_hosts_that_do_not_reach_each_other_are_told_of_the_interface(monkeypatc
         gloo.met(HERE)
     said = str(raised.value)
     assert re.match(r"rank 0 of 2 on \S+ did not connect to the others: Gloo connectFullMesh failed with ", said)
-    assert "set GLOO_SOCKET_IFNAME there to the network interface that the others reach" in said
+    assert "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach" in said
     assert "\n" not in said
 
 

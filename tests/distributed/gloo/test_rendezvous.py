@@ -1,5 +1,6 @@
 """Ranks of one job find each other at a store, whoever comes first, comes again or was there before."""
 
+import re
 import socket
 import threading
 import time
@@ -129,6 +130,43 @@ def test_jobs_that_share_the_store_of_an_agent_do_not_mix(threads):
         assert is_one_round(other)
         one[0].set("of one", "")
         assert not other[0].check(["of one"])
+
+
+class TestHosts:
+    """Those whose own name is a loopback address are reached by no others: Gloo would wait for them for minutes."""
+
+    def test_one_is_named_by_all_ranks(self, threads, monkeypatch):
+        names = iter(f"host{rank}" for rank in range(9))
+        monkeypatch.setattr(rendezvous, "_own_host", lambda: [next(names), "127.0.1.1"])
+        port = free_port()
+        told = [said(one) for one in [threads.submit(met, rank, 3, port) for rank in range(3)]]
+        assert told == [told[0]] * 3
+        assert re.fullmatch(
+            r"rank 0 runs on host\d, whose name is the loopback address 127.0.1.1 there; "
+            r"set GLOO_SOCKET_IFNAME there to the network interface that other hosts reach",
+            told[0],
+        )
+
+    @pytest.mark.parametrize(
+        ("hosts", "rank"),
+        [
+            ([["a", "127.0.1.1"], ["a", "127.0.1.1"]], None),
+            ([["a", ""], ["b", ""]], None),
+            ([["a", ""], ["b", "127.0.1.1"], ["b", "127.0.1.1"]], 1),
+            ([["a", ""], ["b", ""], ["c", "::1"]], 2),
+        ],
+        ids=["one host", "reachable", "two hosts", "IPv6"],
+    )
+    def test_only_ranks_on_several_hosts_need_to_be_reached(self, hosts, rank):
+        told = rendezvous._unreachable(hosts)
+        assert told.startswith(f"rank {rank} runs on {hosts[rank][0]}, ") if rank else told == ""
+
+    def test_an_interface_that_is_named_is_taken_for_one_that_is_reached(self, monkeypatch):
+        monkeypatch.setattr(rendezvous, "loopback_of_own_name", lambda: "127.0.1.1")
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+        assert rendezvous._own_host()[1] == "127.0.1.1"
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+        assert rendezvous._own_host()[1] == ""
 
 
 @pytest.mark.parametrize("came", [(0, 1, 2), (0, 1), (0, 2), (0,)], ids=str)
