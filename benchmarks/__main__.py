@@ -35,6 +35,7 @@ OTHERS = {
     "launches": "the launches of a training step on a GPU",
     "torch": "the cost for PyTorch beside PyTorch's own",
     "resume": "runs that are killed and resumed",
+    "sums": "sums over ranks on this machine, by MPI and by Gloo",
     "scaling": "many ranks: a model to 1,024 GPUs, and CPU ranks beside it",
     "streaming": "memory and rate of training on data larger than memory",
     "fuzz": "damaged and lying files through every reader",

@@ -10,7 +10,7 @@ DETAILS = Path(__file__).parent / "README.md"
 # What stands in which file.
 TABLES = {
     README: ("accuracy", "step", "loss", "memory", "torch"),
-    DETAILS: ("optimizer", "predict", "growth", "start", "gpu", "scaling"),
+    DETAILS: ("optimizer", "predict", "growth", "start", "gpu", "scaling", "sums"),
 }
 
 

@@ -16,9 +16,9 @@ from gpu_nn.errors import one_line
 
 FOLDER = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parent.parent
-# The code that a result depends on most: of the kernels of the CPU, and, for `gpu`, of those of a GPU.
+# The code that a result depends on most: of the kernels of the CPU, if no other is named.
 _CPU_CODE = ("gpu_nn/kernels/numpy_kernels/*.py",)
-_CODE = {"gpu": ("gpu_nn/kernels/cuda_kernels/*.py", "cuda_src/*.cu*")}
+_CODE = {"gpu": ("gpu_nn/kernels/cuda_kernels/*.py", "cuda_src/*.cu*"), "sums": ("gpu_nn/distributed/*.py",)}
 
 
 def machine(*packages: str) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 Needs the extra `ranks` (PyTorch).
 """
 
+import atexit
 import os
 import re
 import sys
+from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -25,70 +28,114 @@ _UNTIL_A_SUM = timedelta(minutes=30)
 # All ranks are known to be there when they connect. Gloo waits five times as long for a connection from another rank.
 _UNTIL_CONNECTED = timedelta(minutes=1)
 
-# Every message is a frame of this many bytes: the size of the array, and the array where it is small. A larger one
-# follows by itself. Gloo ends a process that receives more than it has room for, so the sizes are compared first.
+# Seconds for the others, where the program ends before they have left.
+_UNTIL_ALL_ENDED = 20.0
+
+# Of every array goes a frame of this many bytes: the size of the array, and the array where it is small. A large one
+# follows: Gloo ends a process that is sent more than it has room for, so the sizes are compared first.
+#
+# Where a connection ends, Gloo tells operations that wait their turn, but none that is half done: a wait for that is in
+# vain. So nobody waits for sends, nor for a large array before the byte that follows it has come; it is answered with a
+# byte, which tells the sender that the array is its own again.
 _FRAME, _SIZE = 512, 8
+
+
+class _Link:
+    """What two ranks send each other. sent: frames and bytes on their way, which come before the latest two."""
+
+    def __init__(self) -> None:
+        self._frames = [np.zeros(_FRAME, np.uint8) for _ in range(2)]
+        self.came, self.signal = np.zeros(_FRAME, np.uint8), np.zeros(1, np.uint8)
+        self.sent: deque[Any] = deque(maxlen=4)
+
+    def next_frame(self) -> Array:
+        """That before the latest: the other rank has received it, since it has answered."""
+        self._frames.reverse()
+        return self._frames[0]
 
 
 class GlooRanks(PairwiseRanks):
     """The ranks of a group of torch.distributed, with arrays on the host.
 
     group: of the backend Gloo, made for these ranks alone; None for the default group, which they made themselves.
-    Closed by `leave` and `fail`: ranks in a sum with this one then raise DeviceError within seconds.
+    Closed by `leave` and `fail`: ranks in a sum with this one then raise DeviceError.
     """
 
     def __init__(self, group: Any = None):
         self._torch = import_torch()
         self._group, self._is_open = group, True
         super().__init__(self._torch.distributed.get_rank(group), self._torch.distributed.get_world_size(group))
-        self._frame, self._other_frame = (np.zeros(_FRAME, np.uint8) for _ in range(2))
-        self._lost: DeviceError | None = None
+        self._links: dict[int, _Link] = {}
+        self._patience = _UNTIL_A_SUM
+        self._problem: DeviceError | None = None  # after which there are no more sums
+        # A group that is left to the interpreter's end may abort it.
+        atexit.register(self.leave, _UNTIL_ALL_ENDED)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
-        frame, other_frame = None, None
-        if array is not None:
-            frame = self._frame
-            frame[:_SIZE].view(np.int64)[0] = n_bytes = array.nbytes
-            if n_bytes <= _FRAME - _SIZE:
-                frame[_SIZE : _SIZE + n_bytes] = as_bytes(array)
-        if other is not None:
-            other_frame, n_bytes = self._other_frame, other.nbytes
-        self._move(rank, frame, other_frame)
-        if other is not None and other_frame is not None:
-            came = int(other_frame[:_SIZE].view(np.int64)[0])
-            if came != n_bytes:
-                raise DeviceError(self._unlike(rank, came, n_bytes))
-            if n_bytes <= _FRAME - _SIZE:
-                as_bytes(other)[...] = other_frame[_SIZE : _SIZE + n_bytes]
-        if n_bytes > _FRAME - _SIZE:
-            self._move(rank, array, other)
-
-    def _move(self, rank: int, array: Array | None, other: Array | None) -> None:
         if not self._is_open:
             raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
-        distributed, from_numpy = self._torch.distributed, self._torch.from_numpy
-        works = []
+        link, works = self._links.setdefault(rank, _Link()), []
+        large = max(x.nbytes for x in (array, other) if x is not None) > _FRAME - _SIZE
         try:
             if array is not None:
-                works.append(distributed.isend(from_numpy(as_bytes(array)), rank, self._group))
+                frame = link.next_frame()
+                frame[:_SIZE].view(np.int64)[0] = self._announced(array)
+                if not large:
+                    frame[_SIZE : _SIZE + array.nbytes] = as_bytes(array)
+                link.sent.append(self._send(frame, rank))
+                if large:
+                    works += [self._send(array, rank), self._send(link.signal, rank)]
             if other is not None:
-                works.append(distributed.irecv(from_numpy(as_bytes(other)), rank, self._group))
-            while works:
-                works.pop().wait(_UNTIL_A_SUM)
+                self._receive(link.came, rank).wait(self._patience)
+                self._check(rank, int(link.came[:_SIZE].view(np.int64)[0]), other)
+                if not large:
+                    as_bytes(other)[...] = link.came[_SIZE : _SIZE + other.nbytes]
+                else:
+                    works += [self._receive(other, rank), self._receive(link.came[:1], rank)]
+                    works[-1].wait(self._patience)
+                    works[-2].wait(self._patience)
+                    link.sent.append(self._send(link.signal, rank))
+            if array is not None and large:
+                self._receive(link.came[:1], rank).wait(self._patience)
+        except DeviceError as error:
+            self._problem = error
+            raise
         except RuntimeError as error:
-            works.clear()  # they would keep the connections open as long as anybody looks at the traceback
-            self._lost = DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}")
-            raise self._lost from None
+            self._problem = DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}")
+            raise self._problem from None
+        finally:
+            works.clear()  # or the connections stay open while an exception keeps this frame
+
+    def _send(self, array: Array, rank: int) -> Any:
+        return self._torch.distributed.isend(self._torch.from_numpy(as_bytes(array)), rank, self._group)
+
+    def _receive(self, other: Array, rank: int) -> Any:
+        return self._torch.distributed.irecv(self._torch.from_numpy(as_bytes(other)), rank, self._group)
 
     def fail(self, error: Exception) -> None:
-        """Closes the connections to the other ranks. The process, which may be a worker of Ray or Dask, lives on."""
-        if not raised_on_all_ranks(error) and error is not self._lost:
+        """The process, which may be a worker of Ray or Dask, lives on; alone in this error, it leaves at once."""
+        if raised_on_all_ranks(error):
+            self.leave()
+            return
+        if error is not self._problem:
             error.add_note(f"on rank {self.rank} of {self.size}")
-        self.leave()
+        self._close()
 
     def leave(self, seconds: float | None = None) -> None:
         if self._is_open:
+            self._patience = _UNTIL_A_SUM if seconds is None else timedelta(seconds=seconds)
+            # To close a connection is to reset it: what the others have not received by then would be lost.
+            if self._problem is None:
+                with suppress(DeviceError):  # where another rank goes on, or is gone
+                    self._all_leave()
+            self._close()
+
+    def _close(self) -> None:
+        if self._is_open:
             self._is_open = False
+            atexit.unregister(self.leave)
+            for link in self._links.values():
+                link.sent.clear()
             self._torch.distributed.destroy_process_group(self._group)
             self._group = None
 

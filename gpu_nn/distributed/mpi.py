@@ -7,11 +7,9 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
-
 from gpu_nn.device import Array
 from gpu_nn.distributed.launcher import FAILED, PASSED_ON, end_silently
-from gpu_nn.distributed.pairwise import PairwiseRanks, as_bytes
+from gpu_nn.distributed.pairwise import LEAVING, PairwiseRanks, as_bytes
 from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import raised_on_all_ranks
 
@@ -30,30 +28,27 @@ class MpiRanks(PairwiseRanks):
         self._mpi = _mpi()
         self._world = self._mpi.COMM_WORLD
         self._status = self._mpi.Status()
-        self._tag, self._process = _SUM, os.getpid()
+        self._process = os.getpid()
         super().__init__(self._world.Get_rank(), self._world.Get_size())
         atexit.register(self.leave)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
+        tag = _LEAVE if self._leaving else _SUM
         if other is None:
-            self._world.Send(as_bytes(array), rank, self._tag)
+            self._world.Send(as_bytes(array), rank, tag)
             return
-        source, came = (as_bytes(other), rank, self._mpi.ANY_TAG, self._status), None
+        source = as_bytes(other), rank, self._mpi.ANY_TAG, self._status
         try:
             if array is None:
                 self._world.Recv(*source)
             else:
-                self._world.Sendrecv(as_bytes(array), rank, self._tag, *source)
+                self._world.Sendrecv(as_bytes(array), rank, tag, *source)
             came = self._status.Get_count(self._mpi.BYTE)
         except self._mpi.Exception as error:
             if error.Get_error_class() != self._mpi.ERR_TRUNCATE:
                 raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {error}") from None
-        tag = self._status.Get_tag()
-        if _LEAVE in (tag, self._tag) and tag != self._tag:
-            left = f"rank {rank} has left" if tag == _LEAVE else f"rank {self.rank} has left, and rank {rank} goes on"
-            raise DeviceError(f"{left}; all ranks must do the same in the same order")
-        if came != other.nbytes:
-            raise DeviceError(self._unlike(rank, "more" if came is None else came, other.nbytes))
+            came = other.nbytes + 1  # or more
+        self._check(rank, LEAVING if self._status.Get_tag() == _LEAVE else came, other)
 
     def fail(self, error: Exception) -> None:
         """Ends the processes of all ranks; of an error that all raise, rank 0 alone returns, to raise it."""
@@ -71,15 +66,14 @@ class MpiRanks(PairwiseRanks):
             self._world.Abort(FAILED)
 
     def leave(self, seconds: float | None = None) -> None:
-        if self._tag == _LEAVE or os.getpid() != self._process:  # a forked child is no rank
+        if self._leaving or os.getpid() != self._process:  # a forked child is no rank
             return
-        self._tag = _LEAVE
         deadline = None if seconds is None else threading.Timer(seconds, os._exit, [FAILED])
         if deadline is not None:
             deadline.daemon = True
             deadline.start()
         try:
-            self._all_reduce(np.empty(0, np.uint8))
+            self._all_leave()
         except DeviceError as error:
             self.fail(error)
         finally:

@@ -5,7 +5,11 @@ from abc import abstractmethod
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.errors import DeviceError
 from gpu_nn.training.ranks import Ranks
+
+# What a rank that leaves announces, in place of a number of bytes.
+LEAVING = -1
 
 
 class PairwiseRanks(Ranks):
@@ -14,6 +18,7 @@ class PairwiseRanks(Ranks):
     def __init__(self, rank: int, size: int):
         super().__init__(rank, size)
         self._scratch = np.empty(0, np.uint8)
+        self._leaving = False
 
     def sum(self, array: Array) -> None:
         """Add ranks 0 and 1, then 2 and 3, then these two sums, and so on; all of it is sent log₂(size) times.
@@ -56,17 +61,38 @@ class PairwiseRanks(Ranks):
             self._scratch = np.empty(array.nbytes, np.uint8)
         return self._scratch[: array.nbytes].view(array.dtype).reshape(array.shape)
 
+    def _all_leave(self) -> None:
+        """A last exchange with those that this rank adds up with, in which there is nothing to add.
+
+        Raises DeviceError where one of them is in a sum, as it does there.
+        """
+        self._leaving = True
+        self._all_reduce(np.empty(0, np.uint8))
+
     @abstractmethod
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
         """Send `array` to the rank, receive `other` from it, or both at once.
 
-        Raises DeviceError where the rank is gone, or what it sends has another size.
+        Raises DeviceError where the rank is gone, or by `_check`.
         """
 
-    @staticmethod
-    def _unlike(rank: int, came: object, n_bytes: int) -> str:
-        gave = f"rank {rank} gave {came} bytes to a sum where this one gave {n_bytes}"
-        return f"{gave}; all ranks must do the same in the same order"
+    def _announced(self, array: Array) -> int:
+        """The bytes that a message is announced with."""
+        return LEAVING if self._leaving else array.nbytes
+
+    def _check(self, rank: int, came: int, other: Array) -> None:
+        """Raises DeviceError where the rank announced something else than room was made for."""
+        expected = self._announced(other)
+        if came == expected:
+            return
+        if came == LEAVING:
+            unlike = f"rank {rank} has left"
+        elif expected == LEAVING:
+            unlike = f"rank {self.rank} has left, and rank {rank} goes on"
+        else:
+            gave = "more" if came > expected else came
+            unlike = f"rank {rank} gave {gave} bytes to a sum where rank {self.rank} gave {expected}"
+        raise DeviceError(f"{unlike}; all ranks must do the same in the same order")
 
 
 def as_bytes(array: Array) -> Array:
