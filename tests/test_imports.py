@@ -43,10 +43,11 @@ def test_the_list_sees_what_is_loaded():
         "import gpu_nn",
         "from gpu_nn import functional",
         "from gpu_nn import Network, Adam, Trainer",
+        "from gpu_nn import distributed",
         of_the_command("--help"),
         *(of_the_command(name, "--help") for name in _COMMANDS),
     ],
-    ids=["gpu_nn", "functional", "training", "help", *_COMMANDS],
+    ids=["gpu_nn", "functional", "training", "distributed", "help", *_COMMANDS],
 )
 def test_no_heavy_module_is_loaded(code):
     loaded = loaded_after(code)

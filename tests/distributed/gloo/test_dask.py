@@ -18,7 +18,7 @@ X, Y = RANDOM.random((600, 5)), np.arange(600) % 10
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """Runs the recipe on two workers, which live on, and returns the file of the model that they write."""
-    import dask
+    dask = pytest.importorskip("dask", reason="Dask is not installed: pip install distributed")
     from dask.distributed import LocalCluster
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

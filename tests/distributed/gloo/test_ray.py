@@ -26,6 +26,7 @@ CODE
 
 def trained(folder, code):
     """Exit code, what was said, the seconds that it took, and the file of the model."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[train]'")
     path = folder / "model.safetensors"
     code = code.replace("connect()", 'connect("cpu")')
     folders = f"from ray.train import RunConfig\nrun_config = RunConfig(storage_path={str(folder / 'runs')!r})\n"
