@@ -63,17 +63,15 @@ class GlooRanks(PairwiseRanks):
 
     def __init__(self, group: Any = None):
         self._torch = import_torch()
-        self._group, self._is_open = group, True
+        self._group = group
         super().__init__(self._torch.distributed.get_rank(group), self._torch.distributed.get_world_size(group))
         self._links: dict[int, _Link] = {}
         self._patience = _UNTIL_A_SUM
-        self._problem: DeviceError | None = None  # after which there are no more sums
+        self._problem: BaseException | None = None  # after which there are no more sums
         # A group that is left to the interpreter's end may abort it.
         atexit.register(self.leave, _UNTIL_ALL_ENDED)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
-        if not self._is_open:
-            raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
         link, works = self._links.setdefault(rank, _Link()), []
         large = max(x.nbytes for x in (array, other) if x is not None) > _FRAME - _SIZE
         try:
@@ -97,10 +95,10 @@ class GlooRanks(PairwiseRanks):
                     link.sent.append(self._send(link.signal, rank))
             if array is not None and large:
                 self._receive(link.came[:1], rank).wait(self._patience)
-        except DeviceError as error:
-            self._problem = error
-            raise
-        except RuntimeError as error:
+        except BaseException as error:
+            self._problem = error  # an interrupt, too, leaves messages half read
+            if not isinstance(error, RuntimeError) or isinstance(error, DeviceError):
+                raise
             self._problem = DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}")
             raise self._problem from None
         finally:
@@ -119,10 +117,11 @@ class GlooRanks(PairwiseRanks):
             return
         if error is not self._problem:
             error.add_note(f"on rank {self.rank} of {self.size}")
-        self._close()
+        if self._can_leave:
+            self._close()
 
     def leave(self, seconds: float | None = None) -> None:
-        if self._is_open:
+        if self._can_leave:
             self._patience = _UNTIL_A_SUM if seconds is None else timedelta(seconds=seconds)
             # To close a connection is to reset it: what the others have not received by then would be lost.
             if self._problem is None:
@@ -131,13 +130,12 @@ class GlooRanks(PairwiseRanks):
             self._close()
 
     def _close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            atexit.unregister(self.leave)
-            for link in self._links.values():
-                link.sent.clear()
-            self._torch.distributed.destroy_process_group(self._group)
-            self._group = None
+        self._leaving = True
+        atexit.unregister(self.leave)
+        for link in self._links.values():
+            link.sent.clear()
+        group, self._group = self._group, None
+        self._torch.distributed.destroy_process_group(group)
 
     def local_rank(self) -> int:
         told, hosts = launcher.local_rank(), self.gathered(own_name())

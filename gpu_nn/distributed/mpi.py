@@ -28,7 +28,6 @@ class MpiRanks(PairwiseRanks):
         self._mpi = _mpi()
         self._world = self._mpi.COMM_WORLD
         self._status = self._mpi.Status()
-        self._process = os.getpid()
         super().__init__(self._world.Get_rank(), self._world.Get_size())
         atexit.register(self.leave)
 
@@ -37,6 +36,7 @@ class MpiRanks(PairwiseRanks):
         if other is None:
             self._world.Send(as_bytes(array), rank, tag)
             return
+        came: int | None = None
         source = as_bytes(other), rank, self._mpi.ANY_TAG, self._status
         try:
             if array is None:
@@ -47,7 +47,6 @@ class MpiRanks(PairwiseRanks):
         except self._mpi.Exception as error:
             if error.Get_error_class() != self._mpi.ERR_TRUNCATE:
                 raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {error}") from None
-            came = other.nbytes + 1  # or more
         self._check(rank, LEAVING if self._status.Get_tag() == _LEAVE else came, other)
 
     def fail(self, error: Exception) -> None:
@@ -66,7 +65,7 @@ class MpiRanks(PairwiseRanks):
             self._world.Abort(FAILED)
 
     def leave(self, seconds: float | None = None) -> None:
-        if self._leaving or os.getpid() != self._process:  # a forked child is no rank
+        if not self._can_leave:
             return
         deadline = None if seconds is None else threading.Timer(seconds, os._exit, [FAILED])
         if deadline is not None:

@@ -1,5 +1,6 @@
 """Sums by messages between two ranks at a time: one order of additions, whatever engine carries the messages."""
 
+import os
 from abc import abstractmethod
 
 import numpy as np
@@ -19,12 +20,15 @@ class PairwiseRanks(Ranks):
         super().__init__(rank, size)
         self._scratch = np.empty(0, np.uint8)
         self._leaving = False
+        self._process = os.getpid()
 
     def sum(self, array: Array) -> None:
         """Add ranks 0 and 1, then 2 and 3, then these two sums, and so on; all of it is sent log₂(size) times.
 
         An engine's own all_reduce leaves the order, and so the bits, to the engine. Overflow does not warn, as on GPUs.
         """
+        if self._leaving:
+            raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
         with np.errstate(over="ignore", invalid="ignore"):
             self._all_reduce(array)
 
@@ -61,6 +65,11 @@ class PairwiseRanks(Ranks):
             self._scratch = np.empty(array.nbytes, np.uint8)
         return self._scratch[: array.nbytes].view(array.dtype).reshape(array.shape)
 
+    @property
+    def _can_leave(self) -> bool:
+        """Once, and not in a process that was forked, which is no rank."""
+        return not self._leaving and os.getpid() == self._process
+
     def _all_leave(self) -> None:
         """A last exchange with those that this rank adds up with, in which there is nothing to add.
 
@@ -80,8 +89,8 @@ class PairwiseRanks(Ranks):
         """The bytes that a message is announced with."""
         return LEAVING if self._leaving else array.nbytes
 
-    def _check(self, rank: int, came: int, other: Array) -> None:
-        """Raises DeviceError where the rank announced something else than room was made for."""
+    def _check(self, rank: int, came: int | None, other: Array) -> None:
+        """Raises DeviceError where the rank announced something else than room was made for; None is more than that."""
         expected = self._announced(other)
         if came == expected:
             return
@@ -90,7 +99,7 @@ class PairwiseRanks(Ranks):
         elif expected == LEAVING:
             unlike = f"rank {self.rank} has left, and rank {rank} goes on"
         else:
-            gave = "more" if came > expected else came
+            gave = "more" if came is None else came
             unlike = f"rank {rank} gave {gave} bytes to a sum where rank {self.rank} gave {expected}"
         raise DeviceError(f"{unlike}; all ranks must do the same in the same order")
 

@@ -144,6 +144,41 @@ def test_a_slow_rank_is_waited_for(tmp_path):
         assert started.ended() == [(0, "")] * 2
 
 
+def test_a_child_that_a_rank_forked_is_no_rank(tmp_path):
+    program = f"{MEET}child = os.fork()\nif not child:\n    ranks.leave()\n    ranks.fail(OSError())\n    os._exit(7)\n"
+    program += "assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\nwith together(ranks): ranks.sum(np.ones(1))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * 2
+
+
+def test_a_rank_that_is_interrupted_in_a_sum_is_an_exception_on_the_others(tmp_path):
+    """In the middle of its messages: what it says on leaving would be taken for the rest of them."""
+    interrupt = """
+receive = type(ranks)._receive
+
+def interrupted(self, other, rank):
+    if self.rank == 1 and other.nbytes == 1:
+        raise KeyboardInterrupt
+    return receive(self, other, rank)
+
+type(ranks)._receive = interrupted
+"""
+    program = f"{MEET}{interrupt}with together(ranks): ranks.sum(np.ones(100_000))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        (first, said), (second, _) = started.ended(SECONDS)
+    assert (first, second) == (1, -signal.SIGINT)
+    assert "DeviceError: rank 0 of 2 lost rank 1: " in said
+
+
+def test_after_the_last_sum_there_is_none(tmp_path):
+    program = f"{MEET}with together(ranks): pass\nranks.sum(np.ones(1))"
+    with Started(2, "-c", program, cwd=tmp_path) as started:
+        ended = started.ended()
+    for rank, (code, said) in enumerate(ended):
+        assert code == 1
+        assert f"DeviceError: rank {rank} has left; there are no more sums for it" in said
+
+
 def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
     program = f"{MEET}with together(ranks):\n    if ranks.rank: ranks.sum(np.ones(1))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
