@@ -2,11 +2,11 @@
 # Version   torchrun of PyTorch 2.13.0 for the CPU, CPython 3.11, Linux.
 # Input     One job of two nodes with one process each, `--max-restarts 1`, rendezvous by c10d. The process of rank 1 ends
 #           with an error the first time; torchrun starts the processes of both nodes again.
-# Expected  TORCHELASTIC_RESTART_COUNT, "the number of worker group restarts so far", is 1 in both processes: they are one
-#           worker group. (It is what init_process_group puts into the prefix of its keys in the agent's store, so that a
-#           restarted group does not read what the former one wrote.)
+# Expected  TORCHELASTIC_RESTART_COUNT, "The number of worker group restarts so far" by torchrun's own help, is 1 in both
+#           processes: they are one worker group.
 # Seen      It is 1 where the process had failed and 0 on the other node, in the same round and with the same MASTER_PORT.
-#           Names made with it differ between the ranks of one group.
+#           What programs name with it, so that a restarted group does not meet what the former one left, differs between
+#           the ranks of one group.
 #
 # Exits 0 while that is so; 1 when both processes have the same count.
 set -euo pipefail
