@@ -1,4 +1,4 @@
-"""Training by several processes, one a GPU or, on the CPU, one a socket: gradients are added up over all of them.
+"""Training by several processes, one a GPU or, on CPUs, one a processor: gradients are added up over all of them.
 
 A launcher starts them, `mpiexec -n 4 gpu-nn train --distributed …` or `torchrun --nproc-per-node 4 --no-python
 gpu-nn train --distributed …`, and in a program of one's own, started in the same way,

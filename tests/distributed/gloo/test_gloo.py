@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from gpu_nn.distributed import gloo
 from gpu_nn.distributed.launcher import Environment
 from gpu_nn.errors import DeviceError
-from tests.distributed.gloo.processes import Started
+from tests.distributed.gloo.processes import Started, clean_environment
 from tests.distributed.processes import mpi, ran
 from tests.distributed.programs import PROGRAM, STREAMED, SUM_OF_EXTREMES
 
@@ -81,6 +83,18 @@ def test_ranks_learn_the_bits_that_one_process_learns(tmp_path, program, argumen
     for other in found[1:]:
         assert other["parameters"].tobytes() == found[0]["parameters"].tobytes()
         np.testing.assert_allclose(other["losses"], found[0]["losses"], rtol=1e-13)
+
+
+def test_three_ranks_learn_by_gloo_the_bits_that_they_learn_by_mpi(tmp_path):
+    """Batches of 67 rows, which three ranks do not share evenly, and a last one of 2."""
+    arguments = ["-c", PROGRAM, "float32", 67, 3]
+    with Started(3, *arguments, tmp_path / "gloo.npz", cwd=tmp_path) as started:
+        assert started.ended() == [(0, "")] * 3
+    done = ran(tmp_path, mpi(3, *arguments, tmp_path / "mpi.npz"), timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    by_gloo, by_mpi = (np.load(tmp_path / f"{name}.npz") for name in ("gloo", "mpi"))
+    for name in ("parameters", "losses"):
+        assert by_gloo[name].tobytes() == by_mpi[name].tobytes()
 
 
 AT_WORK = ["while True: ranks.sum(np.ones(10))", "while True: ranks.sum(np.ones(1_000_000))"]
@@ -326,6 +340,27 @@ def test_what_one_rank_finds_the_command_says_with_its_number(tmp_path):
     assert (first, second) == (4, 3)
     assert said == "gpu-nn train (rank 1 of 2): the disk is full\n"
     assert re.fullmatch(r"gpu-nn train \(rank 0 of 2\): rank 0 of 2 lost rank 1: .*", lost.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_run_whose_rank_was_killed_goes_on_in_one_process(tmp_path, victim):
+    run = tmp_path / "run"
+    flags = ["--out", run, "--epochs", 400, "--early-stopping", 400, "--checkpoint-every", "20steps"]
+    command = ["-m", "gpu_nn", "train", "--distributed", "--device", "cpu", *flags]
+    with Started(2, *command, cwd=tmp_path) as started:
+        until = time.monotonic() + 120
+        while len(list((run / "checkpoints").glob("steps-*"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        started.processes[victim].kill()
+        codes = [code for code, _ in started.ended(SECONDS)]
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 4
+    resume = [sys.executable, "-m", "gpu_nn", "train", "--resume", str(run)]
+    done = subprocess.run(resume, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (run / "model.safetensors").exists()
 
 
 class TestLocalRank:
