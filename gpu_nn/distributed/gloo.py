@@ -57,17 +57,16 @@ class _Link:
 class GlooRanks(PairwiseRanks):
     """The ranks of a group of torch.distributed, with arrays on the host.
 
-    group: of the backend Gloo, made for these ranks alone; None for the default group, which they made themselves.
+    group: of the backend Gloo, made for these ranks alone.
     Closed by `leave` and `fail`: ranks in a sum with this one then raise DeviceError.
     """
 
-    def __init__(self, group: Any = None):
+    def __init__(self, group: Any):
         self._torch = import_torch()
         self._group = group
         super().__init__(self._torch.distributed.get_rank(group), self._torch.distributed.get_world_size(group))
         self._links: dict[int, _Link] = {}
         self._patience = _UNTIL_A_SUM
-        self._problem: BaseException | None = None  # after which there are no more sums
         # A group that is left to the interpreter's end may abort it.
         atexit.register(self.leave, _UNTIL_ALL_ENDED)
 
@@ -95,12 +94,10 @@ class GlooRanks(PairwiseRanks):
                     link.sent.append(self._send(link.signal, rank))
             if array is not None and large:
                 self._receive(link.came[:1], rank).wait(self._patience)
-        except BaseException as error:
-            self._problem = error  # an interrupt, too, leaves messages half read
-            if not isinstance(error, RuntimeError) or isinstance(error, DeviceError):
-                raise
-            self._problem = DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}")
-            raise self._problem from None
+        except DeviceError:
+            raise
+        except RuntimeError as error:
+            raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}") from None
         finally:
             works.clear()  # or the connections stay open while an exception keeps this frame
 
@@ -123,11 +120,14 @@ class GlooRanks(PairwiseRanks):
     def leave(self, seconds: float | None = None) -> None:
         if self._can_leave:
             self._patience = _UNTIL_A_SUM if seconds is None else timedelta(seconds=seconds)
-            # To close a connection is to reset it: what the others have not received by then would be lost.
-            if self._problem is None:
-                with suppress(DeviceError):  # where another rank goes on, or is gone
-                    self._all_leave()
-            self._close()
+            try:
+                # To close a connection is to reset it: what the others have not received by then would be lost.
+                if self._problem is None:
+                    # Another rank may go on or be gone, and the program may have destroyed the group.
+                    with suppress(DeviceError, ValueError):
+                        self._all_leave()
+            finally:
+                self._close()
 
     def _close(self) -> None:
         self._leaving = True
@@ -135,7 +135,8 @@ class GlooRanks(PairwiseRanks):
         for link in self._links.values():
             link.sent.clear()
         group, self._group = self._group, None
-        self._torch.distributed.destroy_process_group(group)
+        with suppress(ValueError):  # the program has done that
+            self._torch.distributed.destroy_process_group(group)
 
     def local_rank(self) -> int:
         told, hosts = launcher.local_rank(), self.gathered(own_name())
@@ -151,9 +152,13 @@ def is_initialized() -> bool:
 def of_the_program() -> Ranks:
     """The ranks of the group that the program made, over a group beside it; the program's own is left standing."""
     distributed = import_torch().distributed
-    if distributed.get_world_size() == 1:
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    if size == 1:
         return Ranks()
-    return GlooRanks(distributed.new_group(backend="gloo", timeout=_UNTIL_CONNECTED))
+    try:
+        return GlooRanks(distributed.new_group(backend="gloo", timeout=timedelta(seconds=rendezvous.PATIENCE)))
+    except RuntimeError as error:
+        raise DeviceError(f"rank {rank} of {size} made no group with the others: {reason(error)}") from None
 
 
 def met(place: Environment) -> Ranks:
@@ -173,7 +178,7 @@ def met(place: Environment) -> Ranks:
     finally:
         # torch wraps it each time and never takes that back; a worker that lives on is no rank any more.
         sys.excepthook = excepthook
-    return GlooRanks()
+    return GlooRanks(torch.distributed.group.WORLD)
 
 
 def reason(error: Exception) -> str:

@@ -67,7 +67,7 @@ class MpiRanks(PairwiseRanks):
     def leave(self, seconds: float | None = None) -> None:
         if not self._can_leave:
             return
-        deadline = None if seconds is None else threading.Timer(seconds, os._exit, [FAILED])
+        deadline = None if seconds is None else threading.Timer(seconds, self._end, [seconds])
         if deadline is not None:
             deadline.daemon = True
             deadline.start()
@@ -75,9 +75,19 @@ class MpiRanks(PairwiseRanks):
             self._all_leave()
         except DeviceError as error:
             self.fail(error)
+        except KeyboardInterrupt:  # who is interrupted twice waits for nobody
+            self._world.Abort(FAILED)
         finally:
             if deadline is not None:
                 deadline.cancel()
+
+    def _end(self, seconds: float) -> None:
+        """This process, and so, by the launcher, all; the main thread waits in MPI, and may hold Python's stderr."""
+        os.write(
+            2, f"rank {self.rank} of {self.size} has ended, others not in {seconds:g} seconds; all ranks end\n".encode()
+        )
+        sys.stdout.flush()
+        os._exit(FAILED)
 
     def local_rank(self) -> int:
         host = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)

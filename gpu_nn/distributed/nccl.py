@@ -74,7 +74,11 @@ class NcclRanks(Ranks):
         self._others.fail(error)
 
     def leave(self, seconds: float | None = None) -> None:
-        self._others.leave(seconds)
+        try:
+            self._others.leave(seconds)
+        finally:
+            if seconds is not None:  # an early end, with sums on their way perhaps
+                self._world.abort()
 
 
 def module() -> Any:

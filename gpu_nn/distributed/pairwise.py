@@ -20,6 +20,7 @@ class PairwiseRanks(Ranks):
         super().__init__(rank, size)
         self._scratch = np.empty(0, np.uint8)
         self._leaving = False
+        self._problem: BaseException | None = None
         self._process = os.getpid()
 
     def sum(self, array: Array) -> None:
@@ -29,8 +30,14 @@ class PairwiseRanks(Ranks):
         """
         if self._leaving:
             raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._all_reduce(array)
+        if self._problem is not None:
+            raise DeviceError(f"rank {self.rank} has failed in a sum; there are no more for it")
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._all_reduce(array)
+        except BaseException as error:  # an interrupt, too, leaves messages that were not read
+            self._problem = error
+            raise
 
     def _all_reduce(self, array: Array) -> None:
         other = self._other(array)

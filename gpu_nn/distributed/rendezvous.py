@@ -19,7 +19,7 @@ from gpu_nn.hosts import loopback_of_own_name, own_name
 # Seconds: for all ranks to come, for one that cannot be in this round to see a new one, for the others to be told of a
 # failure before rank 0 closes the store.
 PATIENCE = 600.0
-_UNTIL_A_NEW_ROUND = 30.0
+_UNTIL_A_NEW_ROUND = 60.0
 _UNTIL_TOLD = 1.0
 
 _CONNECTING = 5.0
@@ -48,10 +48,21 @@ def met(distributed: Any, place: Environment, patience: float = PATIENCE) -> Any
 
 def _begin(distributed: Any, place: Environment, patience: float) -> Any:
     """Rank 0's part."""
-    until = time.monotonic() + patience
     store = _opened(distributed, place)
+    try:
+        found, problem = _all_come(distributed, store, place, patience)
+    except distributed.DistError as error:
+        raise DeviceError(f"rank 0 lost the store at {place.address}: {one_line(error)}") from None
+    if problem:
+        time.sleep(_UNTIL_TOLD)
+        raise DeviceError(problem)
+    return found
+
+
+def _all_come(distributed: Any, store: Any, place: Environment, patience: float) -> tuple[Any, str]:
+    """A new round, and why it is none; "" where all ranks are in it."""
+    until, name = time.monotonic() + patience, uuid.uuid4().hex
     job = distributed.PrefixStore(place.job, store)
-    name = uuid.uuid4().hex
     found = distributed.PrefixStore(name, job)
     job.set(_ROUND, f"{name} {place.size}")
     missing = list(range(1, place.size))
@@ -69,10 +80,7 @@ def _begin(distributed: Any, place: Environment, patience: float) -> Any:
         others = [json.loads(_read(found, _HOST.format(rank))) for rank in range(1, place.size)]
         problem = _unreachable([_own_host(), *others])
     found.set(_OUTCOME, problem)
-    if problem:
-        time.sleep(_UNTIL_TOLD)
-        raise DeviceError(problem)
-    return found
+    return found, problem
 
 
 def _opened(distributed: Any, place: Environment) -> Any:
@@ -107,11 +115,17 @@ def _join(distributed: Any, place: Environment, patience: float) -> Any:
             if name and (name, place.rank) not in _known:
                 _known.add((name, place.rank))
                 found = distributed.PrefixStore(name, distributed.PrefixStore(place.job, store))
-                problem = _refusal(found, place, int(size))
-                if problem:
-                    # It may be one of processes that are gone, as torchrun's agent keeps it in its store.
+                now = time.monotonic()
+                if found.check([_OUTCOME]):
+                    # Of processes that are gone, as torchrun's agent keeps it in its store.
+                    problem, found = _read(found, _OUTCOME) or f"the others have met without rank {place.rank}", None
+                elif problem := _refusal(found, place, int(size)):
+                    # It, too, may be of processes that are gone.
                     found.set(_PROBLEM, problem)
-                    found, until = None, min(until, time.monotonic() + _UNTIL_A_NEW_ROUND)
+                    found, until = None, min(until, now + _UNTIL_A_NEW_ROUND)
+                else:
+                    # Rank 0 says in its patience, which began before, whether all have come.
+                    until, waits_for = now + patience + _UNTIL_A_NEW_ROUND, "rank 0 has not said who came"
             if found is not None and found.check([_OUTCOME]):
                 outcome = _read(found, _OUTCOME)
                 if outcome:
@@ -125,8 +139,6 @@ def _join(distributed: Any, place: Environment, patience: float) -> Any:
 
 def _refusal(found: Any, place: Environment, size: int) -> str:
     """Why this rank cannot be in the round; "" where it is in it now."""
-    if found.check([_OUTCOME]):
-        return _read(found, _OUTCOME) or f"the other ranks have met without rank {place.rank}"
     if size != place.size:
         return f"rank {place.rank} has WORLD_SIZE={place.size}, rank 0 has {size}; {_UNIQUE}"
     found.set(_HOST.format(place.rank), json.dumps(_own_host()))

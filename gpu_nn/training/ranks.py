@@ -110,7 +110,8 @@ class Ranks:
 
     def alike(self, error: _Error) -> _Error:
         """The error, which all ranks raise now, each its own, for the same reason."""
-        error.__dict__[_ALIKE] = True
+        if self.size > 1:  # else it may be of one of several ranks, in a training of its own
+            error.__dict__[_ALIKE] = True
         return error
 
 

@@ -43,8 +43,8 @@ class Trainer:
 
     parts: a batch is computed in so many parts, one after the other, whose gradients are added in pairs; memory is
     taken for one of them.  ranks: the processes that train together (see `gpu_nn.distributed`), of which each computes
-    its equal share of the parts.  Where each has a power of two of them, gradients, and so parameters, have the same
-    bits for any number of ranks.  Callbacks are called on rank 0 alone.
+    its equal share of the parts.  Where each has a power of two of them, gradients, and so parameters, have on CPUs
+    the same bits for any number of ranks.  Callbacks are called on rank 0 alone.
 
     The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size. But for its
     schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.

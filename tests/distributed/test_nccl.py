@@ -149,9 +149,11 @@ def test_ranks_that_do_not_meet_by_nccl_say_who(gpu):
 def test_the_end_is_left_to_how_the_ranks_met(gpu):
     others = Others(0)
     ranks = nccl.NcclRanks(gpu, others)
-    ranks.leave(7.0)
-    assert others.ended == [7.0]
+    ranks.leave()
     assert not ranks._world.aborted
+    ranks.leave(7.0)  # an early end
+    assert others.ended == [None, 7.0]
+    assert ranks._world.aborted
 
 
 def test_sums_that_others_will_never_join_are_given_up(gpu):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpu_nn.distributed import FAILED, raised_on_all_ranks, together
-from gpu_nn.training.ranks import RankFailed, Ranks
+from gpu_nn.training.ranks import ALONE, RankFailed, Ranks
 from tests.training.threads import on_each
 
 
@@ -27,6 +27,12 @@ def test_what_all_ranks_raise_is_known_as_such():
             raise ValueError("no such thing")
 
     assert on_each(3, lambda ranks: outcome(ranks, fail)) == [(ValueError, "no such thing", True)] * 3
+
+
+def test_what_one_rank_raises_in_a_training_of_its_own_is_its_alone():
+    with pytest.raises(ValueError, match="no such thing") as raised, ALONE.agreed():
+        raise ValueError("no such thing")
+    assert not raised_on_all_ranks(raised.value)
 
 
 def test_what_one_rank_raises_is_raised_on_all_with_its_number():

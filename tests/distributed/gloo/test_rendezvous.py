@@ -184,6 +184,16 @@ def test_ranks_that_torchrun_starts_again_meet_in_a_round_of_their_own(threads, 
         assert is_one_round([met(0, 3, port, agent=True), *(one.result(60) for one in again)])
 
 
+def test_a_rank_that_saw_an_old_round_is_patient_in_the_new_one(threads):
+    with agent_store() as port:
+        for one in [threads.submit(met, rank, 3, port, agent=True) for rank in range(3)]:
+            one.result(60)
+        rendezvous._known.clear()
+        again = [threads.submit(met, 1, 3, port, agent=True), threads.submit(met, 0, 3, port, agent=True)]
+        time.sleep(2.5)  # above the time in which one that was refused must see a new round
+        assert is_one_round([met(2, 3, port, agent=True), *(one.result(60) for one in again)])
+
+
 def test_ranks_leave_a_round_whose_rank_0_was_ended_before_all_had_come(threads):
     with agent_store() as port:
         store = distributed.TCPStore(HOST, port, None, False, timedelta(seconds=30), wait_for_workers=False)
