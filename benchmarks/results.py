@@ -85,7 +85,7 @@ def named(what: str, reasons: list[str]) -> Iterator[None]:
     """A part that may fail: `reasons` then has it, with the error, and what comes after it goes on."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # any: hours of other measurements do not end with one that fails
         reasons.append(f"{what} ({type(error).__name__}: {one_line(error)})")
 
 

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
         return
     try:
         _run(options, folder)
-    except Exception as error:
+    except Exception as error:  # any, to be raised again: which rank says it does not depend on its kind
         rank, size = distributed.launched()
         if not distributed.raised_on_all_ranks(error):
             options.rank = f" (rank {rank} of {size})" if size > 1 else ""

@@ -117,6 +117,6 @@ def together(ranks: Ranks) -> Iterator[None]:
 def _failing(ranks: Ranks) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # any: the others would wait for this rank, whatever it raised
         ranks.fail(error)
         raise

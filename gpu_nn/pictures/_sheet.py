@@ -19,7 +19,7 @@ _FONT = "DejaVu Sans"  # comes with Matplotlib
 def require_matplotlib() -> None:
     """Raises ImportError, with the cure, where Matplotlib is not installed."""
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401  # only to see whether it is there
     except ModuleNotFoundError as error:
         raise ImportError("pictures need Matplotlib: pip install 'gpu_nn[plot]'") from error
 

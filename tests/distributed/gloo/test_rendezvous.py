@@ -49,6 +49,21 @@ def agent_store():
     del store
 
 
+def gone(threads, came, port, size=3):
+    """Outcomes of processes that came to an agent's store and are gone: what comes behind them is in new processes."""
+    first = [threads.submit(met, rank, size, port, 3.0 if rank == 0 else 4.0, agent=True) for rank in came]
+    errors = [one.exception(60) for one in first]
+    rendezvous._known.clear()
+    return errors
+
+
+def meet_again(threads, port, size=3, last=0, after=0.5):
+    """All ranks, of which `last` comes so many seconds behind the others, are in one round."""
+    others = [threads.submit(met, rank, size, port, agent=True) for rank in range(size) if rank != last]
+    time.sleep(after)
+    return is_one_round([met(last, size, port, agent=True), *(other.result(60) for other in others)])
+
+
 def said(future):
     """What the DeviceError says that a rank raises."""
     with pytest.raises(DeviceError) as raised:
@@ -173,45 +188,40 @@ class TestHosts:
 def test_ranks_that_torchrun_starts_again_meet_in_a_round_of_their_own(threads, came):
     """In the first round only some came before all were ended; its names are in the agent's store."""
     with agent_store() as port:
-        first = [threads.submit(met, rank, 3, port, 3.0 if rank == 0 else 4.0, agent=True) for rank in came]
-        for one in first:
-            one.exception(60)
-        if came != (0, 1, 2):
-            assert "waited 3 seconds" in said(first[0])
-        rendezvous._known.clear()  # in new processes
-        again = [threads.submit(met, rank, 3, port, agent=True) for rank in (1, 2)]
-        time.sleep(0.5)
-        assert is_one_round([met(0, 3, port, agent=True), *(one.result(60) for one in again)])
+        first = gone(threads, came, port)[0]
+        assert first is None if came == (0, 1, 2) else "waited 3 seconds" in str(first)
+        assert meet_again(threads, port)
 
 
 def test_a_rank_that_saw_an_old_round_is_patient_in_the_new_one(threads):
+    """For longer than one that was refused has to see a new round."""
     with agent_store() as port:
-        for one in [threads.submit(met, rank, 3, port, agent=True) for rank in range(3)]:
-            one.result(60)
-        rendezvous._known.clear()
-        again = [threads.submit(met, 1, 3, port, agent=True), threads.submit(met, 0, 3, port, agent=True)]
-        time.sleep(2.5)  # above the time in which one that was refused must see a new round
-        assert is_one_round([met(2, 3, port, agent=True), *(one.result(60) for one in again)])
+        gone(threads, (0, 1, 2), port)
+        assert meet_again(threads, port, last=2, after=2.5)
+
+
+def test_a_rank_that_was_refused_is_patient_in_the_next_round(threads):
+    with agent_store() as port:
+        store = distributed.TCPStore(HOST, port, None, False, timedelta(seconds=30), wait_for_workers=False)
+        distributed.PrefixStore(JOB, store).set("round", "first 7")  # of 7 ranks, all ended before they met
+        late = threads.submit(lambda: (time.sleep(0.5), met(0, 3, port, agent=True))[1])
+        second = threads.submit(met, 1, 3, port, agent=True)
+        time.sleep(3.5)
+        assert is_one_round([met(2, 3, port, agent=True), late.result(60), second.result(60)])
 
 
 def test_ranks_leave_a_round_whose_rank_0_was_ended_before_all_had_come(threads):
     with agent_store() as port:
         store = distributed.TCPStore(HOST, port, None, False, timedelta(seconds=30), wait_for_workers=False)
         distributed.PrefixStore(JOB, store).set("round", "first 3")
-        again = [threads.submit(met, rank, 3, port, agent=True) for rank in (1, 2)]
-        time.sleep(0.5)
-        assert is_one_round([met(0, 3, port, agent=True), *(one.result(60) for one in again)])
+        assert meet_again(threads, port)
 
 
 def test_ranks_meet_in_another_number_after_some_are_gone(threads):
     """As torchrun with --nnodes 1:2 starts them."""
     with agent_store() as port:
-        for one in [threads.submit(met, rank, 3, port, agent=True) for rank in range(3)]:
-            one.result(60)
-        rendezvous._known.clear()
-        again = threads.submit(met, 1, 2, port, agent=True)
-        time.sleep(0.5)
-        assert is_one_round([met(0, 2, port, agent=True), again.result(60)])
+        gone(threads, (0, 1, 2), port)
+        assert meet_again(threads, port, size=2)
 
 
 def test_processes_that_live_on_meet_again(threads):
