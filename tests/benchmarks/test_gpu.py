@@ -141,10 +141,10 @@ sys.exit(CODE)
 
 def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
     def said(seconds, **constants):
-        program = PYTEST
+        code = PYTEST
         for name, value in constants.items():
-            program = program.replace(name, repr(value))
-        return program.run_tests(seconds, (sys.executable, "-c", program))
+            code = code.replace(name, repr(value))
+        return program.run_tests(seconds, (sys.executable, "-c", code))
 
     passed = {"summary": "7 passed in 1 s", "wrong": []}
     assert said(60, REST=0, CODE=0) == passed | {"failed": False}
