@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.kernels import numpy_kernels
+from gpu_nn.device import CPU
+from gpu_nn.kernels import kernels_for
+
+numpy_kernels = kernels_for(CPU)
 
 
 def tolerance_of(dtype: np.dtype) -> float:

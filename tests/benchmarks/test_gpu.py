@@ -14,9 +14,9 @@ import pytest
 from benchmarks import results
 from benchmarks.gpu import clock, large_m, loss, program, steps
 from benchmarks.gpu.clock import Clock
-from benchmarks.launches import launches_of
 from tests.cuda_emulator import require
 from tests.cuda_emulator.device import emulated_device
+from tests.cuda_src.launches import launches_of
 
 WAYS = (steps.GRAPH, steps.FULL, steps.EAGER, steps.PRODUCTS)
 SPREAD = {"low", "median", "high"}

@@ -21,11 +21,11 @@ from benchmarks.distributed.model import (
     step,
     sum_seconds,
 )
-from benchmarks.launches import launches_of
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
 from gpu_nn import SGD, Network, Trainer
 from tests.cuda_emulator import require
+from tests.cuda_src.launches import launches_of
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("mixed_bfloat16", 2)])
