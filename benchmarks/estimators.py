@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.results import machine, table, write
 from gpu_nn import MLPClassifier
 from gpu_nn.data import digits
-from gpu_nn.data.sets import read, split
+from gpu_nn.data.datasets import read, split
 
 SEEDS = range(5)
 SETTINGS: dict[str, Any] = {"hidden_layer_sizes": (100,), "max_iter": 200}
