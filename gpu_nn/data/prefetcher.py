@@ -44,7 +44,7 @@ class Prefetcher:
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._full: SimpleQueue[tuple[int, np.ndarray] | BaseException] = SimpleQueue()
         self._closed = False
-        self._thread = Thread(target=self._run, name="gpu_nn read ahead", daemon=True)
+        self._thread = Thread(target=self._run, name="gpu_nn prefetcher", daemon=True)
 
     def __enter__(self) -> "Prefetcher":
         self._free.put(True)

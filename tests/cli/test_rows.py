@@ -54,7 +54,7 @@ def small_pieces(monkeypatch):
     """Data are met in several pieces."""
     monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (N_INPUTS + len(CLASSES)))
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 @pytest.fixture

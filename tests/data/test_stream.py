@@ -53,7 +53,7 @@ def test_the_file_of_the_labels_may_be_a_path(tmp_path):
 
 
 def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -82,7 +82,7 @@ class Stop(Callback):
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 class TestOrder:
@@ -198,7 +198,7 @@ class OnRanks:
     def __getattr__(self, name):
         return getattr(self._source, name)
 
-    def opened(self):
+    def reopen(self):
         # NumPy reads a header by `ast`, which does not bear two threads in Python 3.11.
         with OPENING:
             again = OnRanks(self._source.reopen())
@@ -206,7 +206,7 @@ class OnRanks:
         return again
 
     def load(self, start, stop):
-        if threading.current_thread().name == "gpu_nn read ahead":
+        if threading.current_thread().name == "gpu_nn prefetcher":
             self.read.extend(range(start, stop))
         return self._source.load(start, stop)
 
@@ -355,7 +355,7 @@ class TestRanks:
         read_group = ParquetTable.read_group
 
         def spy(table, i, out):
-            if threading.current_thread().name == "gpu_nn read ahead":
+            if threading.current_thread().name == "gpu_nn prefetcher":
                 decoded.append(i)
             return read_group(table, i, out)
 
