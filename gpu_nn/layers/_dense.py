@@ -8,7 +8,7 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.kernels.rectified import Rectified
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
 from gpu_nn.layers._layer import BoundLayer, Layer, LayerMemory
 from gpu_nn.validation import check_int
 
@@ -69,18 +69,18 @@ class _BoundDense(BoundLayer[Dense]):
         if memory.grads:
             self.weight_grad, self.bias_grad = memory.grads["weight"], memory.grads.get("bias")
             self.input_grad: Array = None  # allocated where it is needed
-        self.rectified: Rectified | None = None
-        self.below: Rectified | None = None
+        self.relu_fusion: ReluBackwardFusion | None = None
+        self.below: ReluBackwardFusion | None = None
 
     def fuse_relu_of(self, below: "_BoundDense") -> None:
         """Let this layer's backward pass compute ∂C/∂z of the layer below, which has a ReLU."""
         width = self.kernels.relu_mask_bytes(below.layer.units)
         mask = below.memory.rows("mask", width, np.uint8) if width else None
-        self.below = below.rectified = Rectified(below.a, below.bias_grad, mask)
+        self.below = below.relu_fusion = ReluBackwardFusion(below.a, below.bias_grad, mask)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.rectified)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.relu_fusion)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
@@ -88,7 +88,7 @@ class _BoundDense(BoundLayer[Dense]):
             self.input_grad = self.memory.rows("input_grad", len(self.weight))
         dx = self.input_grad if needs_input_grad else None
         # Where the ReLU is fused into the layer above, d is ∂C/∂z already and the bias gradient is filled.
-        activation, bias_grad = (self.activation, self.bias_grad) if self.rectified is None else ("identity", None)
+        activation, bias_grad = (self.activation, self.bias_grad) if self.relu_fusion is None else ("identity", None)
         self.kernels.dense_backward(
             self.x,
             self.weight_transposed,

@@ -35,7 +35,7 @@ class BoundStochasticLayer(BoundLayer[LayerT]):
         # Not in place: the layer before needs its output for its derivative.
         out = self.memory.rows("out", x.shape[1])
         self.draw(x, out)
-        self.kernels.advance(self.counter)
+        self.kernels.increment(self.counter)
         return out
 
     def draw(self, x: Array, out: Array) -> None:

@@ -133,7 +133,7 @@ class _Sums:
         grads, end = self._net.flat_grads, self._end
         if begin and is_bucket((end - begin) * grads.itemsize):
             bucket, self._end = grads[begin:end], begin
-            self._net.kernels.apart(lambda: self._ranks.begin_sum(bucket))
+            self._net.kernels.host_break(lambda: self._ranks.begin_sum(bucket))
 
     def add(self) -> None:
         """All the others, too."""
@@ -144,7 +144,7 @@ class _Sums:
                 if end == net.flat.n_decayed
                 else [net.flat.reduce_buffer[:end], net.flat.reduce_buffer[net.flat.n_decayed :]]
             )
-            net.kernels.apart(lambda: self._add(rest))
+            net.kernels.host_break(lambda: self._add(rest))
 
     def _add(self, rest: list[Array]) -> None:
         if self._net.device.kind == "cpu":
@@ -177,7 +177,7 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
         else:
             # A pass, too: a rank that resumes from rank 0's counters goes on with its own.
             for counter in counters:
-                kernels.advance(counter)
+                kernels.increment(counter)
         return net.train_step(x, y, net.n_preprocessing, filled=filled, **options)
 
     return part
