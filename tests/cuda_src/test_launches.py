@@ -1,16 +1,13 @@
-"""benchmarks/README.md lists the launches that a step really makes."""
+"""cuda_src/LAUNCHES.md lists the launches that a step really makes."""
 
-import pytest
-
-from benchmarks import launches
-from benchmarks.launches import Launch, launches_of
 from tests.cuda_emulator import require
+from tests.cuda_src import launches
+from tests.cuda_src.launches import Launch, launches_of
 
 
-def test_the_tables_are_those_of_the_launch_code_as_it_is():
+def test_the_file_lists_the_launches_that_the_launch_code_makes():
     require()
-    text = launches.README.read_text(encoding="utf-8")
-    assert launches.with_tables(text) == text, "run python -m benchmarks launches"
+    assert launches.FILE.read_text(encoding="utf-8") == launches.text(), "run python -m tests.cuda_src launches"
 
 
 def test_bytes_and_flops_of_a_small_step_by_hand():
@@ -21,18 +18,13 @@ def test_bytes_and_flops_of_a_small_step_by_hand():
         ("gather", 2 * 5 * 8 + 5 * 8 + 8, 0),
         ("gemm, relu_aux_bias", (5 * 3 + 3 * 4 + 5 * 4 + 4) * 4 + 5 * 16, 2 * 5 * 3 * 4),
         ("gemm, bias", (5 * 4 + 4 * 2 + 5 * 2 + 2) * 4, 2 * 5 * 4 * 2),
-        ("softmax_cross_entropy_of_lanes", (5 * 2 + 5 * 2 + 5) * 4 + 5 * 8, 0),
+        ("softmax_cross_entropy_thread_per_row", (5 * 2 + 5 * 2 + 5) * 4 + 5 * 8, 0),
         ("gemm, bgrada", (5 * 4 + 5 * 2 + 4 * 2 + 2) * 4, 2 * 5 * 4 * 2),
         ("gemm, drelu_bgrad", (5 * 2 + 4 * 2 + 5 * 4 + 4) * 4 + 5 * 16, 2 * 5 * 4 * 2),
         ("gemm", (5 * 3 + 5 * 4 + 3 * 4) * 4, 2 * 5 * 3 * 4),
         ("record_loss", 5 * 4 + 4 + 2 * 16, 0),
-        ("advance", 16, 0),
+        ("increment", 16, 0),
         ("adam", 7 * (16 + 16 + 16 + 16) * 4 + 8 + 8, 0),
     ]
     assert all(launch.grid for launch in found if not launch.flops)
     assert isinstance(found[0], Launch)
-
-
-def test_a_readme_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match="lacks the marks <!-- launches A1 -->"):
-        launches.with_tables("nothing")
