@@ -29,8 +29,6 @@ OTHERS = {
     "gpu": "everything that needs a GPU",
     "accuracy": "errors of cost and gradient against mpmath",
     "estimators": "test accuracy beside scikit-learn's",
-    "resources": "registers and shared memory of every kernel on every architecture",
-    "launches": "the launches of a training step on a GPU",
     "torch": "gpu_nn.torch beside compositions in PyTorch",
     "sums": "all-reduces over ranks on this machine, by MPI and by Gloo",
     "scaling": "training on many ranks: a model for up to 1,024 GPUs, and CPU ranks",

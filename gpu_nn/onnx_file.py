@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from gpu_nn import __version__
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
-from gpu_nn.model_file import column_names, on_host
+from gpu_nn.model_file import column_names, host_arrays_and_classes
+from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 from gpu_nn.network import Network
-from gpu_nn.several_labels import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
 OPSET, IR_VERSION = 13, 7
@@ -144,7 +144,7 @@ def export_onnx(net: Network, path: str | os.PathLike[str]) -> None:
     with parameters that are not finite, `classes` that do not fit or do not fit into int64, or more than 2 GiB.
     """
     content = _model(net).SerializeToString()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -154,12 +154,12 @@ def _model(net: Network) -> Any:
     except ModuleNotFoundError as error:
         raise ImportError("ONNX export needs the package onnx: pip install 'gpu_nn[onnx]'") from error
 
-    arrays, classes = on_host(net)
+    arrays, classes = host_arrays_and_classes(net)
     graph = Graph(net.dtype)
     logits = _logits(graph, net, arrays)
     graph.scope = "output"
-    if net.several_labels is not None:
-        _several_labels(graph, logits, net.n_answers, net.several_labels.complement_weight)
+    if net.multilabel is not None:
+        _multilabel(graph, logits, net.n_answers, net.multilabel.complement_weight)
         names: np.ndarray | None = None
     else:
         graph.Softmax(logits, axis=1, output="probabilities")
@@ -175,7 +175,7 @@ def _model(net: Network) -> Any:
     if names is not None:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
-    real, several = _tensor_type(net.dtype), net.several_labels is not None
+    real, several = _tensor_type(net.dtype), net.multilabel is not None
     rows: list[Any] = ["batch", net.n_answers]
     made = helper.make_graph(
         graph.nodes,
@@ -217,8 +217,8 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
     return value
 
 
-def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
-    """The outputs for several labels a row; in the names of `several_labels`."""
+def _multilabel(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
+    """The outputs for several labels a row; in the names of `multilabel`."""
     from onnx import TensorProto
 
     chosen, reference = graph.columns(logits, 0, labels), graph.columns(logits, labels, labels + 1)

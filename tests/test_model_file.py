@@ -48,7 +48,7 @@ def test_a_network_comes_back_with_the_same_bits(path, dtype):
     save(net, path)
     read = load(path, "cpu")
     assert read.layers == net.layers
-    assert (read.n_inputs, read.dtype, read.n_decayed) == (net.n_inputs, net.dtype, net.n_decayed)
+    assert (read.n_inputs, read.dtype, read.flat.n_decayed) == (net.n_inputs, net.dtype, net.flat.n_decayed)
     np.testing.assert_array_equal(read.flat_parameters, net.flat_parameters)
     for name, array in net.state.items():
         np.testing.assert_array_equal(read.state[name], array)
@@ -219,7 +219,7 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(path):
 
 
 def test_the_device_is_asked_for_before_the_file(path, monkeypatch):
-    monkeypatch.setattr(device, "why_no_cuda", lambda: "there is none")
+    monkeypatch.setattr(device, "cuda_unavailable_reason", lambda: "there is none")
     with pytest.raises(DeviceError, match="there is none"):
         load(path, "cuda")
     with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:1") as error:
