@@ -63,12 +63,12 @@ class Clock:
 
 
 class _Queued:
-    """Seconds that the device takes for `run`, all of which is queued before the device begins with it.
+    """Seconds that the device takes for `run`, all of which the host has queued before the device starts it.
 
-    That it was is seen by the clocks: the device began what is ahead no earlier than the host queued it, so where the
-    host took no longer in all than the device for what is ahead, nothing waited for the host. Otherwise it is done
-    again with twice as much ahead, which stays. The time of a run that itself waits for the device, or that takes the
-    host longer than MOST_WRITES, has the host's share in it.
+    The host's time for queueing everything is compared with the device's time for the writes ahead of the run. If the
+    host was faster, the device never waited for it. Otherwise the run is timed again after twice as many writes, and
+    later runs too. A run that waits for the device itself, or that takes the host longer than MOST_WRITES writes, is
+    timed with the host's share.
     """
 
     def __init__(self, cuda: Any, ahead: Array, run: Callable[[], object]):
@@ -85,7 +85,7 @@ class _Queued:
             self._run()
             end.record()
             host = time.perf_counter() - began
-            # The time between events can be asked for once the later one has passed.
+            # The time between two events is known once the later one has passed.
             end.synchronize()
             if host <= self._seconds(first, begin) or self._writes >= MOST_WRITES:
                 return self._seconds(begin, end)
