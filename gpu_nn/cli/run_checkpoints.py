@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write
-from gpu_nn.training.checkpoint import fsync_folder, name, written_in
+from gpu_nn.files import atomic_write, fsync_folder
+from gpu_nn.training.checkpoint import name, written_in
 
 # Before the name of an older run's last state, which waits for the new run to be whole.
 _ASIDE = ".older."

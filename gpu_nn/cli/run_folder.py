@@ -19,11 +19,11 @@ from gpu_nn.cli.report import Tested
 from gpu_nn.cli.run_checkpoints import RunCheckpoints, remove, remove_if_empty
 from gpu_nn.cli.run_history import history_of, read_history, text_of
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write, fsync
+from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, fsync_folder, newest
+from gpu_nn.training.checkpoint import Checkpoint, newest
 
 
 class RunFolder:
