@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.checks import whole
-from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices
-from gpu_nn.pictures._sheet import (
+from gpu_nn.plots._style import (
     BLUE,
     GREY,
     INK,
@@ -19,6 +18,7 @@ from gpu_nn.pictures._sheet import (
     set_logarithmic,
     sheet,
 )
+from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices
 
 
 def expected_calibration_error(

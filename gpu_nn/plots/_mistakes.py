@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.checks import whole
-from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices, on_host
-from gpu_nn.pictures._sheet import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.plots._style import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices, on_host
 
 _COLUMNS = 6
 _TILE = 1.55  # inches, in which "not " and a name of so many font sizes find room

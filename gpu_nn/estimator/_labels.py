@@ -12,7 +12,7 @@ from sklearn.utils.validation import column_or_1d
 
 from gpu_nn.checks import NOT_NEGATIVE
 from gpu_nn.device import CPU, Array
-from gpu_nn.estimator._arrays import moved, place
+from gpu_nn.estimator._validation import moved, place
 from gpu_nn.network import Network
 from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided, scores
 
