@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 import gpu_nn
-from benchmarks.fuzz_mutations import extreme, size
 from gpu_nn.layers import LAYERS, BatchNorm, Dense, Dropout, Standardize
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import checkpoint
+from tests.fuzz.mutations import extreme, size
 
 
 def configuration() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.resume [--kills 50]: a training is killed at random moments, and each time it resumes.
+"""python -m tests.fuzz.kills [--kills 50]: a training is killed at random moments, and each time it resumes.
 
 Every run is `gpu-nn train` on the digits, for a third of the kills streamed from an npy file, with dropout, early
 stopping and a checkpoint every few steps, as a process of its own that gets SIGKILL at a random moment, up to one
@@ -163,7 +163,7 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.resume")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.kills")
     parser.add_argument("--kills", type=int, default=50)
     result = {"machine": machine("numpy", "safetensors"), **measured(parser.parse_known_args()[0].kills)}
     write("resume", result)

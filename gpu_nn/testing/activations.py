@@ -5,7 +5,7 @@ import mpmath
 from gpu_nn.kernels.activations import LEAK
 
 # a = act(z), written from its definition.
-FORMULAS = {
+ACTIVATION_FORMULAS = {
     "identity": lambda z: z,
     "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
     "tanh": mpmath.tanh,
@@ -18,7 +18,7 @@ FORMULAS = {
 }
 
 # ∂a/∂z, from a where the table says so.
-DERIVATIVES = {
+ACTIVATION_DERIVATIVES = {
     "identity": lambda a: mpmath.mpf(1),
     "sigmoid": lambda a: a * (1 - a),
     "tanh": lambda a: 1 - a * a,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_peers, gpu_steps, gpu_tables
-from benchmarks.gpu_clock import Clock
-from benchmarks.gpu_kernels import loss_workloads
+from benchmarks.gpu.clock import Clock
+from benchmarks.gpu.kernels import loss_workloads
 from benchmarks.torch_peers import speed
 from tests.cuda_emulator.device import emulated_device
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_clock import Clock
+from benchmarks.gpu.clock import Clock
 from benchmarks.timing import ratios, spreads
 from gpu_nn import functional as F
 from gpu_nn.device import Array, Device

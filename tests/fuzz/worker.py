@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_formats import Format
 from gpu_nn.data import read
 from gpu_nn.errors import DataError
 from tests.data.files import live_pickle
+from tests.fuzz.formats import Format
 
 # Places in the array of counts.
 INPUT, READ, REFUSED, SECONDS, MEMORY = range(5)

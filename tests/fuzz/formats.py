@@ -10,7 +10,6 @@ import numpy as np
 
 import gpu_nn
 from benchmarks import fuzz_files, fuzz_models, fuzz_trainings
-from benchmarks.fuzz_mutations import mutated
 from gpu_nn.cli import configuration
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
@@ -18,6 +17,7 @@ from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
+from tests.fuzz.mutations import mutated
 
 _Good = Callable[[], Sequence[bytes]]
 

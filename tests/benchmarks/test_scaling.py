@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results, scaling
-from benchmarks.scaling_model import (
+from benchmarks.distributed.model import (
     H100,
     NDR,
     NVLINK,

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import accuracy, gpu_large_m, gpu_peers, gpu_steps, gpu_tables, gpu_tests, peers, results
-from benchmarks.gpu_clock import Clock
-from benchmarks.gpu_kernels import CLASSES, Workload, loss_workloads, other_workloads
+from benchmarks.gpu.clock import Clock
+from benchmarks.gpu.kernels import CLASSES, Workload, loss_workloads, other_workloads
 from benchmarks.timing import OURS
 from gpu_nn.device import Device, resolve_device
 

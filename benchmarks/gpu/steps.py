@@ -19,10 +19,10 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import gpu_peers
-from benchmarks.gpu_kernels import named_dtype
+from benchmarks.distributed.model import Training
+from benchmarks.gpu.kernels import named_dtype
 from benchmarks.gpu_torch import torch_epoch
 from benchmarks.results import named
-from benchmarks.scaling_model import Training
 from benchmarks.step import NETWORKS
 from benchmarks.timing import OwnClock, interleaved, ratios, spreads
 from gpu_nn import Adam, Network, Trainer

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, gpu_tests, results
-from benchmarks.gpu_clock import Clock
+from benchmarks.gpu.clock import Clock
 from tests.cuda_emulator import require
 from tests.cuda_emulator.device import emulated_device
 from tests.cuda_src.launches import launches_of

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_models import odd_value
 from gpu_nn import Adam, Dense, Dropout, Network, Trainer
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.schedules import ReduceOnPlateau
 from gpu_nn.training import BestModel, Callback, EarlyStopping, Every, LearningRates, checkpoint
 from gpu_nn.training.resume import taken
+from tests.fuzz.models import odd_value
 
 X = np.linspace(-1, 1, 36, dtype=np.float32).reshape(12, 3)
 Y = np.arange(12) % 2

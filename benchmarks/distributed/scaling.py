@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import machine, table, write
-from benchmarks.scaling_model import (
+from benchmarks.distributed.model import (
     GPUS_OF_A_HOST,
     NDR,
     NVLINK,
@@ -28,6 +27,7 @@ from benchmarks.scaling_model import (
     step,
     sum_seconds,
 )
+from benchmarks.results import machine, table, write
 from benchmarks.step import NETWORKS
 
 WIDE = Training("wide", [4096] * 5 + [1000], 2048, size=2)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fuzz_formats import Format
 from gpu_nn.errors import DataError
+from tests.fuzz.formats import Format
 
 _GOOD = b"good"
 _PICKLE = pickle.dumps(Path)

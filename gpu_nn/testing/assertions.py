@@ -34,8 +34,8 @@ def cross_entropy(z: np.ndarray, y: np.ndarray, **options: Any) -> tuple[np.ndar
     return loss, dz
 
 
-def largest_summand(z: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
-    """Of each row, what the terms of the largest g_j add up to without their signs, as benchmarks.exact has it."""
+def largest_term(z: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
+    """Of each row, what the terms of the largest g_j add up to without their signs, as gpu_nn.testing.reference has it."""
     z = z.astype(np.float64)
     n, m = z.shape
     rows, k = np.arange(n), z.argmax(axis=1)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_mutations import extreme, size
 from tests.data.files import idx_bytes, npy_bytes, zip_bytes
+from tests.fuzz.mutations import extreme, size
 
 _X = np.arange(24.0).reshape(8, 3) / 7
 _Y = np.arange(8) % 2

@@ -1,4 +1,4 @@
-"""python -m benchmarks fuzz [--inputs 20000] [--only NAME] [--first 0]: bad files to everything that reads one.
+"""python -m tests.fuzz [--inputs 20000] [--only NAME] [--first 0]: bad files to everything that reads one.
 
 Each input is a good file with a few changes, or one whose header lies, made by lot of the format's name and the
 input's number alone: `--only npz --first 1234 --inputs 1` makes that one again. Every reader must read it, or refuse it
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz_formats import FORMATS
-from benchmarks.fuzz_worker import INPUT, MEMORY, READ, REFUSED, SECONDS, work
 from benchmarks.results import machine, table, write
+from tests.fuzz.formats import FORMATS
+from tests.fuzz.worker import INPUT, MEMORY, READ, REFUSED, SECONDS, work
 
 # No progress for so many seconds of the clock: the process hangs where no signal reaches it.
 _PATIENCE = 60
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def fuzzed(
-    name: str, inputs: int, first: int = 0, formats: str = "benchmarks.fuzz_formats", patience: float = _PATIENCE
+    name: str, inputs: int, first: int = 0, formats: str = "tests.fuzz.formats", patience: float = _PATIENCE
 ) -> Outcome:
     """What came of the inputs number `first` and on of a format of the module `formats`."""
     context = multiprocessing.get_context("spawn")
@@ -104,7 +104,7 @@ def rendered(outcomes: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks fuzz")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--only", choices=tuple(FORMATS), action="append")
     parser.add_argument("--first", type=int, default=0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.gpu_kernels import NOISE_FACTOR, NOISE_MODULUS
+from benchmarks.gpu.kernels import NOISE_FACTOR, NOISE_MODULUS
 
 WHERE = "cuda"  # of PyTorch
 _COMPILED_CLASSES = (256, 1000, 4096, 32768)  # each takes many seconds to compile

@@ -1,11 +1,11 @@
-"""A short run of `python -m benchmarks fuzz`, and proof that it sees what it looks for."""
+"""A short run of `python -m tests.fuzz`, and proof that it sees what it looks for."""
 
 import re
 
 import pytest
 
-from benchmarks.fuzz import fuzzed, rendered
-from benchmarks.fuzz_formats import FORMATS
+from tests.fuzz.__main__ import fuzzed, rendered
+from tests.fuzz.formats import FORMATS
 
 INPUTS = 300
 
@@ -36,7 +36,7 @@ def test_an_input_follows_from_its_key_alone():
 
 class TestFaults:
     def test_each_is_seen_and_named(self):
-        found = fuzzed("faults", 1, formats="tests.fuzz_faults").problems
+        found = fuzzed("faults", 1, formats="tests.fuzz.faults").problems
         expected = {
             "_hangs": "_TooSlow: more than 1.0 seconds",
             "_asks_for_too_much": "more than 1024 MiB asked for: it does not fit in memory",
@@ -54,16 +54,16 @@ class TestFaults:
             assert re.match(f"faults 0: {way}.*{said}", line)
 
     def test_memory_that_only_the_system_sees_is_counted(self):
-        (line,) = fuzzed("memory of the system", 1, formats="tests.fuzz_faults").problems
+        (line,) = fuzzed("memory of the system", 1, formats="tests.fuzz.faults").problems
         assert re.search("takes ([789]|1[0-9])[0-9] MiB", line)
 
     def test_a_process_that_ends_is_told_and_the_next_inputs_are_read(self):
-        found = fuzzed("dies at its third", 5, formats="tests.fuzz_faults")
+        found = fuzzed("dies at its third", 5, formats="tests.fuzz.faults")
         assert found.problems == ["dies at its third 2: ends the process with code -9"]
         assert found.read == 4
 
     def test_a_process_that_hangs_is_ended(self):
-        found = fuzzed("sleeps", 1, formats="tests.fuzz_faults", patience=2)
+        found = fuzzed("sleeps", 1, formats="tests.fuzz.faults", patience=2)
         assert found.problems == ["sleeps 0: does not come back"]
 
 
