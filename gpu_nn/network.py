@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.binding import Binding
-from gpu_nn.checks import generator, is_whole
 from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
 from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
@@ -16,6 +15,7 @@ from gpu_nn.layers import Dense, Layer, Stage
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
 from gpu_nn.several_labels import SeveralLabels, decided
 from gpu_nn.store import Store
+from gpu_nn.validation import is_int, random_generator
 
 __all__ = ["DTYPES", "Network"]
 
@@ -71,7 +71,7 @@ class Network:
         self.classes: Sequence[Any] | None = None
         self.feature_names: Sequence[str] | None = None
         self.target_name: str | None = None
-        self._store = store = Store(self.layers, self.widths, self.device, self.precision, generator(seed))
+        self._store = store = Store(self.layers, self.widths, self.device, self.precision, random_generator(seed))
         self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
         self.exchanged, self.beside_grads, self.running = store.exchanged, store.beside_grads, store.running
         self.parameters, self.grads, self.state = store.parameters, store.grads, store.state
@@ -283,11 +283,11 @@ def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: s
     """The layers and the number of inputs that either form of `layers` stands for."""
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    numbers = [is_whole(layer) for layer in layers]
+    numbers = [is_int(layer) for layer in layers]
     if not layers or any(numbers) != all(numbers):
         raise ValueError(f"layers={list(layers)!r}; expected widths, such as [784, 100, 10], or layers, not both")
     if not any(numbers):
-        if not (is_whole(n_inputs) and n_inputs >= 1):
+        if not (is_int(n_inputs) and n_inputs >= 1):
             raise ValueError(f"n_inputs={n_inputs!r}; expected the number of input columns when `layers` holds layers")
         return tuple(layer for layer in layers if not isinstance(layer, int | np.integer)), int(n_inputs)
     widths = [int(width) for width in layers if isinstance(width, int | np.integer)]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import number
 from gpu_nn.device import Array
+from gpu_nn.validation import check_number
 
 REFERENCE = 0.5
 
@@ -33,7 +33,7 @@ class SeveralLabels:
     complement_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "complement_weight", number("complement_weight", self.complement_weight))
+        object.__setattr__(self, "complement_weight", check_number("complement_weight", self.complement_weight))
 
     def probabilities(self, xp: Any, softmax: Any, logits: Array) -> Array:
         """Of each label alone, (n, labels), in [0, 1), above ½ exactly where it is `decided`. logits: (n, labels + 1);

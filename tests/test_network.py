@@ -71,7 +71,7 @@ class TestConstruction:
             Network(**arguments)
 
     def test_cuda_without_a_gpu_is_an_error_never_a_fallback(self, monkeypatch):
-        monkeypatch.setattr("gpu_nn.device.why_no_cuda", lambda: "no GPU here")
+        monkeypatch.setattr("gpu_nn.device.cuda_unavailable_reason", lambda: "no GPU here")
         with pytest.raises(DeviceError, match="device='cuda', but no GPU here"):
             Network([4, 2], device="cuda")
         assert Network([4, 2], device="auto").device.reason == "auto: no GPU here"

@@ -15,7 +15,7 @@ from gpu_nn.cli.arguments import SOURCES, file_name
 from gpu_nn.cli.results import print_json, to_stdout_whole
 from gpu_nn.cli.rows import Rows, add_stream_argument, input_rows
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
 from gpu_nn.several_labels import decided
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out is None:
         to_stdout_whole(_json(answers) if options.json else _csv(answers), "--out FILE.csv is in UTF-8, and ")
         return
-    with whole_file(options.out) as file:
+    with atomic_write(options.out) as file:
         if parquet is not None:
             _write_parquet(file, answers, parquet)
         elif options.out.endswith(".npy"):
@@ -160,7 +160,7 @@ def _columns(answers: Answers, values: np.ndarray) -> Any:
 
 
 def _parquet() -> Any:
-    """The module that writes Parquet; ValueError, with the cure, without it."""
+    """The module that writes Parquet; ValueError, with a hint, without it."""
     try:
         from pyarrow import parquet
     except ModuleNotFoundError:

@@ -20,7 +20,7 @@ from gpu_nn.cli.arguments import (
 )
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.cli.schedule import SCHEDULES
-from gpu_nn.data.sets import TEST_FRACTION
+from gpu_nn.data.datasets import TEST_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.optimizers import OPTIMIZERS

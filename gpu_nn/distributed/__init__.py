@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gpu_nn import __version__
-from gpu_nn.device import Device, cupy_module, resolve_device, why_no_cuda
+from gpu_nn.device import Device, cuda_unavailable_reason, cupy_module, resolve_device
 from gpu_nn.distributed import gloo, launcher, mpi, nccl
 from gpu_nn.distributed.launcher import FAILED, end_silently, launched
 from gpu_nn.errors import DeviceError
@@ -53,7 +53,7 @@ def connect(device: str = "auto") -> tuple[Ranks, Device]:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device={device!r}; expected auto, cpu or cuda: each rank takes the GPU of its number")
-    on_gpu = device == "cuda" or (device == "auto" and not why_no_cuda())
+    on_gpu = device == "cuda" or (device == "auto" and not cuda_unavailable_reason())
     ranks = _met()
     with _failing(ranks):
         ranks.check_equal({"gpu_nn": __version__, "a GPU": on_gpu})
@@ -83,7 +83,7 @@ def _met() -> Ranks:
 
 
 def _own_gpu(local_rank: int) -> Device:
-    resolve_device("cuda")  # an error with its cure where there is none
+    resolve_device("cuda")  # an error with its hint where there is none
     count = cupy_module().cuda.runtime.getDeviceCount()
     if local_rank >= count:
         raise ValueError(f"{local_rank + 1} or more ranks on a host with {count} GPUs; start one for each")

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from gpu_nn.data.table import distinct
+from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device, resolve_device
 from gpu_nn.estimator import _settings
 from gpu_nn.estimator._arrays import inputs, labels, moved, place, row_weights
@@ -113,7 +113,7 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
             print(f"training on {device}")
         net = Network(layers, n_inputs=estimator.n_features_in_, device=device, dtype=estimator.dtype, seed=seed)
         net.classes, net.several_labels = labelling.names, several
-        net.feature_names = distinct(getattr(estimator, "feature_names_in_", ())) or None
+        net.feature_names = unique_names(getattr(estimator, "feature_names_in_", ())) or None
         return net
     net = estimator.net_
     device = net.device if estimator.device == "auto" else resolve_device(estimator.device)

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from gpu_nn.checks import NOT_NEGATIVE
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._arrays import moved, place
 from gpu_nn.network import Network
 from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided, scores
+from gpu_nn.validation import NON_NEGATIVE
 
 # Rows of probabilities may miss 1 by as much, which float16 does.
 _SUM_TOLERANCE = 2e-3
@@ -127,7 +127,7 @@ class Labelling:
                 f"{_meant(unknown[0], classes)}"
             )
         weights = [named.get(value, 1) for value in classes]
-        if not all(map(NOT_NEGATIVE.has, weights)):
+        if not all(weight in NON_NEGATIVE for weight in weights):
             raise ValueError(f"class_weight={named!r}; expected finite weights ≥ 0")
         return np.array(weights, np.float64)
 

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpu_nn.checks import whole
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.rectified import Rectified
 from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.validation import check_int
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dense:
     halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
-        whole("units", self.units, 1)
+        check_int("units", self.units, 1)
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
         if not isinstance(self.bias, bool | np.bool_):

@@ -3,10 +3,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_nn.checks import BELOW_1, number
 from gpu_nn.device import Array
 from gpu_nn.layers._counted import Counted
 from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.validation import BELOW_1, check_number
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Dropout(Counted):
     rate: float
 
     def __post_init__(self) -> None:
-        number("rate", self.rate, BELOW_1)
+        check_number("rate", self.rate, BELOW_1)
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _DropoutStage(self.rate, name, n, arrays, at)

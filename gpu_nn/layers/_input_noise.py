@@ -1,10 +1,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpu_nn.checks import number
 from gpu_nn.device import Array
 from gpu_nn.layers._counted import Counted
 from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.validation import check_number
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class InputNoise(Counted):
     deviation: float
 
     def __post_init__(self) -> None:
-        number("deviation", self.deviation)
+        check_number("deviation", self.deviation)
 
     def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
         return _InputNoiseStage(self.deviation, name, n, arrays, at)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 from gpu_nn.training.ranks import Ranks
@@ -30,11 +30,11 @@ class Evaluation:
         loss, right = (sums / len(x)).tolist()
         return loss, right
 
-    def of_stream(self, stream: Stream) -> tuple[float, float]:
+    def of_stream(self, stream: StreamDataset) -> tuple[float, float]:
         """What `of_arrays` gives, over the rows of a stream as they come. Each rank reads its share of them."""
         net, sums, own = self.net, np.zeros(2), self.ranks.share(len(stream))
         with self.ranks.agreed():
-            for x, y in stream.between(own.start, own.stop).windows(net.dtype, net.n_classes):
+            for x, y in stream.row_slice(own.start, own.stop).windows(net.dtype, net.n_classes):
                 device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
                 sums += self._sums(net.prepare(x), device_y)
         self.ranks.sum(sums)

@@ -87,8 +87,8 @@ class Ranks:
             for name in (*first, *(name for name in told if name not in first)):
                 if first.get(name) != told.get(name):
                     unlike = f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}"
-                    cure = "expected the same on all ranks: start them with the same command and data"
-                    raise self.alike(ValueError(f"{unlike}; {cure}"))
+                    hint = "expected the same on all ranks: start them with the same command and data"
+                    raise self.alike(ValueError(f"{unlike}; {hint}"))
 
     @contextmanager
     def agreed(self) -> Iterator[None]:

@@ -52,7 +52,7 @@ class Resident:
             raise ValueError("sample_weight is 0 everywhere; expected at least one row with a weight")
         return (weight / mean).astype(self._net.dtype)
 
-    def described(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other: rows, columns, and a checksum of rows spread over it; before `prepare`."""
         device, n = self._net.device, self.rows
         rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))

@@ -14,10 +14,10 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 from gpu_nn.schedules import Schedule
-from gpu_nn.told import whole
 from gpu_nn.training.checkpoint import Checkpoint, newest, read
 from gpu_nn.training.history import EpochRecord, History
 from gpu_nn.training.window_order import LANES
+from gpu_nn.validation import check_json_int
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -122,7 +122,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
         history = History([_record(record) for record in training["history"]])
         if position.first_epoch > len(history):
             raise ValueError(f"{position.first_epoch} epochs before the fit, and {len(history)} in all")
-        stopping, steps = bool(told["stopping"]), whole("steps", told["steps"])
+        stopping, steps = bool(told["stopping"]), check_json_int("steps", told["steps"])
         states = _states(training["callbacks"], arrays)
         targets = {f"network.{name}": array for name, array in _network_arrays(trainer).items()}
         moments = {f"optimizer.{name}": array for name, array in optimizer.state.items()}
@@ -155,7 +155,7 @@ def _not_finite(array: np.ndarray) -> Array:
 
 
 def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") -> Position:
-    in_epoch = whole("steps_in_epoch", told["steps_in_epoch"])
+    in_epoch = check_json_int("steps_in_epoch", told["steps_in_epoch"])
     fits = losses.ndim == 1 and losses.dtype == np.float64 and len(losses) <= in_epoch <= trainer.steps_an_epoch
     if not fits or (losses.size and len(losses) == trainer.steps_an_epoch):
         raise ValueError(f"{losses.dtype} losses {losses.shape} at step {in_epoch} of an epoch")
@@ -163,7 +163,7 @@ def _position(told: Any, random: Any, losses: np.ndarray, trainer: "Trainer") ->
     type(trainer.random.bit_generator)().state = random
     began = time.perf_counter() - float(told["seconds"])
     return Position(
-        whole("first_epoch", told["first_epoch"]), random, in_epoch, len(losses), float(told["cost"]), began
+        check_json_int("first_epoch", told["first_epoch"]), random, in_epoch, len(losses), float(told["cost"]), began
     )
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import generator, is_whole, whole
 from gpu_nn.cost import Cost
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import StreamDataset
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
@@ -26,6 +25,7 @@ from gpu_nn.training.ranks import ALONE, Ranks
 from gpu_nn.training.resident import Resident
 from gpu_nn.training.steps import Steps
 from gpu_nn.training.windows import Windows, check_fits
+from gpu_nn.validation import check_int, is_int, random_generator
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
 # read is to wait, so there it is mostly once an epoch; ranks then also learn whether one of them is interrupted.
@@ -69,9 +69,9 @@ class Trainer:
         parts: int | None = None,
         ranks: Ranks = ALONE,
     ):
-        self.batch_size = whole("batch_size", batch_size, 1)
+        self.batch_size = check_int("batch_size", batch_size, 1)
         parts = ranks.size if parts is None else parts
-        if not (is_whole(parts) and parts >= 1 and parts % ranks.size == 0):
+        if not (is_int(parts) and parts >= 1 and parts % ranks.size == 0):
             raise ValueError(f"parts={parts!r}; expected a whole number ≥ 1 that {ranks.size} ranks can share evenly")
         if batch_size < parts:
             raise ValueError(f"batch_size={batch_size}, but {parts} parts; expected at least a row for each")
@@ -84,7 +84,7 @@ class Trainer:
         self.history = History()
         self.stopping = self.interrupted = self.interrupting = False
         self.resumed_from: Path | None = None
-        self.random = generator(seed)
+        self.random = random_generator(seed)
         with net.device.active():
             self.options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
         self.evaluation = Evaluation(net, self.options, ranks)
@@ -95,14 +95,14 @@ class Trainer:
         y: Any = None,
         *,
         epochs: int = 10,
-        validation: tuple[Any, Any] | Stream | None = None,
+        validation: tuple[Any, Any] | StreamDataset | None = None,
         sample_weight: Any = None,
         resume: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> History:
         """Train for `epochs` more epochs; returns the history of all so far.
 
-        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `Stream` of both, and y is None, for
-        data larger than memory: a window of it is on the device at a time. validation: (x, y), or a Stream.
+        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `StreamDataset` of both, and y is None,
+        for data larger than memory: a window of it is on the device at a time. validation: (x, y), or a StreamDataset.
         sample_weight: (n,); only ratios matter, as they are brought to mean 1.
 
         resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is taken. With all
@@ -113,7 +113,7 @@ class Trainer:
         Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
         checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
-        whole("epochs", epochs, 0)
+        check_int("epochs", epochs, 0)
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
@@ -146,23 +146,24 @@ class Trainer:
         """The data on the device, as they came, and what a checkpoint says of them."""
         net, device = self.net, self.net.device
         data: Resident | Windows
-        if not isinstance(x, Stream):
+        if not isinstance(x, StreamDataset):
             data = Resident(net, x, y, sample_weight)
         elif y is None and sample_weight is None:
             data = Windows(x, net, self.batch_size, self.ranks)
         else:
-            raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
-        if isinstance(validation, Stream):
+            raise ValueError("x is a StreamDataset, which has its own y and no sample_weight; pass neither")
+        if isinstance(validation, StreamDataset):
             check_fits("validation", validation, net)
         elif validation is not None:
             if not (isinstance(validation, tuple | list) and len(validation) == 2):
                 parts = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
-                raise TypeError(f"validation is a {type(validation).__name__}{parts}; expected (x, y), or a Stream")
+                expected = "expected (x, y), or a StreamDataset"
+                raise TypeError(f"validation is a {type(validation).__name__}{parts}; {expected}")
             x_held_out, y_held_out = validation
             validation = Resident(net, x_held_out, y_held_out, name="validation ")
-        self._held_out: Resident | Stream | None = validation
-        described = None if self._held_out is None else self._held_out.described()
-        self.data: dict[str, Any] = {"training": data.described(), "validation": described}
+        self._held_out: Resident | StreamDataset | None = validation
+        described = None if self._held_out is None else self._held_out.fingerprint()
+        self.data: dict[str, Any] = {"training": data.fingerprint(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
         every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU
@@ -201,7 +202,7 @@ class Trainer:
         if not self._steps():
             return
         validation_loss = validation_accuracy = None
-        if isinstance(self._held_out, Stream):
+        if isinstance(self._held_out, StreamDataset):
             validation_loss, validation_accuracy = self.evaluation.of_stream(self._held_out)
         elif self._held_out is not None:
             validation_loss, validation_accuracy = self.evaluation.of_arrays(self._held_out.x, self._held_out.y)

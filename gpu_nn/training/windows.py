@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.read_ahead import ReadAhead, Window
-from gpu_nn.data.stream import Pieces, Stream
+from gpu_nn.data.prefetcher import Prefetcher, Window
+from gpu_nn.data.stream import RowRanges, StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 from gpu_nn.training import window_order
@@ -24,12 +24,12 @@ class Windows:
 
     weight: Array | None = None
 
-    def __init__(self, stream: Stream, net: Network, batch_size: int, ranks: Ranks = ALONE):
+    def __init__(self, stream: StreamDataset, net: Network, batch_size: int, ranks: Ranks = ALONE):
         check_fits("x", stream, net)
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
         self._batch_size, self._ranks = batch_size, ranks
-        self._close = _CLOSE_BYTES // (stream.source.dtype.itemsize * n_inputs)
+        self._close = _CLOSE_BYTES // (stream.reader.dtype.itemsize * n_inputs)
         self.rows = rows = min(max(stream.window_rows // batch_size, 1) * batch_size, len(stream))
         # Of a shorter batch its columns may be more; and shuffled it reads the most.
         own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
@@ -42,9 +42,9 @@ class Windows:
         direct = not net.n_fixed or device.kind == "cpu"
         self._raw = None if direct else device.empty((own, n_inputs), net.dtype)
 
-    def described(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other."""
-        return self._stream.described()
+        return self._stream.fingerprint()
 
     def prepare(self) -> None:
         """Each window is prepared as it comes."""
@@ -57,12 +57,12 @@ class Windows:
         The epoch is drawn from `random`, None for the rows as they lie; any window of it can be the first.
         Raises DataError, on all ranks, for what is in the rows of one.
         """
-        pieces = self._stream.order(random)
+        pieces = self._stream.epoch_ranges(random)
         seed = None if random is None else int(random.integers(2**63))
         n, rows = len(pieces), self.rows
         windows = [(start, min(rows, n - start)) for start in range(begins // rows * rows, n, rows)]
         read = (self._to_read(pieces, *window, shuffled=seed is not None) for window in windows)
-        with ReadAhead(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
+        with Prefetcher(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
                 places = window_order.order(size, self._batch_size, self._ranks, of_window)
@@ -71,11 +71,11 @@ class Windows:
                     self._bring(*window)
                 yield start, start + size
 
-    def _to_read(self, pieces: Pieces, start: int, size: int, shuffled: bool) -> Window:
+    def _to_read(self, pieces: RowRanges, start: int, size: int, shuffled: bool) -> Window:
         """Of a window the source's rows that this rank reads, and which of them it keeps."""
         of_window = size, self._batch_size, self._ranks
         own = window_order.stretches(*of_window, shuffled=shuffled, close=self._close)
-        ranges = [piece for begin, end in own for piece in pieces.of(start + begin, start + end)]
+        ranges = [piece for begin, end in own for piece in pieces.slice(start + begin, start + end)]
         if shuffled or self._ranks.size == 1:
             return ranges, None
         places = window_order.own_places(*of_window)
@@ -99,7 +99,7 @@ class Windows:
             net.prepare(self._raw[:size], self.x[:size])
 
 
-def check_fits(name: str, stream: Stream, net: Network) -> None:
+def check_fits(name: str, stream: StreamDataset, net: Network) -> None:
     """Raises ValueError, with that name, for a stream without rows and one that does not fit the network."""
     if stream.shape[1] != net.n_inputs:
         expected = f"(n, {net.n_inputs}), one column for each input"

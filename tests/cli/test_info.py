@@ -16,7 +16,7 @@ from tests.cuda_emulator.device import emulated_device
 
 @pytest.fixture
 def without_gpu(no_gpu, monkeypatch):
-    monkeypatch.setattr(info, "why_no_cuda", device.why_no_cuda)
+    monkeypatch.setattr(info, "cuda_unavailable_reason", device.cuda_unavailable_reason)
 
 
 def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
@@ -65,7 +65,7 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for module in (device, info):
-        monkeypatch.setattr(module, "why_no_cuda", lambda: "")
+        monkeypatch.setattr(module, "cuda_unavailable_reason", lambda: "")
     monkeypatch.setattr(info, "why_no_half_products", lambda device: "")
     out = command("info").out
     assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out

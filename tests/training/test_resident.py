@@ -51,22 +51,22 @@ def test_data_are_told_apart_by_what_is_in_them():
     other = X.copy()
     other[59, 4] += 1
     sets = [(X, Y), (other, Y), (X, (Y + 1) % 3), (X, np.eye(3)[Y]), (X[:59], Y[:59]), (X, Y, np.arange(60.0))]
-    told = [str(Resident(net, *given).described()) for given in sets]
+    told = [str(Resident(net, *given).fingerprint()) for given in sets]
     assert len(set(told)) == len(told)
 
 
 def test_equal_data_are_told_alike_whatever_holds_them():
-    expected = Resident(network(), X, Y).described()
-    assert Resident(network(), X.tolist(), Y.astype(np.int8)).described() == expected
-    assert Resident(network(), np.asfortranarray(X), Y.astype(np.uint64)).described() == expected
+    expected = Resident(network(), X, Y).fingerprint()
+    assert Resident(network(), X.tolist(), Y.astype(np.int8)).fingerprint() == expected
+    assert Resident(network(), np.asfortranarray(X), Y.astype(np.uint64)).fingerprint() == expected
     with emulated_device() as device:
-        assert Resident(network(device), X, Y).described() == expected
+        assert Resident(network(device), X, Y).fingerprint() == expected
 
 
 def test_weights_are_told_alike_up_to_the_rounding_of_their_mean():
     weight, net = np.random.default_rng(0).random(60), network(dtype="float64")
     some, alike = Resident(net, X, Y, weight), Resident(net, X, Y, weight * 3)
     assert (some.weight != alike.weight).any()
-    assert some.described() == alike.described()
+    assert some.fingerprint() == alike.fingerprint()
     weight[59] *= 1 + 1e-6
-    assert Resident(net, X, Y, weight).described() != some.described()
+    assert Resident(net, X, Y, weight).fingerprint() != some.fingerprint()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpu_nn.checks import POSITIVE, is_whole
+from gpu_nn.validation import POSITIVE, is_int
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -23,8 +23,8 @@ class Every:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.epochs, self.steps, self.seconds) if value]
-        whole = is_whole(self.epochs) and is_whole(self.steps)
-        if not (len(given) == 1 and POSITIVE.has(given[0]) and whole):
+        whole = is_int(self.epochs) and is_int(self.steps)
+        if not (len(given) == 1 and given[0] in POSITIVE and whole):
             raise ValueError(f"{self!r}; expected one of epochs (whole), steps (whole), seconds, above 0")
 
     def __str__(self) -> str:
