@@ -12,7 +12,6 @@ import gpu_nn
 from benchmarks import fuzz_files, fuzz_models, fuzz_trainings
 from benchmarks.fuzz_mutations import mutated
 from gpu_nn.cli import configuration
-from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
 from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
@@ -138,7 +137,7 @@ FORMATS = {
         fuzz_models.configuration,
         fuzz_models.lying_configuration,
         ("run.toml",),
-        (partial(configuration.read, add_arguments=add_arguments),),
+        (configuration.read,),
     ),
     "model": Format(
         fuzz_models.model, fuzz_models.lying_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)

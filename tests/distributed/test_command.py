@@ -41,9 +41,9 @@ def told(on_ranks):
 
 def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert done.returncode != 0
-    told = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
+    result = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
     assert len(told) == 1, done.stderr
-    assert message in told[0]
+    assert message in result[0]
     assert "Traceback" not in done.stderr
 
 
@@ -126,9 +126,9 @@ def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
     for rank in ranks_of(process.pid):
         os.kill(rank, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
-    assert f"gpu-nn train --resume {run} goes on" in output
+    assert f"gpu-nn train --resume {run} continues the run" in output
     assert list((run / "checkpoints").glob("steps-*"))
-    assert output.count("goes on") == 1
+    assert output.count("continues the run") == 1
 
 
 @pytest.mark.parametrize(
