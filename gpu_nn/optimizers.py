@@ -95,7 +95,7 @@ class Optimizer:
                 interval=LOSS_SCALE_INTERVAL,
             )
         else:
-            self._kernels.advance(self._step)
+            self._kernels.increment(self._step)
             if self._scale is not None:
                 self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
         self._apply(net)

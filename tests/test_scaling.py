@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks import results, scaling
-from benchmarks.launches import launches_of
 from benchmarks.scaling_model import (
     H100,
     NDR,
@@ -25,6 +24,7 @@ from benchmarks.scaling_model import (
 from benchmarks.step import NETWORKS
 from gpu_nn import SGD, Network, Trainer
 from tests.cuda_emulator import require
+from tests.cuda_src.launches import launches_of
 
 
 def launches(training, rows):

@@ -8,7 +8,7 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.kernels.rectified import Rectified
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
 from gpu_nn.layers._layer import Stage, Workplace
 from gpu_nn.validation import check_int
 
@@ -77,8 +77,8 @@ class _DenseStage:
             self.weight_grad, self.bias_grad = grads["weight"], grads.get("bias")
             self.name, self.n, self.at = name, n, at
             self.input_grad: Array = None  # allocated where it is needed
-        self.rectified: Rectified | None = None
-        self.below: Rectified | None = None
+        self.relu_fusion: ReluBackwardFusion | None = None
+        self.below: ReluBackwardFusion | None = None
 
     def take_over(self, below: Stage) -> None:
         """Let this layer's backward pass make δ of the layer right below on its way, where that has a ReLU."""
@@ -86,11 +86,11 @@ class _DenseStage:
             return
         width = self.kernels.relu_mask_bytes(below.a.shape[1])
         mask = below.at.rows(f"{below.name}.mask", below.n, width, np.uint8) if width else None
-        self.below = below.rectified = Rectified(below.a, below.bias_grad, mask)
+        self.below = below.relu_fusion = ReluBackwardFusion(below.a, below.bias_grad, mask)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.rectified)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.relu_fusion)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
@@ -98,7 +98,7 @@ class _DenseStage:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
         dx = self.input_grad if needs_input_grad else None
         # What the layer above took over, it has done.
-        activation, bias_grad = (self.activation, self.bias_grad) if self.rectified is None else ("identity", None)
+        activation, bias_grad = (self.activation, self.bias_grad) if self.relu_fusion is None else ("identity", None)
         self.kernels.dense_backward(
             self.x,
             self.weight_transposed,

@@ -39,7 +39,7 @@ class _DropoutStage:
         out = self.at.rows(f"{self.name}.out", self.n, x.shape[1])
         self.mask = self.at.rows(f"{self.name}.mask", self.n, x.shape[1], np.bool_)
         self.kernels.dropout(x, out, self.mask, self.rate, self.seed, self.counter)
-        self.kernels.advance(self.counter)
+        self.kernels.increment(self.counter)
         return out
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:

@@ -36,7 +36,7 @@ class _InputNoiseStage:
             return x
         out = self.at.rows(f"{self.name}.out", self.n, x.shape[1])
         self.kernels.noise(x, out, self.deviation, self.seed, self.counter)
-        self.kernels.advance(self.counter)
+        self.kernels.increment(self.counter)
         return out
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:

@@ -48,7 +48,7 @@ class Steps:
         step = self._of_size.get(size)
         if step is None:
             work = self._work(size) if self._trainer.parts == 1 else together.work_in_parts(self._trainer, size)
-            step = self._of_size[size] = net.kernels.captured(work)
+            step = self._of_size[size] = net.kernels.cuda_graph(work)
         return step
 
     def _work(self, size: int) -> Callable[[], None]:

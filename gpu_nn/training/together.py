@@ -133,14 +133,14 @@ class _Sums:
         grads, end = self._net.flat_grads, self._end
         if begin and is_bucket((end - begin) * grads.itemsize):
             bucket, self._end = grads[begin:end], begin
-            self._net.kernels.apart(lambda: self._ranks.begin_sum(bucket))
+            self._net.kernels.host_break(lambda: self._ranks.begin_sum(bucket))
 
     def add(self) -> None:
         """All the others, too."""
         net, end = self._net, self._end
         if self._ranks.size > 1:
             rest = [net.exchanged] if end == net.n_decayed else [net.exchanged[:end], net.exchanged[net.n_decayed :]]
-            net.kernels.apart(lambda: self._add(rest))
+            net.kernels.host_break(lambda: self._add(rest))
 
     def _add(self, rest: list[Array]) -> None:
         if self._net.device.kind == "cpu":
@@ -173,7 +173,7 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
         else:
             # A pass, too: a rank that resumes from rank 0's counters goes on with its own.
             for counter in counters:
-                kernels.advance(counter)
+                kernels.increment(counter)
         return net.train_step(x, y, net.n_fixed, filled=filled, **options)
 
     return part

@@ -187,8 +187,8 @@ class TestOnTheEmulatedDevice:
     def test_graphs_train_to_the_bits_of_eager_launching(self, device, monkeypatch):
         layers = [Dense(16, bias=False), BatchNorm("relu"), *LAYERS]
         graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
-        captured = import_module("gpu_nn.kernels.cuda_kernels.captured")
-        monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
+        cuda_graph = import_module("gpu_nn.kernels.cuda_kernels.cuda_graph")
+        monkeypatch.setattr(cuda_graph, "_pieces", lambda step, stream: [])
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
         for name, array in graphs.net.learned.items():
             np.testing.assert_array_equal(host(array), host(eager.net.learned[name]))
