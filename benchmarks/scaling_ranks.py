@@ -74,7 +74,7 @@ def steps(ranks: Ranks, widths: list[int], batch: int, together: bool, count: in
     y = random.integers(0, widths[-1], len(x))
     timed = TimedRanks(ranks if together else SilentRanks(ranks.rank, ranks.size))
     trainer = Trainer(Network(widths, device="cpu"), Adam(1e-3), batch_size=batch, ranks=timed)
-    timed.timed = trainer.net.exchanged
+    timed.timed = trainer.net.flat.reduce_buffer
     trainer.fit(x, y, epochs=1)
     seconds, in_sum = [], []
     for _ in range(5):

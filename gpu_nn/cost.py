@@ -6,7 +6,7 @@ The cost of a batch (DESIGN §1), with targets smoothed first, y' = (1-ε) y + �
 
 λ = complement_weight weighs all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever the
 row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y this
-is the everyday cross entropy.
+is the standard cross entropy.
 """
 
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ class Optimizer:
             raise ValueError("this optimizer belongs to another network; make a new one for each network")
         self._net = net
         self._kernels = net.kernels
-        with net.device.active(f"a network with fewer than {net.n_parameters:,} parameters needs less"):
+        with net.device.active(f"a network with fewer than {net.flat.n_parameters:,} parameters needs less"):
             xp = net.device.xp
             size = net.flat_parameters.shape
             self.state: Mapping[str, Array] = {name: net.device.zeros(size, net.dtype) for name in self._state_names}
@@ -148,7 +148,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 
@@ -190,7 +190,7 @@ class Adam(Optimizer):
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled=self._decoupled,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 

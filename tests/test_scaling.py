@@ -116,7 +116,7 @@ def test_buckets_are_those_that_a_step_sums(monkeypatch):
     trainer.fit(np.ones((8, 16)), np.zeros(8, int), epochs=1)
     *paper, rest = [n_bytes for n_bytes in buckets(training) if n_bytes]
     assert Pair.begun[:-1] == paper == [4 * (16 * 16 + 48 * 16 + 32 * 48), 4 * 64 * 32]
-    assert Pair.begun[-1] == rest + net.beside_grads.nbytes
+    assert Pair.begun[-1] == rest + net.flat.reduce_scalars.nbytes
 
 
 def test_the_rows_that_a_share_needs_are_the_fewest():

@@ -16,7 +16,7 @@ from gpu_nn.errors import not_one_of
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.optimizers import OPTIMIZERS
-from gpu_nn.precision import MEANT, PRECISIONS
+from gpu_nn.precision import DTYPE_ALIASES, PRECISIONS
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, Schedule, Step
 from gpu_nn.training import Every
 from gpu_nn.validation import Interval
@@ -255,7 +255,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     seed = "seed of the split, the initial weights, the order of rows, dropout and noise"
     add("--seed", seed, type=integer(0, 2**32 - 1))
     add("--device", "auto, cpu, cuda, cuda:1")
-    add("--dtype", ", ".join(PRECISIONS), type=one_of(PRECISIONS, MEANT))
+    add("--dtype", ", ".join(PRECISIONS), type=one_of(PRECISIONS, DTYPE_ALIASES))
     add("--out", "write model.safetensors, history.json and config.toml to this folder", metavar="FOLDER")
     every = "save a checkpoint for --resume in FOLDER/checkpoints at this interval: epochs (5), steps (500steps) or a "
     every += f"time (30s, 2h); a finished run keeps the last one (default {CHECKPOINT_EVERY})"

@@ -65,9 +65,9 @@ def model_facts(path: str) -> dict[str, Any]:
         "feature_names": net.feature_names,
         "target_name": net.target_name,
         "classes": list(range(net.n_answers)) if net.classes is None else net.classes,
-        "several_labels": net.several_labels is not None,
+        "several_labels": net.multilabel is not None,
         "layers": [str(layer) for layer in net.layers],
-        "parameters": net.n_parameters,
+        "parameters": net.flat.n_parameters,
         "dtype": net.dtype.name,
     }
 

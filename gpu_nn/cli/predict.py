@@ -17,8 +17,8 @@ from gpu_nn.cli.output import print_json, write_stdout_when_complete
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
+from gpu_nn.multilabel import threshold
 from gpu_nn.network import Network
-from gpu_nn.several_labels import decided
 
 # Values of a Parquet row group, which is written from memory: 16 MiB of probabilities.
 _ROW_GROUP_VALUES = 1 << 22
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     net = load(options.model, options.device)
     classes = np.asarray(range(net.n_answers) if net.classes is None else net.classes)
     rows = input_batches(options, net)
-    name, several = "probabilities" if options.proba else "predictions", net.several_labels is not None
+    name, several = "probabilities" if options.proba else "predictions", net.multilabel is not None
     dtype = net.dtype if options.proba else np.dtype(np.int64) if several else classes.dtype
     batches = _predict(options, net, classes, rows)
     predictions = Predictions(rows.n_rows, classes, name, options.proba or several, dtype, batches)
@@ -91,7 +91,7 @@ def _predict(options: argparse.Namespace, net: Network, classes: np.ndarray, row
         if options.proba:
             yield scores
         else:
-            yield classes[scores.argmax(axis=1)] if net.several_labels is None else decided(scores)
+            yield classes[scores.argmax(axis=1)] if net.multilabel is None else threshold(scores)
 
 
 def _csv(predictions: Predictions) -> Iterator[str]:

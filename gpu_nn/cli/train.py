@@ -204,7 +204,7 @@ def _print_task(settings: argparse.Namespace, data: DataSplits, net: Network) ->
     if data.target is not None:
         print_stderr(f"target: column {data.target!r}")
     print_stderr(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    print_stderr(f"{net.n_parameters} parameters on {net.device}, {settings.dtype}")
+    print_stderr(f"{net.flat.n_parameters} parameters on {net.device}, {settings.dtype}")
 
 
 def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:

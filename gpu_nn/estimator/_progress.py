@@ -121,7 +121,7 @@ class EpochEnd(Callback):
     def _penalty(self, net: Network) -> float:
         if not self.decay:
             return 0.0
-        weights = net.flat_parameters[: net.n_decayed]
+        weights = net.flat_parameters[: net.flat.n_decayed]
         return 0.5 * self.decay * float(weights @ weights)
 
     def begin(self, trainer: Trainer) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
 from gpu_nn.layers._normalisation import Normalisation
 from gpu_nn.validation import Interval, check_number
 
@@ -40,7 +40,9 @@ class BatchNorm(Normalisation):
         arrays["running_mean"][:] = 0
         arrays["running_var"][:] = 1
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _BatchNormStage(self, name, n, arrays, grads, at)
 
 
@@ -52,7 +54,7 @@ class _BatchNormStage:
         n: int,
         arrays: Mapping[str, Array],
         grads: Mapping[str, Array],
-        at: Workplace,
+        at: Workspace,
     ):
         self.kernels, self.how, self.momentum = at.kernels, (layer.eps, layer.activation), layer.momentum
         self.weight, self.bias = arrays["weight"], arrays["bias"]

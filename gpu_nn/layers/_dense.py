@@ -9,7 +9,7 @@ from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
 from gpu_nn.validation import check_int
 
 
@@ -27,8 +27,8 @@ class Dense:
     bias: bool = True
     fixed: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ("weight",)
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    supports_half: ClassVar[bool] = True
+    half_params: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
         check_int("units", self.units, 1)
@@ -56,13 +56,15 @@ class Dense:
         if self.bias:
             arrays["bias"][:] = 0
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _DenseStage(self, name, n, arrays, grads, at)
 
 
 class _DenseStage:
     def __init__(
-        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
+        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
     ):
         self.activation = layer.activation
         self.kernels, self.tf32 = at.kernels, at.tf32
@@ -80,7 +82,7 @@ class _DenseStage:
         self.relu_fusion: ReluBackwardFusion | None = None
         self.below: ReluBackwardFusion | None = None
 
-    def take_over(self, below: Stage) -> None:
+    def take_over(self, below: BoundLayer) -> None:
         """Let this layer's backward pass make δ of the layer right below on its way, where that has a ReLU."""
         if not isinstance(below, _DenseStage) or below.activation != "relu":
             return
@@ -114,7 +116,7 @@ class _DenseStage:
         return dx
 
 
-def join(stages: Sequence[Stage]) -> None:
+def join(stages: Sequence[BoundLayer]) -> None:
     """Let the backward pass of each dense layer take over what it can of a dense layer right below it."""
     for below, above in pairwise(stages):
         if isinstance(above, _DenseStage):

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.layers._counted import Counted
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
+from gpu_nn.layers._stochastic import StochasticLayer
 from gpu_nn.validation import BELOW_1, check_number
 
 
 @dataclass(frozen=True)
-class Dropout(Counted):
+class Dropout(StochasticLayer):
     """In training each input is 0 with probability `rate`, and the others are divided by 1-rate; else the identity.
 
     The mask follows from the layer's seed and the number of the forward pass alone: it is the same on every device, and
@@ -22,12 +22,14 @@ class Dropout(Counted):
     def __post_init__(self) -> None:
         check_number("rate", self.rate, BELOW_1)
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _DropoutStage(self.rate, name, n, arrays, at)
 
 
 class _DropoutStage:
-    def __init__(self, rate: float, name: str, n: int, arrays: Mapping[str, Array], at: Workplace):
+    def __init__(self, rate: float, name: str, n: int, arrays: Mapping[str, Array], at: Workspace):
         self.rate, self.name, self.n, self.at = rate, name, n, at
         self.kernels = at.kernels
         self.seed, self.counter = int(at.device.to_host(arrays["seed"])[0]), arrays["counter"]

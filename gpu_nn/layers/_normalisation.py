@@ -21,8 +21,8 @@ class Normalisation:
     activation: str = "identity"
     eps: float = 1e-5
     fixed: ClassVar[bool] = False
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ()
+    supports_half: ClassVar[bool] = True
+    half_params: ClassVar[tuple[str, ...]] = ()
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

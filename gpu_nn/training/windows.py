@@ -34,12 +34,12 @@ class Windows:
         # Of a shorter batch its columns may be more; and shuffled it reads the most.
         own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
         kind = np.dtype(np.int64) if stream.targets == () else net.dtype
-        self.x = device.empty((own, net.widths[net.n_fixed]), net.dtype)
+        self.x = device.empty((own, net.widths[net.n_preprocessing]), net.dtype)
         self.y = device.empty((own, *stream.targets), kind)
         self._host = device.empty_on_host((own, n_inputs), net.dtype)
         self._host_y = device.empty_on_host(self.y.shape, kind)
         # What comes from the host, before the fixed layers. On the CPU they take it where it is.
-        direct = not net.n_fixed or device.kind == "cpu"
+        direct = not net.n_preprocessing or device.kind == "cpu"
         self._raw = None if direct else device.empty((own, n_inputs), net.dtype)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Windows:
         if not size:
             return
         device.upload(y, self.y[:size])
-        if not net.n_fixed:
+        if not net.n_preprocessing:
             device.upload(x, self.x[:size])
         elif self._raw is None:
             net.prepare(x, self.x[:size])

@@ -24,7 +24,7 @@ LARGEST_LOGARITHM = 80.0
 
 
 @dataclass(frozen=True)
-class SeveralLabels:
+class Multilabel:
     """That a network is of several labels a row. complement_weight: λ of the cost that it was trained on.
 
     Raises ValueError for a λ that is no finite number ≥ 0.
@@ -61,7 +61,7 @@ def scores(logits: Array) -> Array:
     return logits[:, :-1] - logits[:, -1:]
 
 
-def decided(logits: Array) -> Array:
+def threshold(logits: Array) -> Array:
     """Flags of 0 and 1, (n, labels) of int64. logits: (n, labels + 1)."""
     return _chosen(logits).astype(np.int64)
 
