@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_nn import pictures
+from gpu_nn import plots
 from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_device_argument, add_stream_argument, integer, one_of
 from gpu_nn.cli.input_data import labelled_batches, read_splits, split_batches
 from gpu_nn.cli.output import print_json, print_stderr, write_stdout
@@ -48,13 +48,13 @@ def run(options: argparse.Namespace) -> None:
     folder = RunFolder(options.folder)
     settings = folder.read_settings("FOLDER")
     try:
-        pictures.require_matplotlib()
+        plots.require_matplotlib()
     except ImportError as error:
         raise ValueError(str(error)) from None
     history = folder.read_history()
     figures: dict[str, Callable[[], Any]] = {
-        "learning-curves": lambda: pictures.learning_curves(history),
-        "learning-rate": lambda: pictures.learning_rates(history),
+        "learning-curves": lambda: plots.learning_curves(history),
+        "learning-rate": lambda: plots.learning_rates(history),
     }
     if folder.state is RunState.FINISHED:
         figures |= _prediction_figures(folder, settings, options)
@@ -107,7 +107,7 @@ def _prediction_figures(
     else:
         rows = labelled_batches(options, net, classes, stored_dtype=True)
     names = [str(value) for value in classes]
-    confusion, calibration = pictures.ConfusionCounts(names), pictures.CalibrationBins(names)
+    confusion, calibration = plots.ConfusionCounts(names), plots.CalibrationBins(names)
     figures: dict[str, Callable[[], Any]] = {"confusion": confusion.figure, "calibration": calibration.figure}
     add: dict[str, Callable[[Any, Any, Any], None]] = {
         "confusion": lambda x, y, p: confusion.add(y, p.argmax(axis=1)),
@@ -115,7 +115,7 @@ def _prediction_figures(
     }
     shape = _image_shape(net.n_inputs, options.image_shape)
     if shape is not None:
-        mistakes = pictures.WorstMistakes(shape, names)
+        mistakes = plots.WorstMistakes(shape, names)
         figures["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
     correct = 0
     for x, y in rows.batches:
