@@ -41,9 +41,9 @@ def told(on_ranks):
 
 def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert done.returncode != 0
-    result = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
+    told = [line for line in done.stderr.splitlines() if line.startswith("gpu-nn train: ")]
     assert len(told) == 1, done.stderr
-    assert message in result[0]
+    assert message in told[0]
     assert "Traceback" not in done.stderr
 
 
