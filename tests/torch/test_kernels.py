@@ -1,4 +1,4 @@
-"""The kernels on PyTorch's tensors: the CUDA kernels on the emulated device, on the memory of CPU tensors; device, stream
+"""The kernels on PyTorch's tensors: CUDA kernels on the emulated device, on the memory of CPU tensors; devices, streams
 and arrays on a stand-in for CuPy that records its calls."""
 
 import sys
