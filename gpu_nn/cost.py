@@ -1,6 +1,6 @@
 """The options, targets and weights of the cost, checked and brought to the device.
 
-The cost of a batch, as cuda_src/README.md derives it, with targets smoothed first, y' = (1-ε) y + ε/m:
+The cost of a batch, whose gradient cuda_src/README.md derives, with targets smoothed first, y' = (1-ε) y + ε/m:
 
     C = -Σ_r v_r Σ_t w_t [ y'_rt ln p_rt + λ (1-y'_rt) ln(1-p_rt) ]
 
