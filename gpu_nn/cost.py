@@ -95,7 +95,7 @@ def weights(name: str, values: Any, count: int, of: str, xp: Any, dtype: Any) ->
 def targets(y: Any, n: int, m: int, ignore_index: int | None, xp: Any, dtype: Any, name: str = "y") -> Array:
     """`y` in the form that the kernels read: (n,) int32 or int64, or (n, m) of the compute type `dtype`.
 
-    Shapes and types are checked everywhere, values where they lie on the host (see `check_values` for the device).
+    Shapes and types are checked everywhere, values only on the host (see `check_values` for the device).
     """
     if not hasattr(y, "dtype"):
         y = np.asarray(y)

@@ -39,9 +39,9 @@ class Network:
     n_preprocessing: the number of layers at the front that may be applied to a data set once.
     loss_scale: with "mixed_float16" a (1,) array, else None. `grads` and what `train_step` returns are multiplied by
     it; optimizers divide by it, adjust it, and skip a step whose gradient overflowed.
-    multilabel: how several labels a row are read from the outputs, of which the last is then no label; None for
-    one label a row.  classes: names of the classes or labels; feature_names, target_name: names of the columns of the
-    table that the inputs and labels came from. The caller may set these; None where there are none.
+    multilabel: reads several labels a row from the outputs, the last of which is then the reference and no label; None
+    for one label a row.  classes: names of the classes or labels.  feature_names, target_name: names of the columns of
+    the table that inputs and labels came from. The caller may set these; None where there are none.
     """
 
     def __init__(
