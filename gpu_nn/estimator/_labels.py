@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from gpu_nn.device import CPU, Array
-from gpu_nn.estimator._arrays import moved, place
+from gpu_nn.estimator._validation import moved, place
 from gpu_nn.multilabel import REFERENCE, Multilabel, scores, threshold
 from gpu_nn.network import Network
 from gpu_nn.validation import NON_NEGATIVE

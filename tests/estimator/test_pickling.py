@@ -13,7 +13,7 @@ from gpu_nn.device import cuda_unavailable_reason
 from gpu_nn.errors import DeviceError
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs
+from tests.estimator.datasets import blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from gpu_nn.device import CPU, Array
-from gpu_nn.estimator._arrays import moved, place
-from gpu_nn.estimator._progress import split_seed_of
+from gpu_nn.estimator._early_stopping import split_seed_of
+from gpu_nn.estimator._validation import moved, place
 from gpu_nn.network import Network
 from gpu_nn.training.checkpoint import Checkpoint
 

@@ -21,7 +21,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401  # only to see whether it is there
     except ModuleNotFoundError as error:
-        raise ImportError("pictures need Matplotlib: pip install 'gpu_nn[plot]'") from error
+        raise ImportError("plots need Matplotlib: pip install 'gpu_nn[plot]'") from error
 
 
 def sheet(width: float, height: float, heading: str) -> Any:

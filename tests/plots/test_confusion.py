@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from gpu_nn.pictures import ConfusionCounts, confusion_matrix
-from tests.pictures.reading import drawn, figure_bytes, heading, overlaps, ticks
+from gpu_nn.plots import ConfusionCounts, confusion_matrix
+from tests.plots.figure_contents import drawn, figure_bytes, heading, overlaps, ticks
 
 
 def image(axes):

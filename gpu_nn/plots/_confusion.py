@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.pictures._answers import check_rows, indices, on_host
-from gpu_nn.pictures._sheet import FAINT, INK, SMALL, TEXT, Names, draw_lines, label_ticks, sheet
+from gpu_nn.plots._style import FAINT, INK, SMALL, TEXT, Names, draw_lines, label_ticks, sheet
+from gpu_nn.plots._validation import check_rows, indices, on_host
 
 # More classes than this are told apart by nobody: those of the most frequent mistakes are shown.
 _MOST_CLASSES = 120

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.pictures._sheet import (
+from gpu_nn.plots._style import (
     BLUE,
     GREY,
     ORANGE,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpu_nn.torch import linear_softmax_cross_entropy, softmax_cross_entropy
-from gpu_nn.torch._linear import _loss_and_grads
+from gpu_nn.torch._linear_softmax_cross_entropy import _loss_and_grads
 
 ROWS, INPUTS, CLASSES = 11, 6, 5
 LABELS = torch.tensor([0, 3, 4, -100, 1, 2, 0, -100, 4, 4, 1])

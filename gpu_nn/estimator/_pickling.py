@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_nn.device import CPU, Device, resolve_device
 from gpu_nn.errors import DeviceError
-from gpu_nn.estimator._progress import Progress
+from gpu_nn.estimator._early_stopping import Progress
 from gpu_nn.layers import Dense
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices
-from gpu_nn.pictures._sheet import (
+from gpu_nn.plots._style import (
     BLUE,
     GREY,
     INK,
@@ -18,6 +17,7 @@ from gpu_nn.pictures._sheet import (
     set_logarithmic,
     sheet,
 )
+from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices
 from gpu_nn.validation import check_int
 
 

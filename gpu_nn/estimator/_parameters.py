@@ -9,7 +9,7 @@ import numpy as np
 
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
-from gpu_nn.estimator._progress import EpochRate
+from gpu_nn.estimator._early_stopping import EpochRate
 from gpu_nn.estimator._scoring import scorer
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize, hidden_layers

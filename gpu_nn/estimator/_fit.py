@@ -9,13 +9,13 @@ from sklearn.utils import check_random_state
 
 from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device, resolve_device
-from gpu_nn.estimator import _settings
-from gpu_nn.estimator._arrays import inputs, labels, moved, place, row_weights
-from gpu_nn.estimator._labelling import Labelling
-from gpu_nn.estimator._portable import Course
-from gpu_nn.estimator._progress import SEED_LIMIT, EpochEnd, LabelledEvaluation, Progress
-from gpu_nn.estimator._rows import Rows, split, split_seed_at, standardise
+from gpu_nn.estimator import _parameters
+from gpu_nn.estimator._early_stopping import SEED_LIMIT, EpochEnd, LabelledEvaluation, Progress
+from gpu_nn.estimator._labels import Labelling
+from gpu_nn.estimator._pickling import Course
 from gpu_nn.estimator._scoring import score_of
+from gpu_nn.estimator._split import Rows, split, split_seed_at, standardise
+from gpu_nn.estimator._validation import inputs, labels, moved, place, row_weights
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
@@ -40,10 +40,10 @@ def fit(
     classes: of a first partial_fit. incremental: one epoch with the optimizer as it is, for partial_fit.
     resume: as of `Trainer.fit`.
     """
-    _settings.check(estimator)
+    _parameters.check(estimator)
     checkpoint = opened(resume, stacklevel=4)
     goes_on = estimator.__sklearn_is_fitted__() and (incremental or estimator.warm_start)
-    dtype = _settings.dtype(estimator)
+    dtype = _parameters.dtype(estimator)
     x = inputs(estimator, X, dtype=dtype, reset=not goes_on)
     at = place(x)
     y, weight = labels(y, len(x), at), row_weights(sample_weight, len(x), at)
@@ -70,7 +70,7 @@ def fit(
     mean_weight = 1.0 if training.weight is None else float(training.weight.mean())
     if not mean_weight > 0:
         raise ValueError("the weights of all rows (sample_weight times class_weight) are zero; expected one above 0")
-    decay = _settings.weight_decay(estimator, len(training.x), mean_weight)
+    decay = _parameters.weight_decay(estimator, len(training.x), mean_weight)
     net = _network(estimator, labelling, at, network_seed, goes_on)
     if estimator.standardize and not goes_on:
         standardise(net, training.x, training.weight)
@@ -105,7 +105,7 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
 
     Raises ValueError when the parameters describe another network than the fitted one.
     """
-    layers = _settings.layers(estimator, labelling.n_outputs)
+    layers = _parameters.layers(estimator, labelling.n_outputs)
     several = labelling.multilabel(float(estimator.complement_weight))
     if not goes_on:
         device = at if estimator.device == "auto" and at.kind != "cpu" else resolve_device(estimator.device)
@@ -138,8 +138,8 @@ def _course(estimator: Any, decay: float, seed: int, goes_on: bool, incremental:
         course = estimator._course
         course.optimizer.weight_decay = decay
         return course
-    options = _settings.optimizer_options(estimator)
-    optimizer = OPTIMIZERS[estimator.solver](lr=_settings.schedule(estimator), weight_decay=decay, **options)
+    options = _parameters.optimizer_options(estimator)
+    optimizer = OPTIMIZERS[estimator.solver](lr=_parameters.schedule(estimator), weight_decay=decay, **options)
     progress = Progress()
     if goes_on:
         before = estimator._course.progress
@@ -169,10 +169,10 @@ def _trained(
     trainer = Trainer(
         net,
         optimizer,
-        batch_size=_settings.batch_rows(estimator, n),
+        batch_size=_parameters.batch_rows(estimator, n),
         shuffle=bool(estimator.shuffle),
         seed=course.random,
-        callbacks=[end, *_settings.callbacks(estimator)],
+        callbacks=[end, *_parameters.callbacks(estimator)],
         complement_weight=float(estimator.complement_weight),
         label_smoothing=float(estimator.label_smoothing),
     )
@@ -217,7 +217,7 @@ def publish(
     estimator.net_, estimator._course, estimator._labelling = net, course, labelling
     estimator.classes_, estimator.history_ = labelling.classes, history
     estimator.n_iter_, estimator.t_ = epochs, progress.rows_seen
-    estimator.n_layers_ = len(_settings.hidden_sizes(estimator)) + 2
+    estimator.n_layers_ = len(_parameters.hidden_sizes(estimator)) + 2
     estimator.n_outputs_, estimator.out_activation_ = net.n_classes, "softmax"
     estimator.loss_, estimator.loss_curve_ = progress.losses[-1], list(progress.losses)
     estimator.best_loss_ = None if by_score else progress.best_loss

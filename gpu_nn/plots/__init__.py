@@ -5,11 +5,11 @@ takes them piece by piece, `figure` draws. Nothing here touches pyplot: `figure.
 a notebook shows what a cell returns.
 """
 
-from gpu_nn.pictures._calibration import CalibrationBins, calibration, expected_calibration_error
-from gpu_nn.pictures._confusion import ConfusionCounts, confusion_matrix
-from gpu_nn.pictures._curves import learning_curves, learning_rates
-from gpu_nn.pictures._mistakes import WorstMistakes, worst_mistakes
-from gpu_nn.pictures._sheet import require_matplotlib
+from gpu_nn.plots._calibration import CalibrationBins, calibration, expected_calibration_error
+from gpu_nn.plots._confusion import ConfusionCounts, confusion_matrix
+from gpu_nn.plots._curves import learning_curves, learning_rates
+from gpu_nn.plots._mistakes import WorstMistakes, worst_mistakes
+from gpu_nn.plots._style import require_matplotlib
 
 __all__ = [
     "CalibrationBins",

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from gpu_nn.pictures import WorstMistakes, worst_mistakes
-from tests.pictures.reading import drawn, figure_bytes, heading, overlaps
+from gpu_nn.plots import WorstMistakes, worst_mistakes
+from tests.plots.figure_contents import drawn, figure_bytes, heading, overlaps
 
 
 def shown(figure):

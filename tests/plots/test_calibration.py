@@ -3,8 +3,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
-from gpu_nn.pictures import CalibrationBins, calibration, expected_calibration_error
-from tests.pictures.reading import drawn, heading, legend
+from gpu_nn.plots import CalibrationBins, calibration, expected_calibration_error
+from tests.plots.figure_contents import drawn, heading, legend
 
 
 def answers(n, m, seed=0, sharpness=1.0):

@@ -20,7 +20,7 @@ from gpu_nn.torch._arguments import (
     reduced,
 )
 from gpu_nn.torch._backward import last, link_of, scaled
-from gpu_nn.torch._handover import active_device, rows_loss
+from gpu_nn.torch._kernels import active_device, rows_loss
 
 # Logits of a chunk: on the CPU they should stay near the caches, on a GPU a product should fill it.
 _CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}

@@ -8,7 +8,7 @@ from gpu_nn import MLPClassifier
 from gpu_nn.device import CPU
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -194,7 +194,7 @@ class TestGPU:
         np.testing.assert_allclose(up.get(), down, rtol=1e-4, atol=1e-5)
 
     def test_auto_is_the_gpu_on_which_the_data_lie(self, monkeypatch):
-        monkeypatch.setattr("gpu_nn.estimator._fitting.resolve_device", lambda name: CPU)
+        monkeypatch.setattr("gpu_nn.estimator._fit.resolve_device", lambda name: CPU)
         x, y = blobs()
         assert model(device="auto").fit(cupy.asarray(x), cupy.asarray(y)).net_.device.name == "cuda:0"
         assert model(device="auto").fit(x, y).net_.device.name == "cpu"

@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from gpu_nn import device as devices
-from gpu_nn.torch import _handover, _linear, _softmax_cross_entropy, linear_softmax_cross_entropy, softmax_cross_entropy
+from gpu_nn.torch import (
+    _kernels,
+    _linear_softmax_cross_entropy,
+    _softmax_cross_entropy,
+    linear_softmax_cross_entropy,
+    softmax_cross_entropy,
+)
 from tests.cuda_emulator import cupy_proxy
 from tests.cuda_emulator.device import emulated_device
 
@@ -42,9 +48,9 @@ def emulated(monkeypatch):
         def active_device(_):
             yield device
 
-        for module in (_softmax_cross_entropy, _linear):
+        for module in (_softmax_cross_entropy, _linear_softmax_cross_entropy):
             monkeypatch.setattr(module, "active_device", active_device)
-        monkeypatch.setattr(_handover, "array_of", shared)
+        monkeypatch.setattr(_kernels, "array_of", shared)
         yield device
 
 
@@ -64,9 +70,9 @@ class TestKernels:
         for options in ({}, {"weight": WEIGHT, "label_smoothing": 0.1, "reduction": "none"}):
             found = results(softmax_cross_entropy, logits(dtype), y, **options)
             with monkeypatch.context() as patch:
-                for module in (_softmax_cross_entropy, _linear):
+                for module in (_softmax_cross_entropy, _linear_softmax_cross_entropy):
                     patch.setattr(module, "active_device", cpu)
-                patch.setattr(_handover, "array_of", lambda tensor, device: tensor.detach().numpy())
+                patch.setattr(_kernels, "array_of", lambda tensor, device: tensor.detach().numpy())
                 expected = results(softmax_cross_entropy, logits(dtype), y, **options)
             assert found[1].dtype == dtype
             rtol = 1e-12 if dtype == torch.float64 else 1e-5
@@ -136,8 +142,8 @@ class TestHandover:
 
     def test_arrays_are_made_on_the_device_and_stream_of_pytorch(self, cupy):
         tensor = torch.zeros(3, requires_grad=True)
-        with _handover.active_device(torch.device("cuda:1")) as device:
-            assert _handover.array_of(tensor, device) == "an array"
+        with _kernels.active_device(torch.device("cuda:1")) as device:
+            assert _kernels.array_of(tensor, device) == "an array"
         assert (device.name, device.xp) == ("cuda:1", cupy)
         steps = [step for step, _ in cupy.asked]
         assert steps == ["enter device", "enter stream", "array", "leave stream", "leave device"]
@@ -147,7 +153,7 @@ class TestHandover:
         assert not handed.requires_grad  # DLPack refuses a tensor that does
 
     def test_a_device_without_a_number_is_the_current_one(self, cupy):
-        with _handover.active_device(torch.device("cuda")) as device:
+        with _kernels.active_device(torch.device("cuda")) as device:
             assert device.name == "cuda:0"
 
     def test_what_pytorch_s_capsule_holds_is_the_tensor_s_memory(self):
@@ -161,7 +167,7 @@ class TestHandover:
         monkeypatch.setattr(devices, "cupy_override", None)
         monkeypatch.setitem(sys.modules, "cupy", None)
         with pytest.raises(devices.DeviceError, match=r"gpu_nn\[cuda12x\]"):
-            _handover.active_device(torch.device("cuda:0")).__enter__()
+            _kernels.active_device(torch.device("cuda:0")).__enter__()
 
 
 @pytest.mark.gpu

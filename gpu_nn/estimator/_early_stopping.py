@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.estimator._labelling import Labelling
+from gpu_nn.estimator._labels import Labelling
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
 from gpu_nn.training import Callback, EpochRecord, Trainer

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices, on_host
-from gpu_nn.pictures._sheet import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.plots._style import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices, on_host
 from gpu_nn.validation import check_int
 
 _COLUMNS = 6

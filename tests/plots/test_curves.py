@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from gpu_nn.pictures import learning_curves, learning_rates
+from gpu_nn.plots import learning_curves, learning_rates
 from gpu_nn.training import EpochRecord, History, LearningRates
-from tests.pictures.reading import drawn, legend
+from tests.plots.figure_contents import drawn, legend
 
 NAN = math.nan
 

@@ -10,7 +10,7 @@ from sklearn.neural_network import MLPClassifier as Peer
 from gpu_nn import MLPClassifier
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.schedules import Cosine, Step
-from tests.estimator.blobs import blobs
+from tests.estimator.datasets import blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

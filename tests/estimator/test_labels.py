@@ -5,10 +5,10 @@ import pytest
 from sklearn.exceptions import DataConversionWarning
 
 from gpu_nn import MLPClassifier
-from gpu_nn.estimator._labelling import Labelling
+from gpu_nn.estimator._labels import Labelling
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

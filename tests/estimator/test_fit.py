@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from gpu_nn import MLPClassifier, TrainingDiverged, load, save
 from gpu_nn.training import EarlyStopping, JsonLinesLog
-from tests.estimator.blobs import blobs
+from tests.estimator.datasets import blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
