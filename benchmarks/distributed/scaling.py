@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.distributed import model
 from benchmarks.distributed.model import Cpu
+from benchmarks.distributed.sums import sum_seconds
 from benchmarks.results import machine, table, write
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
@@ -142,21 +143,6 @@ def slowest(ranks: Ranks, seconds: float) -> float:
     return max(ranks.gathered(seconds))
 
 
-def sums(ranks: Ranks, repeats: int) -> dict[int, float]:
-    """Median seconds of a sum, by its bytes."""
-    found = {}
-    meet = np.zeros(1)
-    for n_bytes in BYTES:
-        array, seconds = np.zeros(n_bytes // 4, np.float32), []
-        for _ in range(repeats):
-            ranks.sum(meet)
-            began = time.perf_counter()
-            ranks.sum(array)
-            seconds.append(time.perf_counter() - began)
-        found[n_bytes] = slowest(ranks, statistics.median(seconds))
-    return found
-
-
 def steps(ranks: Ranks, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
     """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches.
 
@@ -185,7 +171,9 @@ def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
     """
     ranks = connect("cpu")[0]
     p = ranks.size
-    found: dict[str, Any] = {"ranks": p, "sums": sums(ranks, job["repeats"]) if p > 1 else {}, "networks": {}}
+    found: dict[str, Any] = {"ranks": p, "sums": {}, "networks": {}}
+    if p > 1:
+        found["sums"] = {n_bytes: sum_seconds(ranks, n_bytes, job["repeats"]) for n_bytes in BYTES}
     for name, widths, batch, count in job["networks"]:
         rows = [batch // 4, batch // 2, batch]
         found["networks"][name] = {
