@@ -178,7 +178,7 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
             # A pass, too: a rank that resumes from rank 0's counters goes on with its own.
             for counter in counters:
                 kernels.increment(counter)
-        return net.train_step(x, y, net.n_preprocessing, filled=filled, **options)
+        return net.train_step(x, y, net.n_preprocessing, layer_done=filled, **options)
 
     return part
 
