@@ -3,10 +3,10 @@
 A launcher starts them, `mpiexec -n 4 gpu-nn train --distributed …` or `torchrun --nproc-per-node 4 --no-python
 gpu-nn train --distributed …`, and in a program of one's own, started in the same way,
 
-    ranks, device = gpu_nn.distributed.connect()
-    with gpu_nn.distributed.together(ranks):
+    communicator, device = gpu_nn.distributed.init_process_group()
+    with communicator:
         net = gpu_nn.Network([784, 256, 10], device=device)
-        gpu_nn.Trainer(net, gpu_nn.Adam(), batch_size=512, ranks=ranks).fit(x, y)
+        gpu_nn.Trainer(net, gpu_nn.Adam(), batch_size=512, communicator=communicator).fit(x, y)
 
 README.md in this folder says what is equal on all ranks, what becomes of them when one fails, and how Ray and Dask
 start them.
@@ -18,20 +18,20 @@ from contextlib import contextmanager
 
 from gpu_nn import __version__
 from gpu_nn.device import Device, cuda_unavailable_reason, cupy_module, resolve_device
-from gpu_nn.distributed import gloo, launcher, mpi, nccl
-from gpu_nn.distributed.launcher import FAILED, end_silently, launched
+from gpu_nn.distributed import environment, gloo, mpi, nccl
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator, RankFailed, is_raised_on_all_ranks
+from gpu_nn.distributed.environment import EXIT_FAILURE, exit_silently, rank_and_world_size
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import ALONE, RankFailed, Ranks, raised_on_all_ranks
 
 __all__ = [
-    "ALONE",
-    "FAILED",
+    "EXIT_FAILURE",
+    "SINGLE_PROCESS",
+    "Communicator",
     "RankFailed",
-    "Ranks",
     "connect",
-    "end_silently",
+    "exit_silently",
+    "is_raised_on_all_ranks",
     "launched",
-    "raised_on_all_ranks",
     "together",
 ]
 
@@ -39,7 +39,7 @@ __all__ = [
 _UNTIL_ALL_ENDED = 20.0
 
 
-def connect(device: str = "auto") -> tuple[Ranks, Device]:
+def init_process_group(device: str = "auto") -> tuple[Communicator, Device]:
     """The ranks that a launcher started, this process among them, and the device of this one.
 
     They talk over the group of torch.distributed that the program made, if it made one; else by MPI, where that started
@@ -56,29 +56,29 @@ def connect(device: str = "auto") -> tuple[Ranks, Device]:
     on_gpu = device == "cuda" or (device == "auto" and not cuda_unavailable_reason())
     ranks = _met()
     with _failing(ranks):
-        ranks.check_equal({"gpu_nn": __version__, "a GPU": on_gpu})
+        communicator.assert_same_on_all_ranks({"gpu_nn": __version__, "a GPU": on_gpu})
         if not on_gpu:
             return ranks, resolve_device("cpu")
-        local_rank = ranks.local_rank()
-        with ranks.agreed():
+        local_rank = communicator.local_rank()
+        with communicator.raise_on_all_ranks():
             own = _own_gpu(local_rank)
             nccl.module()
-        return nccl.NcclRanks(own, ranks), own
+        return nccl.NcclCommunicator(own, ranks), own
 
 
-def _met() -> Ranks:
+def _met() -> Communicator:
     if gloo.is_initialized():
         return gloo.of_the_program()
-    if launcher.is_mpi():
+    if environment.is_started_by_mpi():
         try:
-            return mpi.MpiRanks()
+            return mpi.MpiCommunicator()
         except DeviceError:
             # What is installed may differ between hosts, but not on one.
-            if launcher.local_rank_of_mpi():
-                end_silently(FAILED)
+            if environment.local_rank_of_mpi():
+                exit_silently(EXIT_FAILURE)
             raise
-    if launcher.says_where_to_meet():
-        return gloo.met(launcher.meeting_place())
+    if environment.has_rendezvous_variables():
+        return gloo.met(environment.rendezvous_address())
     raise ValueError("no launcher started this process: mpiexec -n 4 gpu-nn train --distributed starts four")
 
 
@@ -91,7 +91,7 @@ def _own_gpu(local_rank: int) -> Device:
 
 
 @contextmanager
-def together(ranks: Ranks) -> Iterator[None]:
+def together(communicator: Communicator) -> Iterator[None]:
     """Ends the sums of all ranks when this one fails: the others would wait for it for ever. Behind it are no sums.
 
     An exception of this rank alone ends the processes of all ranks where MPI started them; elsewhere it is raised, and
@@ -104,19 +104,19 @@ def together(ranks: Ranks) -> Iterator[None]:
         except SystemExit as error:
             if isinstance(error.code, str):  # it would be said after the others have ended this process
                 print(error.code, file=sys.stderr, flush=True)
-                error.code = FAILED
-            ranks.leave(_UNTIL_ALL_ENDED if error.code else None)
+                error.code = EXIT_FAILURE
+            communicator.close(_UNTIL_ALL_ENDED if error.code else None)
             raise
         except KeyboardInterrupt:
-            ranks.leave(_UNTIL_ALL_ENDED)
+            communicator.close(_UNTIL_ALL_ENDED)
             raise
-        ranks.leave()
+        communicator.close()
 
 
 @contextmanager
-def _failing(ranks: Ranks) -> Iterator[None]:
+def _failing(communicator: Communicator) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # any: the others would wait for this rank, whatever it raised
-        ranks.fail(error)
+        communicator.abort(error)
         raise

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.distributed import launcher, rendezvous
-from gpu_nn.distributed.launcher import Environment
-from gpu_nn.distributed.pairwise import PairwiseRanks, as_bytes
+from gpu_nn.distributed import environment, rendezvous
+from gpu_nn.distributed.communicator import Communicator, is_raised_on_all_ranks
+from gpu_nn.distributed.environment import Environment
+from gpu_nn.distributed.hosts import host_name
+from gpu_nn.distributed.pairwise import PairwiseCommunicator, as_bytes
 from gpu_nn.errors import DeviceError
-from gpu_nn.hosts import own_name
-from gpu_nn.training.ranks import Ranks, raised_on_all_ranks
 
 # A rank may validate, or write a checkpoint, for as long before it comes to a sum; a shorter wait ends slow ranks.
 _UNTIL_A_SUM = timedelta(minutes=30)
@@ -54,7 +54,7 @@ class _Link:
         return self._frames[0]
 
 
-class GlooRanks(PairwiseRanks):
+class GlooCommunicator(PairwiseCommunicator):
     """The ranks of a group of torch.distributed, with arrays on the host.
 
     group: of the backend Gloo, made for these ranks alone.
@@ -68,7 +68,7 @@ class GlooRanks(PairwiseRanks):
         self._links: dict[int, _Link] = {}
         self._patience = _UNTIL_A_SUM
         # A group that is left to the interpreter's end may abort it.
-        atexit.register(self.leave, _UNTIL_ALL_ENDED)
+        atexit.register(self.close, _UNTIL_ALL_ENDED)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
         link, works = self._links.setdefault(rank, _Link()), []
@@ -107,17 +107,17 @@ class GlooRanks(PairwiseRanks):
     def _receive(self, other: Array, rank: int) -> Any:
         return self._torch.distributed.irecv(self._torch.from_numpy(as_bytes(other)), rank, self._group)
 
-    def fail(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """The process, which may be a worker of Ray or Dask, lives on; alone in this error, it leaves at once."""
-        if raised_on_all_ranks(error):
-            self.leave()
+        if is_raised_on_all_ranks(error):
+            self.close()
             return
         if error is not self._problem:
             error.add_note(f"on rank {self.rank} of {self.size}")
         if self._can_leave:
             self._close()
 
-    def leave(self, seconds: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         if self._can_leave:
             self._patience = _UNTIL_A_SUM if seconds is None else timedelta(seconds=seconds)
             try:
@@ -131,7 +131,7 @@ class GlooRanks(PairwiseRanks):
 
     def _close(self) -> None:
         self._leaving = True
-        atexit.unregister(self.leave)
+        atexit.unregister(self.close)
         for link in self._links.values():
             link.sent.clear()
         group, self._group = self._group, None
@@ -139,7 +139,7 @@ class GlooRanks(PairwiseRanks):
             self._torch.distributed.destroy_process_group(group)
 
     def local_rank(self) -> int:
-        told, hosts = launcher.local_rank(), self.gathered(own_name())
+        told, hosts = environment.local_rank(), self.all_gather_object(host_name())
         return hosts[: self.rank].count(hosts[self.rank]) if told is None else told
 
 
@@ -149,22 +149,22 @@ def is_initialized() -> bool:
     return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
 
 
-def of_the_program() -> Ranks:
+def of_the_program() -> Communicator:
     """The ranks of the group that the program made, over a group beside it; the program's own is left standing."""
     distributed = import_torch().distributed
     rank, size = distributed.get_rank(), distributed.get_world_size()
     if size == 1:
-        return Ranks()
+        return Communicator()
     try:
-        return GlooRanks(distributed.new_group(backend="gloo", timeout=timedelta(seconds=rendezvous.PATIENCE)))
+        return GlooCommunicator(distributed.new_group(backend="gloo", timeout=timedelta(seconds=rendezvous.PATIENCE)))
     except RuntimeError as error:
         raise DeviceError(f"rank {rank} of {size} made no group with the others: {reason(error)}") from None
 
 
-def met(place: Environment) -> Ranks:
+def met(place: Environment) -> Communicator:
     """The ranks that meet there. Raises DeviceError where they do not."""
     if place.size == 1:
-        return Ranks()
+        return Communicator()
     torch = import_torch()
     store = rendezvous.met(torch.distributed, place)
     store.set_timeout(_UNTIL_CONNECTED)
@@ -173,12 +173,12 @@ def met(place: Environment) -> Ranks:
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_UNTIL_CONNECTED)
     except RuntimeError as error:
         hint = "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach"
-        unmet = f"rank {rank} of {size} on {own_name()} did not connect to the others: {reason(error)}"
+        unmet = f"rank {rank} of {size} on {host_name()} did not connect to the others: {reason(error)}"
         raise DeviceError(f"{unmet}; {hint}") from None
     finally:
         # torch wraps it each time and never takes that back; a worker that lives on is no rank any more.
         sys.excepthook = excepthook
-    return GlooRanks(torch.distributed.group.WORLD)
+    return GlooCommunicator(torch.distributed.group.WORLD)
 
 
 def reason(error: Exception) -> str:

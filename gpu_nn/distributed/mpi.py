@@ -8,16 +8,16 @@ import time
 from typing import Any
 
 from gpu_nn.device import Array
-from gpu_nn.distributed.launcher import FAILED, PASSED_ON, end_silently
-from gpu_nn.distributed.pairwise import LEAVING, PairwiseRanks, as_bytes
+from gpu_nn.distributed.communicator import is_raised_on_all_ranks
+from gpu_nn.distributed.environment import EXIT_FAILURE, FLUSH_SECONDS, exit_silently
+from gpu_nn.distributed.pairwise import LEAVING, PairwiseCommunicator, as_bytes
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import raised_on_all_ranks
 
 # Tags of messages.
 _SUM, _LEAVE = 1, 2
 
 
-class MpiRanks(PairwiseRanks):
+class MpiCommunicator(PairwiseCommunicator):
     """The ranks of MPI's world, with arrays on the host.
 
     A process that ends while others are in a sum would wait for them in MPI_Finalize, and they for it. So ranks leave
@@ -29,7 +29,7 @@ class MpiRanks(PairwiseRanks):
         self._world = self._mpi.COMM_WORLD
         self._status = self._mpi.Status()
         super().__init__(self._world.Get_rank(), self._world.Get_size())
-        atexit.register(self.leave)
+        atexit.register(self.close)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
         tag = _LEAVE if self._leaving else _SUM
@@ -49,22 +49,22 @@ class MpiRanks(PairwiseRanks):
                 raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {error}") from None
         self._check(rank, LEAVING if self._status.Get_tag() == _LEAVE else came, other)
 
-    def fail(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """Ends the processes of all ranks; of an error that all raise, rank 0 alone returns, to raise it."""
-        if raised_on_all_ranks(error):
-            self.leave()
+        if is_raised_on_all_ranks(error):
+            self.close()
             if self.rank:
-                end_silently(FAILED)
+                exit_silently(EXIT_FAILURE)
             return
         try:
             print(f"rank {self.rank} of {self.size} failed: {error}; all ranks end", file=sys.stderr, flush=True)
             sys.stdout.flush()  # MPI ends the process without it
             # A launcher that is told to end all at once may drop what it has not passed on.
-            time.sleep(PASSED_ON)
+            time.sleep(FLUSH_SECONDS)
         finally:  # where nobody reads these lines, too
-            self._world.Abort(FAILED)
+            self._world.Abort(EXIT_FAILURE)
 
-    def leave(self, seconds: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         if not self._can_leave:
             return
         deadline = None if seconds is None else threading.Timer(seconds, self._end, [seconds])
@@ -76,7 +76,7 @@ class MpiRanks(PairwiseRanks):
         except DeviceError as error:
             self.fail(error)
         except KeyboardInterrupt:  # who is interrupted twice waits for nobody
-            self._world.Abort(FAILED)
+            self._world.Abort(EXIT_FAILURE)
         finally:
             if deadline is not None:
                 deadline.cancel()
@@ -87,7 +87,7 @@ class MpiRanks(PairwiseRanks):
             2, f"rank {self.rank} of {self.size} has ended, others not in {seconds:g} seconds; all ranks end\n".encode()
         )
         sys.stdout.flush()
-        os._exit(FAILED)
+        os._exit(EXIT_FAILURE)
 
     def local_rank(self) -> int:
         host = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)

@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.device import Array, Device, cupy_module
+from gpu_nn.distributed.communicator import Communicator, is_raised_on_all_ranks
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks, raised_on_all_ranks
 
 
-class NcclRanks(Ranks):
+class NcclCommunicator(Communicator):
     """The ranks of NCCL's world, with arrays on the device or, for a few words, on the host.
 
     others: the same ranks, as they met before. Not by CuPy's own store, a process that is left over, and listens on,
     where rank 0 is ended.
     """
 
-    def __init__(self, device: Device, others: Ranks):
+    def __init__(self, device: Device, others: Communicator):
         super().__init__(others.rank, others.size)
         self._device, self._others = device, others
         self._nccl = module()
-        with others.agreed():
+        with others.raise_on_all_ranks():
             key = self._nccl.get_unique_id().hex() if self.rank == 0 else None
-        key = others.gathered(key)[0]
+        key = others.all_gather_object(key)[0]
         try:
             with device.active():
                 self._world = self._nccl.NcclCommunicator(self.size, bytes.fromhex(key), self.rank)
@@ -36,7 +36,7 @@ class NcclRanks(Ranks):
             self._beside = cuda.Stream(non_blocking=True, priority=-1)
             self._written, self._summed = (cuda.Event(disable_timing=True) for _ in range(2))
 
-    def sum(self, array: Array) -> None:
+    def all_reduce(self, array: Array) -> None:
         """NCCL's sum: the same bits on every rank and in every run with as many ranks; its order is NCCL's."""
         with self._device.active():
             stream = cupy_module().cuda.get_current_stream()
@@ -47,9 +47,9 @@ class NcclRanks(Ranks):
             self._sum(there, stream)
             array[...] = self._device.to_host(there)
 
-    overlapping = True
+    supports_overlap = True
 
-    def begin_sum(self, *arrays: Array) -> None:
+    def all_reduce_async(self, *arrays: Array) -> None:
         with self._device.active():
             self._beside.wait_event(cupy_module().cuda.get_current_stream().record(self._written))
             self._nccl.groupStart()  # they are one launch
@@ -59,7 +59,7 @@ class NcclRanks(Ranks):
             finally:
                 self._nccl.groupEnd()
 
-    def end_sums(self) -> None:
+    def wait(self) -> None:
         with self._device.active():
             cupy_module().cuda.get_current_stream().wait_event(self._beside.record(self._summed))
 
@@ -67,15 +67,15 @@ class NcclRanks(Ranks):
         at, number_type = array.data.ptr, getattr(self._nccl, f"NCCL_{array.dtype.name.upper()}")
         self._world.allReduce(at, at, array.size, number_type, self._nccl.NCCL_SUM, stream.ptr)
 
-    def fail(self, error: Exception) -> None:
-        if not raised_on_all_ranks(error):
+    def abort(self, error: Exception) -> None:
+        if not is_raised_on_all_ranks(error):
             # Ends the sums on this device that wait for others; a process on its way out would wait for them.
             self._world.abort()
-        self._others.fail(error)
+        self._others.abort(error)
 
-    def leave(self, seconds: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         try:
-            self._others.leave(seconds)
+            self._others.close(seconds)
         finally:
             if seconds is not None:  # an early end, with sums on their way perhaps
                 self._world.abort()

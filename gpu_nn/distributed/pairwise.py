@@ -6,14 +6,14 @@ from abc import abstractmethod
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks
 
 # What a rank that leaves announces, in place of a number of bytes.
 LEAVING = -1
 
 
-class PairwiseRanks(Ranks):
+class PairwiseCommunicator(Communicator):
     """Ranks that send arrays on the host to each other. A subclass gives `_transfer`."""
 
     def __init__(self, rank: int, size: int):
@@ -23,7 +23,7 @@ class PairwiseRanks(Ranks):
         self._problem: BaseException | None = None
         self._process = os.getpid()
 
-    def sum(self, array: Array) -> None:
+    def all_reduce(self, array: Array) -> None:
         """Add ranks 0 and 1, then 2 and 3, then these two sums, and so on; all of it is sent log₂(size) times.
 
         An engine's own all_reduce leaves the order, and so the bits, to the engine. Overflow does not warn, as on GPUs.

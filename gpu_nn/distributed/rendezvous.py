@@ -12,9 +12,9 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from gpu_nn.distributed.launcher import Environment
+from gpu_nn.distributed.environment import Environment
+from gpu_nn.distributed.hosts import host_name, loopback_of_host_name
 from gpu_nn.errors import DeviceError, one_line
-from gpu_nn.hosts import loopback_of_own_name, own_name
 
 # Seconds: for all ranks to come, for one that cannot be in this round to see a new one, for the others to be told of a
 # failure before rank 0 closes the store.
@@ -94,7 +94,7 @@ def _opened(distributed: Any, place: Environment) -> Any:
         if "EADDRINUSE" in str(error):
             unopened, hint = f"rank 0 cannot listen at {place.address}: Address already in use", "choose another"
             raise DeviceError(f"{unopened}; {hint} MASTER_PORT") from None
-        hint = f"rank 0 runs on {own_name()}: MASTER_ADDR must be a name or an address of that"
+        hint = f"rank 0 runs on {host_name()}: MASTER_ADDR must be a name or an address of that"
         raise DeviceError(f"rank 0 finds no store at {place.address}: {one_line(error)}; {hint}") from None
 
 
@@ -149,7 +149,7 @@ def _refusal(found: Any, place: Environment, size: int) -> str:
 
 def _own_host() -> list[str]:
     """Its name, and the address at which Gloo would be found by no other host; "" where there is none."""
-    return [own_name(), "" if "GLOO_SOCKET_IFNAME" in os.environ else loopback_of_own_name()]
+    return [host_name(), "" if "GLOO_SOCKET_IFNAME" in os.environ else loopback_of_host_name()]
 
 
 def _unreachable(hosts: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ from gpu_nn.estimator._validation import (
     to_device,
 )
 from gpu_nn.network import Network
-from gpu_nn.training.resume import opened
+from gpu_nn.training.checkpoint import load_checkpoint
 
 
 class MLPClassifier(TrainedClassifier):
@@ -194,7 +194,7 @@ class MLPClassifier(TrainedClassifier):
     ) -> "MLPClassifier":
         parameters = self._parameters()
         parameters.validate()
-        checkpoint = opened(resume, stacklevel=4)
+        checkpoint = load_checkpoint(resume, stacklevel=4)
         continues = self.__sklearn_is_fitted__() and (incremental or self.warm_start)
         x = check_X(self, X, dtype=parameters.array_dtype(), reset=not continues)
         device = array_device(x)

@@ -14,7 +14,7 @@ from gpu_nn.estimator._parameters import EpochRate, Parameters
 from gpu_nn.estimator._validation import Rows, to_device
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
-from gpu_nn.training import Callback, EpochRecord, Trainer
+from gpu_nn.training import Callback, EpochRecord, TrainerView
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.evaluation import Evaluation
@@ -90,10 +90,10 @@ class EpochEnd(Callback):
         self.epochs = 0
         self.best = BestWeights()
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: TrainerView) -> None:
         self.best.begin(trainer.net)
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         metrics, tol = self.metrics, self.parameters.tol
         self.epochs += 1
         metrics.rows_seen += self.n
@@ -123,7 +123,7 @@ class EpochEnd(Callback):
         weights = net.flat_parameters[: net.flat.n_decayed]
         return 0.5 * self.decay * float(weights @ weights)
 
-    def _update_learning_rate_or_stop(self, trainer: Trainer, schedule: Schedule) -> None:
+    def _update_learning_rate_or_stop(self, trainer: TrainerView, schedule: Schedule) -> None:
         parameters, metrics = self.parameters, self.metrics
         if isinstance(schedule, EpochRate) and parameters.learning_rate == "invscaling":
             schedule.lr = parameters.learning_rate_init / (metrics.rows_seen + 1) ** parameters.power_t

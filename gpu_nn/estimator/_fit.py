@@ -28,7 +28,7 @@ from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
 from gpu_nn.training import History, Trainer
 from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.training.resume import TooFewEpochs
+from gpu_nn.training.state import TooFewEpochs
 
 # Rows at a time for float64 sums over float32 inputs.
 _CHUNK_ROWS = 65536
@@ -112,7 +112,7 @@ def fit(
     )
     if validation is not None:
         weight = to_device(validation.weight, net.device)
-        trainer.evaluation = WeightedEvaluation(net, trainer.options, trainer.ranks, labels, weight)
+        trainer.evaluation = WeightedEvaluation(net, trainer.cost_options, trainer.communicator, labels, weight)
     if previous is not None:
         trainer.history = History(list(previous.history.epochs))
     _train(trainer, end, training, validation, 1 if incremental else int(parameters.max_iter), incremental, checkpoint)

@@ -6,10 +6,10 @@ from gpu_nn.training.callbacks import (
     Checkpoints,
     CsvLog,
     EarlyStopping,
-    Every,
     JsonLinesLog,
-    LearningRates,
+    LearningRateMonitor,
     TensorBoardLog,
+    Trigger,
 )
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.trainer import Trainer
@@ -21,11 +21,11 @@ __all__ = [
     "CsvLog",
     "EarlyStopping",
     "EpochRecord",
-    "Every",
     "History",
     "JsonLinesLog",
-    "LearningRates",
+    "LearningRateMonitor",
     "StepRecord",
     "TensorBoardLog",
     "Trainer",
+    "Trigger",
 ]

@@ -8,7 +8,6 @@ import numpy as np
 from gpu_nn.data.stream import StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.network import Network
-from gpu_nn.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,20 @@ class Evaluation:
 
     def of_arrays(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
-        own = self.ranks.share(len(x))
+        own = self.communicator.shard(len(x))
         sums = self._sums(x[own], y[own])
-        self.ranks.sum(sums)
+        self.communicator.all_reduce(sums)
         loss, right = (sums / len(x)).tolist()
         return loss, right
 
     def of_stream(self, stream: StreamDataset) -> tuple[float, float]:
         """What `of_arrays` gives, over the rows of a stream as they come. Each rank reads its share of them."""
-        net, sums, own = self.net, np.zeros(2), self.ranks.share(len(stream))
-        with self.ranks.agreed():
+        net, sums, own = self.net, np.zeros(2), self.communicator.shard(len(stream))
+        with self.communicator.raise_on_all_ranks():
             for x, y in stream.row_slice(own.start, own.stop).windows(net.dtype, net.n_classes):
                 device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
                 sums += self._sums(net.prepare(x), device_y)
-        self.ranks.sum(sums)
+        self.communicator.all_reduce(sums)
         loss, right = (sums / len(stream)).tolist()
         return loss, right
 

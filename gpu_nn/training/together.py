@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.distributed.communicator import share
 from gpu_nn.network import Network
-from gpu_nn.training import resume as resuming
-from gpu_nn.training.ranks import share
+from gpu_nn.training import state as resuming
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -25,24 +25,24 @@ _BUCKET_BYTES = 16 << 20
 def check(trainer: "Trainer", epochs: int) -> None:
     """Raises ValueError, on all ranks, where they differ in settings, data, parameters, the order of rows to come or
     the number of epochs, or have too few rows."""
-    settings = {**_flat("", resuming.settings(trainer)), **_flat("", trainer.data), "parts": trainer.parts}
+    settings = {**_flat("", resuming.settings(trainer)), **_flat("", trainer.data), "parts": trainer.micro_batches}
     for name, array in trainer.net.inference_state.items():
         learned = trainer.net.device.to_host(array)
         settings[f"initial {name}"] = zlib.crc32(np.ascontiguousarray(learned).data)
     settings["last epoch"] = trainer.position.first_epoch + int(epochs)
     if trainer.shuffle:
         settings["state of the random numbers"] = zlib.crc32(str(trainer.position.random).encode())
-    trainer.ranks.check_equal(settings)
-    with trainer.ranks.agreed():
-        if trainer.n_rows < trainer.ranks.size:
-            few = f"x has {trainer.n_rows} rows, but {trainer.ranks.size} ranks"
+    trainer.communicator.assert_same_on_all_ranks(settings)
+    with trainer.communicator.raise_on_all_ranks():
+        if trainer.n_rows < trainer.communicator.size:
+            few = f"x has {trainer.n_rows} rows, but {trainer.communicator.size} ranks"
             raise ValueError(f"{few}; expected at least a row for each")
 
 
 def draw_apart(trainer: "Trainer") -> None:
     """Give the rank draws of its own for dropout and noise; rank 0 draws what one process would."""
     for counter in _counters(trainer.net):
-        counter[...] = counter % _APART + _APART * trainer.ranks.rank
+        counter[...] = counter % _APART + _APART * trainer.communicator.rank
     trainer.net.plan.invalidate()
 
 
@@ -53,19 +53,19 @@ def _counters(net: Network) -> list[Array]:
 
 def any_of(trainer: "Trainer", flag: bool) -> bool:
     """Whether it is set on any rank."""
-    if trainer.ranks.size == 1:
+    if trainer.communicator.size == 1:
         return flag
     flags = np.array([int(flag)])
-    trainer.ranks.sum(flags)
+    trainer.communicator.all_reduce(flags)
     return bool(flags[0])
 
 
 def follow_rank_0(trainer: "Trainer") -> None:
     """Bring what was learned to where rank 0 has it, whose callbacks may have restored an earlier epoch's."""
     for array in trainer.net.inference_state.values():
-        if trainer.ranks.rank:
+        if trainer.communicator.rank:
             array.fill(0)
-        trainer.ranks.sum(array)
+        trainer.communicator.all_reduce(array)
 
 
 def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
@@ -75,15 +75,18 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     the batch's cost, running figures, which become the ranks' mean, and, on the CPU, whether a rank is interrupted: a
     step needs one sum, or one for each bucket.
     """
-    net, optimizer, kernels, ranks = trainer.net, trainer.optimizer, trainer.net.kernels, trainer.ranks
-    own = trainer.parts // ranks.size
-    edges = [share(size, i, trainer.parts).start for i in range(own * ranks.rank, own * (ranks.rank + 1) + 1)]
+    net, optimizer, kernels, ranks = trainer.net, trainer.optimizer, trainer.net.kernels, trainer.communicator
+    own = trainer.micro_batches // communicator.size
+    edges = [
+        share(size, i, trainer.micro_batches).start
+        for i in range(own * communicator.rank, own * (communicator.rank + 1) + 1)
+    ]
     parts = [_part(trainer, first, last, size) for first, last in pairwise(edges)]
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
     row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), net.dtype)[: edges[-1] - edges[0]]
     losses, counters, cost = trainer.steps.losses, trainer.steps.counters, net.flat.reduce_scalars[:1]
     # Of several parts gradients are ready when the last of them is through.
-    by_buckets = own == 1 and ranks.overlapping
+    by_buckets = own == 1 and communicator.supports_overlap
 
     def work() -> None:
         sums = _Sums(trainer)
@@ -106,15 +109,15 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
             net.flat_grads += done.pop()
         kernels.record_loss(rows if own == 1 else row_losses, cost, None, net.loss_scale)
         sums.add()
-        if ranks.size > 1 and len(net.flat.running_stats):
-            net.flat.running_stats *= 1 / ranks.size
+        if communicator.size > 1 and len(net.flat.running_stats):
+            net.flat.running_stats *= 1 / communicator.size
         kernels.record_loss(cost, losses, counters, rows=size)
         optimizer.update(net)
 
     return work
 
 
-def interrupted_anywhere(trainer: "Trainer") -> bool:
+def interrupted_on_any_rank(trainer: "Trainer") -> bool:
     """Whether a rank was interrupted before the latest step's sum. For the CPU: on a GPU to ask is to wait."""
     return bool(trainer.net.flat.reduce_scalars[1])
 
@@ -125,7 +128,7 @@ class _Sums:
     in the middle, and begins anew."""
 
     def __init__(self, trainer: "Trainer"):
-        self._trainer, self._ranks, self._net = trainer, trainer.ranks, trainer.net
+        self._trainer, self._communicator, self._net = trainer, trainer.communicator, trainer.net
         self._end = self._net.flat.n_decayed  # of what is not being summed yet
 
     def filled(self, begin: int) -> None:
@@ -133,12 +136,12 @@ class _Sums:
         grads, end = self._net.flat_grads, self._end
         if begin and is_bucket((end - begin) * grads.itemsize):
             bucket, self._end = grads[begin:end], begin
-            self._net.kernels.host_break(lambda: self._ranks.begin_sum(bucket))
+            self._net.kernels.host_break(lambda: self._communicator.all_reduce_async(bucket))
 
     def add(self) -> None:
         """All the others, too."""
         net, end = self._net, self._end
-        if self._ranks.size > 1:
+        if self._communicator.size > 1:
             rest = (
                 [net.flat.reduce_buffer]
                 if end == net.flat.n_decayed
@@ -150,10 +153,10 @@ class _Sums:
         if self._net.device.kind == "cpu":
             self._net.flat.reduce_scalars[1] = self._trainer.interrupting
         if len(rest) == 1:
-            self._ranks.sum(*rest)
+            self._communicator.all_reduce(*rest)
             return
-        self._ranks.begin_sum(*rest)
-        self._ranks.end_sums()
+        self._communicator.all_reduce_async(*rest)
+        self._communicator.wait()
 
 
 def is_bucket(n_bytes: int) -> bool:

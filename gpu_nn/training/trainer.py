@@ -11,20 +11,20 @@ import numpy as np
 
 from gpu_nn.cost import Cost
 from gpu_nn.data.stream import StreamDataset
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
-from gpu_nn.training import resume as resuming
+from gpu_nn.training import state as resuming
 from gpu_nn.training import together
+from gpu_nn.training.array_loader import ArrayLoader
 from gpu_nn.training.callbacks.callback import Callback
-from gpu_nn.training.callbacks.calls import Calls
+from gpu_nn.training.callbacks.callback_list import CallbackList
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.evaluation import Evaluation
 from gpu_nn.training.history import EpochRecord, History, StepRecord
-from gpu_nn.training.ranks import ALONE, Ranks
-from gpu_nn.training.resident import Resident
-from gpu_nn.training.steps import Steps
-from gpu_nn.training.windows import Windows, check_fits
+from gpu_nn.training.stream_loader import StreamLoader, check_fits
+from gpu_nn.training.train_step import Steps
 from gpu_nn.validation import check_int, is_int, random_generator
 
 # Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
@@ -67,18 +67,20 @@ class Trainer:
         label_smoothing: float = 0.0,
         progress: Callable[[int], object] | None = None,
         parts: int | None = None,
-        ranks: Ranks = ALONE,
+        communicator: Communicator = SINGLE_PROCESS,
     ):
         self.batch_size = check_int("batch_size", batch_size, 1)
-        parts = ranks.size if parts is None else parts
-        if not (is_int(parts) and parts >= 1 and parts % ranks.size == 0):
-            raise ValueError(f"parts={parts!r}; expected a whole number ≥ 1 that {ranks.size} ranks can share evenly")
+        parts = communicator.size if parts is None else parts
+        if not (is_int(parts) and parts >= 1 and parts % communicator.size == 0):
+            raise ValueError(
+                f"parts={parts!r}; expected a whole number ≥ 1 that {communicator.size} ranks can share evenly"
+            )
         if batch_size < parts:
             raise ValueError(f"batch_size={batch_size}, but {parts} parts; expected at least a row for each")
-        self.ranks, self.parts = ranks, int(parts)
+        self.communicator, self.parts = ranks, int(parts)
         self.net, self.optimizer = net, optimizer
         self.shuffle = shuffle
-        self.callbacks: list[Any] = list(callbacks) if ranks.rank == 0 else []
+        self.callbacks: list[Any] = list(callbacks) if communicator.rank == 0 else []
         self.cost = Cost(complement_weight, class_weight, label_smoothing)
         self.progress = progress
         self.history = History()
@@ -117,21 +119,21 @@ class Trainer:
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
-            with self.ranks.agreed():
-                checkpoint = resuming.opened(resume)
+            with self.communicator.raise_on_all_ranks():
+                checkpoint = resuming.load_checkpoint(resume)
                 self._enter(x, y, sample_weight, validation)
-            self._calls = Calls(self, self.callbacks)
+            self._calls = CallbackList(self, self.callbacks)
             self.stopping = self.interrupted = False
             self.resumed_from = None
             self.position = resuming.Position(len(self.history), self.random.bit_generator.state)
             states = None if checkpoint is None else resuming.restore(self, checkpoint)
-            if self.ranks.size > 1:
+            if self.communicator.size > 1:
                 together.check(self, epochs)
                 together.draw_apart(self)
             self._prepare()
             with closing(self._calls):
                 self._epochs(epochs, states)
-            if self.ranks.size > 1:
+            if self.communicator.size > 1:
                 together.follow_rank_0(self)
         return self.history
 
@@ -145,11 +147,11 @@ class Trainer:
     def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
         """The data on the device, as they came, and what a checkpoint says of them."""
         net, device = self.net, self.net.device
-        data: Resident | Windows
+        data: ArrayLoader | StreamLoader
         if not isinstance(x, StreamDataset):
-            data = Resident(net, x, y, sample_weight)
+            data = ArrayLoader(net, x, y, sample_weight)
         elif y is None and sample_weight is None:
-            data = Windows(x, net, self.batch_size, self.ranks)
+            data = StreamLoader(x, net, self.batch_size, self.communicator)
         else:
             raise ValueError("x is a StreamDataset, which has its own y and no sample_weight; pass neither")
         if isinstance(validation, StreamDataset):
@@ -160,31 +162,31 @@ class Trainer:
                 expected = "expected (x, y), or a StreamDataset"
                 raise TypeError(f"validation is a {type(validation).__name__}{parts}; {expected}")
             x_held_out, y_held_out = validation
-            validation = Resident(net, x_held_out, y_held_out, name="validation ")
-        self._held_out: Resident | StreamDataset | None = validation
+            validation = ArrayLoader(net, x_held_out, y_held_out, name="validation ")
+        self._held_out: ArrayLoader | StreamDataset | None = validation
         described = None if self._held_out is None else self._held_out.fingerprint()
         self.data: dict[str, Any] = {"training": data.fingerprint(), "validation": described}
         n = self.n_rows = len(x)
         self.steps_an_epoch = -(-n // self.batch_size)
-        every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU
+        every = _READ_EVERY if device.kind == "cpu" or self.communicator.size > 1 else _READ_EVERY_ON_A_GPU
         self.steps = Steps(self, data, min(every, self.steps_an_epoch))
 
     def _prepare(self) -> None:
         """The data through the fixed layers at the front, and the batch's own memory, once."""
         self.steps.data.prepare()
-        if isinstance(self._held_out, Resident):
+        if isinstance(self._held_out, ArrayLoader):
             self._held_out.prepare()
         self.steps.prepare()
 
     def _epochs(self, epochs: int, states: Any) -> None:
         """Those of a fit, with its callbacks. states: theirs, where it resumes."""
         self._calls.begin()
-        if states is not None and self.ranks.rank == 0:
+        if states is not None and self.communicator.rank == 0:
             self._calls.load_states(self.resumed_from, states)
         last = self.position.first_epoch + epochs
         least = len(self.history) - self.position.first_epoch + bool(self.position.steps_in_epoch)
         if epochs < least:
-            raise self.ranks.alike(resuming.TooFewEpochs("epochs", epochs, least))
+            raise self.communicator.mark_raised_on_all_ranks(resuming.TooFewEpochs("epochs", epochs, least))
         # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted. An epoch
         # that was begun is finished before a stop, where it resumes, too.
         while len(self.history) < last and not together.any_of(
@@ -253,15 +255,15 @@ class Trainer:
         try:
             self._calls.after_step()
         except TrainingDiverged:
-            if self.ranks.size == 1 or np.isfinite(self._unread()).all():
+            if self.communicator.size == 1 or np.isfinite(self._unread()).all():
                 raise
 
     def _ends(self) -> bool:
         """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
-        if self.ranks.size == 1:
+        if self.communicator.size == 1:
             return self.interrupting
         if self.net.device.kind == "cpu":
-            return together.interrupted_anywhere(self)
+            return together.interrupted_on_any_rank(self)
         # On a GPU to ask is to wait.
         return not self.position.unread and together.any_of(self, self.interrupting)
 
@@ -273,7 +275,7 @@ class Trainer:
         try:
             losses = self.unread_losses()
         except TrainingDiverged as error:
-            self.ranks.alike(error)
+            self.communicator.mark_raised_on_all_ranks(error)
             raise
         # In whole numbers of any size: float64 rounds those past 2⁵³.
         begins = (position.steps_in_epoch - 1) * self.batch_size

@@ -7,7 +7,7 @@ from gpu_nn import SGD, Adam, Dense, Network, Standardize, Trainer, TrainingDive
 from gpu_nn import functional as F
 from gpu_nn.data import digits
 from gpu_nn.schedules import ReduceOnPlateau
-from gpu_nn.training import Callback, Checkpoints, Every
+from gpu_nn.training import Callback, Checkpoints, Trigger
 from tests.training.blobs import blobs
 
 
@@ -129,7 +129,7 @@ class TestFit:
 
 
 class InterruptAfterAStep(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def __call__(self, trainer, record):
         trainer.interrupt()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Every:
+class Trigger:
     """After every `epochs` epochs, or every `steps` optimizer steps, or once `seconds` have passed, between two steps.
 
     Exactly one of the three; epochs and steps are counted from the beginning of the training, seconds from the latest
@@ -43,7 +43,7 @@ class Callback:
     An exception of any of these methods ends the training, with a note that names the callback and the moment.
     """
 
-    every: Every = Every(epochs=1)
+    every: Trigger = Trigger(epochs=1)
     # For what saves the states of all the others.
     last: ClassVar[bool] = False
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint, resume
-from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training.callbacks.callback import Callback, Trigger
 from gpu_nn.validation import check_int
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ class Checkpoints(Callback):
 
     last: ClassVar[bool] = True
 
-    def __init__(self, folder: str | os.PathLike[str], every: Every | None = None, *, keep: int = 2):
+    def __init__(self, folder: str | os.PathLike[str], every: Trigger | None = None, *, keep: int = 2):
         self.folder = Path(folder)
-        self.every = every or Every(epochs=1)
+        self.every = every or Trigger(epochs=1)
         self.keep = check_int("keep", keep, 1)
         self._is_ours = False
         self._seconds = self._saved_at = 0.0

@@ -11,7 +11,7 @@ from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 
 
-def share(n: int, part: int, parts: int) -> slice:
+def shard(n: int, index: int, count: int) -> slice:
     """Of n rows those of a part."""
     return slice(n * part // parts, n * (part + 1) // parts)
 
@@ -19,7 +19,7 @@ def share(n: int, part: int, parts: int) -> slice:
 _Error = TypeVar("_Error", bound=Exception)
 
 
-class Ranks:
+class Communicator:
     """This process among the others; by itself, alone.
 
     rank: its number, from 0. size: how many there are. Every method but `fail` is called by all of them, in the same
@@ -29,7 +29,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
 
-    def sum(self, array: Array) -> None:
+    def all_reduce(self, array: Array) -> None:
         """Write the sum of all ranks' arrays over each of them: the same bits on every rank.
 
         array: contiguous, of a number type, of the same shape everywhere, on the device that the ranks were made for
@@ -37,27 +37,27 @@ class Ranks:
         """
 
     # Whether sums that were begun go on while the device works on other arrays.
-    overlapping = False
+    supports_overlap = False
 
-    def begin_sum(self, *arrays: Array) -> None:
-        """Begin what `sum` does with each of them; `end_sums` waits for it. Nobody touches them in between."""
+    def all_reduce_async(self, *arrays: Array) -> None:
+        """Begin what `sum` does with each of them; `wait` waits for it. Nobody touches them in between."""
         for array in arrays:
             self.sum(array)
 
-    def end_sums(self) -> None:
+    def wait(self) -> None:
         """What comes after it finds all sums that were begun; on a device that is work that is queued after it."""
 
-    def share(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """Of n rows, a batch or a set, those of this rank."""
         return share(n, self.rank, self.size)
 
-    def fail(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """This rank raises `error`: there are no more sums for it, and where it is alone in this none for the others.
 
         Ends this process where all of them are the launcher's own; else returns, for the error to be raised.
         """
 
-    def leave(self, seconds: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """There are no more sums for this rank.
 
         seconds: in which the others must leave, too, where ranks that leave wait for each other; None is any time.
@@ -67,7 +67,7 @@ class Ranks:
         """The number of this rank among those on the same host: which GPU is its own."""
         return 0
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """What each rank gave, by rank. value: anything that JSON can say."""
         if self.size == 1:
             return [value]
@@ -80,18 +80,18 @@ class Ranks:
         self.sum(rows)
         return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
-    def check_equal(self, what: dict[str, Any]) -> None:
+    def assert_same_on_all_ranks(self, what: dict[str, Any]) -> None:
         """Raises ValueError, on all ranks, that names the first entry in which a rank differs from rank 0."""
-        first, *others = self.gathered(what)
+        first, *others = self.all_gather_object(what)
         for rank, told in enumerate(others, start=1):
             for name in (*first, *(name for name in told if name not in first)):
                 if first.get(name) != told.get(name):
                     unlike = f"rank {rank} has {name} = {told.get(name)!r}, rank 0 has {first.get(name)!r}"
                     hint = "expected the same on all ranks: start them with the same command and data"
-                    raise self.alike(ValueError(f"{unlike}; {hint}"))
+                    raise self.mark_raised_on_all_ranks(ValueError(f"{unlike}; {hint}"))
 
     @contextmanager
-    def agreed(self) -> Iterator[None]:
+    def raise_on_all_ranks(self) -> Iterator[None]:
         """A block without sums that may fail on one rank alone; then it fails on all.
 
         Raises what was raised here; where it was raised elsewhere, its like, with the number of the rank in front.
@@ -101,14 +101,14 @@ class Ranks:
             yield
         except Exception as error:
             problem = error
-        told = self.gathered(None if problem is None else str(problem))
+        told = self.all_gather_object(None if problem is None else str(problem))
         if problem is not None:
-            raise self.alike(problem)
+            raise self.mark_raised_on_all_ranks(problem)
         for rank, text in enumerate(told):
             if text is not None:
-                raise self.alike(RankFailed(f"rank {rank}: {text}"))
+                raise self.mark_raised_on_all_ranks(RankFailed(f"rank {rank}: {text}"))
 
-    def alike(self, error: _Error) -> _Error:
+    def mark_raised_on_all_ranks(self, error: _Error) -> _Error:
         """The error, which all ranks raise now, each its own, for the same reason."""
         if self.size > 1:  # else it may be of one of several ranks, in a training of its own
             error.__dict__[_ALIKE] = True
@@ -118,7 +118,7 @@ class Ranks:
 _ALIKE = "_raised_on_all_ranks"
 
 
-def raised_on_all_ranks(error: BaseException) -> bool:
+def is_raised_on_all_ranks(error: BaseException) -> bool:
     """Whether each rank raises such an error, for the same reason, so that none waits for another."""
     return _ALIKE in error.__dict__
 
@@ -127,4 +127,4 @@ class RankFailed(DataError):
     """Another rank could not go on."""
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Communicator()

@@ -4,10 +4,10 @@ import os
 import time
 from typing import NamedTuple, NoReturn
 
-FAILED = 1
+EXIT_FAILURE = 1
 
 # Seconds for a launcher to pass on what ranks printed, before one ends and it ends all.
-PASSED_ON = 0.5
+FLUSH_SECONDS = 0.5
 
 # Of MPI: MPICH and Intel's, Open MPI, Slurm with PMI.
 _SIGNS_OF_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID")
@@ -25,7 +25,7 @@ _WORLDS = (
 _LAST_PORT = 65_535
 
 
-def is_mpi() -> bool:
+def is_started_by_mpi() -> bool:
     """Whether a launcher of MPI started this process, and not a torchrun that it started."""
     return not _is_torchrun() and any(name in os.environ for name in _SIGNS_OF_MPI)
 
@@ -34,12 +34,12 @@ def _is_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def says_where_to_meet() -> bool:
+def has_rendezvous_variables() -> bool:
     """Whether the environment says which rank this process is, and where rank 0 is met."""
     return all(name in os.environ for name in VARIABLES)
 
 
-def launched() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's number and how many a launcher started; (0, 1) where none did, or it does not say."""
     for names in _WORLDS[-1:] if _is_torchrun() else _WORLDS:
         rank, size = (os.environ.get(name, "") for name in names)
@@ -51,7 +51,7 @@ def launched() -> tuple[int, int]:
 def local_rank_of_mpi() -> int:
     """The number of this process among those of the same host, before MPI can tell it; its rank where nothing says."""
     texts = (os.environ.get(name, "") for name in _LOCAL_RANKS_OF_MPI)
-    return next((int(text) for text in texts if text.isdecimal()), launched()[0])
+    return next((int(text) for text in texts if text.isdecimal()), rank_and_world_size()[0])
 
 
 class Environment(NamedTuple):
@@ -73,7 +73,7 @@ class Environment(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def meeting_place() -> Environment:
+def rendezvous_address() -> Environment:
     """Raises ValueError that names a variable which cannot be."""
     rank, size = _number("RANK"), _number("WORLD_SIZE")
     if not 0 <= rank < size:
@@ -113,7 +113,7 @@ def _number(name: str) -> int:
     return int(text)
 
 
-def end_silently(code: int) -> NoReturn:
+def exit_silently(code: int) -> NoReturn:
     """Ends this rank, after rank 0 had time to say why: a launcher may end all when the first has ended."""
-    time.sleep(PASSED_ON)
+    time.sleep(FLUSH_SECONDS)
     raise SystemExit(code) from None

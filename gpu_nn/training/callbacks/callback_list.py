@@ -6,14 +6,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gpu_nn.errors import DataError
-from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training.callbacks.callback import Callback, Trigger
 from gpu_nn.training.history import EpochRecord
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
 
 
-class Calls:
+class CallbackList:
     """callbacks: of kind `Callback`, or plain functions callback(trainer, record).
 
     Raises TypeError for what cannot be called so.
@@ -112,8 +112,10 @@ def _check(name: str, callback: Any) -> None:
     if not callable(callback):
         raise TypeError(f"{name} is {callback!r}; {expected}")
     every = getattr(callback, "every", Callback.every)
-    if not isinstance(every, Every):
-        raise TypeError(f"{name}, {_name(callback)}, has every={every!r}; expected an Every, such as Every(epochs=1)")
+    if not isinstance(every, Trigger):
+        raise TypeError(
+            f"{name}, {_name(callback)}, has every={every!r}; expected a Trigger, such as Trigger(epochs=1)"
+        )
 
 
 def _remembers(callback: Any) -> bool:

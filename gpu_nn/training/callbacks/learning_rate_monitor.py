@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training.callbacks.callback import Callback, Trigger
 from gpu_nn.training.history import StepRecord
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
 
 
-class LearningRates(Callback):
+class LearningRateMonitor(Callback):
     """Records the learning rate every `steps` optimizer steps. steps, rates: lists of equal length."""
 
     def __init__(self, steps: int = 1):
-        self.every = Every(steps=steps)
+        self.every = Trigger(steps=steps)
         self.steps: list[int] = []
         self.rates: list[float] = []
 

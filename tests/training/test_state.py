@@ -23,8 +23,8 @@ from gpu_nn import (
 )
 from gpu_nn.device import Device
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, WarmUp
-from gpu_nn.training import Callback, Checkpoints, EarlyStopping, Every, LearningRates, checkpoint, trainer
-from gpu_nn.training.resume import taken
+from gpu_nn.training import Callback, Checkpoints, EarlyStopping, LearningRateMonitor, Trigger, checkpoint, trainer
+from gpu_nn.training.state import taken
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
 
@@ -33,7 +33,7 @@ DATA, HELD_OUT = blobs(), blobs(seed=3)
 
 
 class InterruptAfter(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def __init__(self, steps):
         self.steps = steps
@@ -88,7 +88,7 @@ def outcome(trainer):
 
 def broken_off(folder, steps, **options):
     """A training that saved after so many steps."""
-    trainer = made([Checkpoints(folder, Every(steps=10**6)), InterruptAfter(steps)], **options)
+    trainer = made([Checkpoints(folder, Trigger(steps=10**6)), InterruptAfter(steps)], **options)
     fitted(trainer)
     assert trainer.interrupted
     assert trainer.optimizer.steps == steps
@@ -142,7 +142,7 @@ def test_it_may_be_broken_off_again_and_again(tmp_path):
     whole = fitted(made())
     broken_off(tmp_path, 5)
     for steps in (6, 13, 16, 30):
-        again = made([Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)])
+        again = made([Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)])
         fitted(again, resume=tmp_path)
         assert again.interrupted
     assert outcome(fitted(made([Checkpoints(tmp_path)]), resume=tmp_path)) == outcome(whole)
@@ -186,7 +186,7 @@ def test_dense_targets_resume(tmp_path):
 
 def test_a_second_fit_is_resumed_by_the_same_call(tmp_path):
     whole = fitted(fitted(made(), epochs=2), epochs=3)
-    broken = fitted(made([Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(29)]), epochs=2)
+    broken = fitted(made([Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(29)]), epochs=2)
     fitted(broken, epochs=3)
     assert broken.interrupted
     resumed = fitted(made(), epochs=3, resume=tmp_path)
@@ -206,7 +206,7 @@ class TestWithEarlyStopping:
         whole, stopping = self.whole()
         best, last = stopping.best_epoch * STEPS_AN_EPOCH, len(whole.history) * STEPS_AN_EPOCH
         steps = {"first step": 1, "best epoch": best, "waiting": best + 12, "stopped": last}[at]
-        parts = [EarlyStopping(patience=2), Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)]
+        parts = [EarlyStopping(patience=2), Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)]
         fitted(made(parts, optimizer=lambda: Adam(0.1)), epochs=30)
         again = EarlyStopping(patience=2)
         resumed = fitted(made([again], optimizer=lambda: Adam(0.1)), epochs=30, resume=tmp_path)
@@ -224,14 +224,14 @@ class TestWithEarlyStopping:
     @pytest.mark.parametrize("steps", [12, 15, 16])
     def test_an_epoch_in_which_it_was_stopped_and_interrupted_is_finished(self, tmp_path, steps):
         class Stop(Callback):
-            every = Every(steps=11)
+            every = Trigger(steps=11)
 
             def __call__(self, trainer, record):
                 trainer.stopping = True
 
         whole = fitted(made([Stop()]))
         assert whole.optimizer.steps == 2 * STEPS_AN_EPOCH
-        fitted(made([Stop(), Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)]))
+        fitted(made([Stop(), Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)]))
         assert outcome(fitted(made([Stop()]), resume=tmp_path)) == outcome(whole)
 
     @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
     whole, x = far_off()
     whole.fit(x, DATA[1], epochs=2)
     assert np.isinf(whole.optimizer.state["square"]).any()
-    broken, x = far_off(Checkpoints(tmp_path, Every(steps=3)), InterruptAfter(12))
+    broken, x = far_off(Checkpoints(tmp_path, Trigger(steps=3)), InterruptAfter(12))
     broken.fit(x, DATA[1], epochs=2)
     resumed, x = far_off()
     resumed.fit(x, DATA[1], epochs=2, resume=tmp_path)
@@ -436,11 +436,11 @@ def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path):
     whole = fitted(made())
-    fitted(made([Checkpoints(tmp_path, Every(steps=5)), InterruptAfter(22)]))
+    fitted(made([Checkpoints(tmp_path, Trigger(steps=5)), InterruptAfter(22)]))
     newest, before = (path for path in checkpoint.written_in(tmp_path).values())
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged: .*; the one before is used: {before.name}"):
-        resumed = fitted(made([Checkpoints(tmp_path, Every(steps=5))]), resume=tmp_path)
+        resumed = fitted(made([Checkpoints(tmp_path, Trigger(steps=5))]), resume=tmp_path)
     assert outcome(resumed) == outcome(whole)
     assert resumed.resumed_from == before
     # What the damaged one stood for came again; it does not come first once more.
@@ -506,7 +506,7 @@ def test_a_state_that_no_file_holds_names_its_callback(tmp_path):
 def test_a_step_with_callbacks_waits_for_no_device(monkeypatch):
     read = []
     monkeypatch.setattr(Device, "to_host", lambda self, array: read.append(array.shape) or np.array(array))
-    trainer = made([LearningRates(1), InterruptAfter(STEPS_AN_EPOCH - 1)], layers=[Dense(3)])
+    trainer = made([LearningRateMonitor(1), InterruptAfter(STEPS_AN_EPOCH - 1)], layers=[Dense(3)])
     fitted(trainer, validation=None)
     sample_of_the_data = [(230, 5), (230,)]
     assert read == sample_of_the_data
@@ -516,7 +516,7 @@ def test_the_latest_loss_is_read_when_asked_for():
     losses = []
 
     class Losses(Callback):
-        every = Every(steps=1)
+        every = Trigger(steps=1)
 
         def __call__(self, trainer, record):
             losses.append(trainer.latest_loss())

@@ -16,7 +16,7 @@ from gpu_nn.errors import DataError
 from gpu_nn.schedules import Schedule
 from gpu_nn.training.checkpoint import Checkpoint, newest, read
 from gpu_nn.training.history import EpochRecord, History
-from gpu_nn.training.window_order import LANES
+from gpu_nn.training.sampler import LANES
 from gpu_nn.validation import check_json_int
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Position:
     began: float = field(default_factory=time.perf_counter)
 
 
-def opened(source: str | os.PathLike[str] | Checkpoint | None, stacklevel: int = 3) -> Checkpoint | None:
+def load_checkpoint(source: str | os.PathLike[str] | Checkpoint | None, stacklevel: int = 3) -> Checkpoint | None:
     """A checkpoint, read from its file or from a folder of them.
 
     A damaged newest one gives way to the one before, with a warning; stacklevel: its place, as for `warnings.warn`; by

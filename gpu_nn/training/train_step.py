@@ -7,8 +7,8 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.training import together
-from gpu_nn.training.resident import Resident
-from gpu_nn.training.windows import Windows
+from gpu_nn.training.array_loader import ArrayLoader
+from gpu_nn.training.stream_loader import StreamLoader
 
 if TYPE_CHECKING:
     from gpu_nn.training.trainer import Trainer
@@ -21,7 +21,7 @@ class Steps:
     where in it the next batch begins, and where in `losses` its mean cost goes.
     """
 
-    def __init__(self, trainer: "Trainer", data: Resident | Windows, unread: int):
+    def __init__(self, trainer: "Trainer", data: ArrayLoader | StreamLoader, unread: int):
         """unread: the most losses that the host has not read."""
         self._trainer, net = trainer, trainer.net
         self.data = data
@@ -34,7 +34,7 @@ class Steps:
         net, xp = trainer.net, trainer.net.device.xp
         self._of_size: dict[int, Callable[[], None]] = {}
         self._bindings = net.plan.version
-        batch = -(-min(trainer.batch_size, data.rows) // trainer.parts)
+        batch = -(-min(trainer.batch_size, data.rows) // trainer.micro_batches)
         self._x_batch = net.device.empty((batch, data.x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *data.y.shape[1:]), data.y.dtype)
         self._weight_batch = None if data.weight is None else xp.empty(batch, net.dtype)
@@ -47,7 +47,7 @@ class Steps:
             self._bindings = net.plan.version
         step = self._of_size.get(size)
         if step is None:
-            work = self._work(size) if self._trainer.parts == 1 else together.work_in_parts(self._trainer, size)
+            work = self._work(size) if self._trainer.micro_batches == 1 else together.work_in_parts(self._trainer, size)
             step = self._of_size[size] = net.kernels.cuda_graph(work)
         return step
 

@@ -15,7 +15,7 @@ from gpu_nn.network import Network
 _SAMPLED_ROWS = 1024
 
 
-class Resident:
+class ArrayLoader:
     """rows: how many there are.  x: (rows, inputs), as they came until `prepare` brings them through the fixed layers
     at the front.  y: class indices (rows,) or targets (rows, classes).  weight: (rows,) of mean 1, or None.
 

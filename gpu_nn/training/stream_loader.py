@@ -8,27 +8,29 @@ import numpy as np
 from gpu_nn.data.prefetcher import Window
 from gpu_nn.data.stream import RowRanges, StreamDataset
 from gpu_nn.device import Array
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.network import Network
-from gpu_nn.training import window_order
-from gpu_nn.training.ranks import ALONE, Ranks
+from gpu_nn.training import sampler
 
 # To read a stretch takes as long as to read about so many bytes more.
 _CLOSE_BYTES = 1 << 16
 
 
-class Windows:
+class StreamLoader:
     """rows: of a window, a whole number of batches, or all rows where they are fewer.  x: (own rows, inputs) through
     the fixed layers at the front, y: class indices or targets, of those rows of a window that this rank reads, both on
-    the device and always the same arrays. The face is that of `Resident`, but for weights, of which there are none.
+    the device and always the same arrays. The face is that of `ArrayLoader`, but for weights, of which there are none.
     """
 
     weight: Array | None = None
 
-    def __init__(self, stream: StreamDataset, net: Network, batch_size: int, ranks: Ranks = ALONE):
+    def __init__(
+        self, stream: StreamDataset, net: Network, batch_size: int, communicator: Communicator = SINGLE_PROCESS
+    ):
         check_fits("x", stream, net)
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
-        self._batch_size, self._ranks = batch_size, ranks
+        self._batch_size, self._communicator = batch_size, ranks
         self._close = _CLOSE_BYTES // (stream.reader.dtype.itemsize * n_inputs)
         self.rows = rows = min(max(stream.window_rows // batch_size, 1) * batch_size, len(stream))
         # Of a shorter batch its columns may be more; and shuffled it reads the most.
@@ -65,24 +67,24 @@ class Windows:
         with self._stream.prefetch(read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
-                places = window_order.order(size, self._batch_size, self._ranks, of_window)
+                places = sampler.order(size, self._batch_size, self._communicator, of_window)
                 order[:size] = self._net.device.asarray(places)
-                with self._ranks.agreed(), ahead.window() as window:
+                with self._communicator.raise_on_all_ranks(), ahead.window() as window:
                     self._bring(*window)
                 yield start, start + size
 
     def _to_read(self, pieces: RowRanges, start: int, size: int, shuffled: bool) -> Window:
         """Of a window the source's rows that this rank reads, and which of them it keeps."""
-        of_window = size, self._batch_size, self._ranks
-        own = window_order.stretches(*of_window, shuffled=shuffled, close=self._close)
+        of_window = size, self._batch_size, self._communicator
+        own = sampler.shard_ranges(*of_window, shuffled=shuffled, close=self._close)
         ranges = [piece for begin, end in own for piece in pieces.slice(start + begin, start + end)]
-        if shuffled or self._ranks.size == 1:
+        if shuffled or self._communicator.size == 1:
             return ranges, None
-        places = window_order.own_places(*of_window)
+        places = sampler.own_places(*of_window)
         return ranges, np.concatenate([places[begin:end] for begin, end in own or [(0, 0)]])
 
     def _own_rows(self, n: int) -> int:
-        own = window_order.stretches(n, self._batch_size, self._ranks, shuffled=True)
+        own = sampler.shard_ranges(n, self._batch_size, self._communicator, shuffled=True)
         return sum(end - begin for begin, end in own)
 
     def _bring(self, x: np.ndarray, y: np.ndarray) -> None:
