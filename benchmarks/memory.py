@@ -40,7 +40,7 @@ GOALS_ARE_UPPER_BOUNDS = True
 
 
 def resident() -> int:
-    """Resident bytes now, from which on `peak` counts."""
+    """ArrayLoader bytes now, from which on `peak` counts."""
     # Forgets the peak so far; ru_maxrss would keep it, and even that of the process which started this one.
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gpu_nn.training.together import is_bucket
+from gpu_nn.training.gradient_sync import is_bucket
 
 FLOAT32 = 4  # bytes
 

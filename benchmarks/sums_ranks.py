@@ -10,22 +10,22 @@ import time
 
 import numpy as np
 
-from gpu_nn.distributed import Ranks, connect, together
+from gpu_nn.distributed import Communicator, init_process_group
 
 # Seconds for each size, and sums at the least and at the most.
 _ENOUGH, _LEAST, _MOST = 0.5, 5, 500
 
 
-def sum_seconds(ranks: Ranks, n_bytes: int) -> float:
+def sum_seconds(communicator: Communicator, n_bytes: int) -> float:
     """The median of the slowest rank's times."""
     array, meet = np.ones(n_bytes // 4, np.float32), np.zeros(1)
     seconds: list[float] = []
     repeats = _MOST
     while len(seconds) < repeats:
-        ranks.sum(meet)
+        communicator.all_reduce(meet)
         began = time.perf_counter()
-        ranks.sum(array)
-        seconds.append(max(ranks.gathered(time.perf_counter() - began)))
+        communicator.all_reduce(array)
+        seconds.append(max(communicator.all_gather_object(time.perf_counter() - began)))
         if len(seconds) == _LEAST:  # the same on all ranks, as are these times
             repeats = max(_LEAST, min(_MOST, int(_ENOUGH / statistics.median(seconds))))
         array.fill(1)
@@ -33,8 +33,8 @@ def sum_seconds(ranks: Ranks, n_bytes: int) -> float:
 
 
 if __name__ == "__main__":
-    ranks, _ = connect("cpu")
-    with together(ranks):
-        found = {n_bytes: sum_seconds(ranks, int(n_bytes)) for n_bytes in sys.argv[1:]}
-        if ranks.rank == 0:
+    communicator, _ = init_process_group("cpu")
+    with communicator:
+        found = {n_bytes: sum_seconds(communicator, int(n_bytes)) for n_bytes in sys.argv[1:]}
+        if communicator.rank == 0:
             print(json.dumps(found))

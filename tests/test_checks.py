@@ -12,7 +12,7 @@ from gpu_nn.checks import Range, is_whole, number, whole
 from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
 from gpu_nn.several_labels import SeveralLabels
-from gpu_nn.training import Checkpoints, EarlyStopping, Every, LearningRates
+from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
 
 NO_NUMBERS = [True, np.True_, "1", None, [1], np.ones(1), 1j, np.complex64(1), math.nan, np.float32("nan"), 10**400]
 NO_NUMBERS += [math.inf, -math.inf, np.float16("inf"), Fraction(1, 2), object]
@@ -77,12 +77,12 @@ WHOLE = {
     "n_inputs": lambda value: Network([Dense(2)], n_inputs=value, device="cpu"),
     "batch_size": lambda value: Trainer(net(), SGD(), batch_size=value),
     "epochs": lambda value: Trainer(net(), SGD()).fit(X, Y, epochs=value),
-    "parts": lambda value: Trainer(net(), SGD(), parts=value),
+    "parts": lambda value: Trainer(net(), SGD(), micro_batches=value),
     "patience": lambda value: EarlyStopping(patience=value),
     "keep": lambda value: Checkpoints("folder", keep=value),
-    "Every epochs": lambda value: Every(epochs=value),
-    "Every steps": lambda value: Every(steps=value),
-    "LearningRates": LearningRates,
+    "Every epochs": lambda value: Trigger(epochs=value),
+    "Every steps": lambda value: Trigger(steps=value),
+    "LearningRateMonitor": LearningRateMonitor,
     "block_rows": lambda value: stream(X, Y, block_rows=value),
     "window_rows": lambda value: stream(X, Y, window_rows=value),
     "test_last": lambda value: read(None, test_last=value),
@@ -120,7 +120,7 @@ NUMBERS = {
     "label_smoothing of Trainer": lambda value: Trainer(net(), SGD(), label_smoothing=value),
     "SeveralLabels": SeveralLabels,
     "min_delta": lambda value: EarlyStopping(min_delta=value),
-    "Every seconds": lambda value: Every(seconds=value),
+    "Every seconds": lambda value: Trigger(seconds=value),
     "test_fraction": lambda value: read(None, value),
     "validation_fraction": lambda value: read_streams("gone.npy", validation_fraction=value),
     "alpha": lambda value: MLPClassifier(alpha=value, device="cpu").fit(X, Y),

@@ -23,7 +23,7 @@ from gpu_nn import (
     optimizers,
 )
 from gpu_nn.kernels.cuda_kernels import cublaslt
-from gpu_nn.training.callbacks import Checkpoints, Every
+from gpu_nn.training.callbacks import Checkpoints, Trigger
 from tests.cuda_emulator import cupy_proxy, nvmath_bindings
 from tests.cuda_emulator.cupy_proxy.cuda import Graph
 from tests.cuda_emulator.device import emulated_device
@@ -205,7 +205,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, layers, d
     whole = begun()
     whole.fit(X, Y, epochs=4)
     broken = begun()
-    broken.callbacks = [Checkpoints(tmp_path, Every(steps=8))]
+    broken.callbacks = [Checkpoints(tmp_path, Trigger(steps=8))]
     steps = iter(range(1, 99))
     broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
     broken.fit(X, Y, epochs=4)
@@ -218,7 +218,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, layers, d
 
 
 def test_a_checkpoint_of_another_precision_is_refused(device, tmp_path):
-    first = trainer(device, "mixed_bfloat16", callbacks=[Checkpoints(tmp_path, Every(epochs=1))])
+    first = trainer(device, "mixed_bfloat16", callbacks=[Checkpoints(tmp_path, Trigger(epochs=1))])
     first.fit(X, Y, epochs=1)
     with pytest.raises(gpu_nn.DataError, match=r"network.dtype is 'mixed_bfloat16' there and 'float32' here"):
         trainer(device, "float32").fit(X, Y, epochs=2, resume=tmp_path)

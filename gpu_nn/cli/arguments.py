@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_nn.checks import Range
 from gpu_nn.errors import not_one_of
-from gpu_nn.training import Every
+from gpu_nn.training import Trigger
 
 # The kernels count columns in 32 bits.
 _WIDEST = 2**31 - 1
@@ -128,20 +128,20 @@ def file_name(*suffixes: str) -> Kind:
     return Kind(read, (str, list), "a file's name or a list of them")
 
 
-def _interval(text: str) -> Every:
+def _interval(text: str) -> Trigger:
     return _every(text, ("epochs", "steps", "seconds"), "epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h")
 
 
-def _duration(text: str) -> Every:
+def _duration(text: str) -> Trigger:
     return _every(text, ("epochs", "steps"), "epochs or steps, such as 2, 500steps")
 
 
-def _every(text: str, counted: tuple[str, ...], expected: str) -> Every:
+def _every(text: str, counted: tuple[str, ...], expected: str) -> Trigger:
     match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
     what, factor = _UNITS.get(match[2], ("", 0)) if match else ("", 0)
     if not (match and what in counted and int(match[1])):
         raise ArgumentTypeError(f"{text!r}; expected {expected}")
-    return Every(**{what: int(match[1]) * factor})
+    return Trigger(**{what: int(match[1]) * factor})
 
 
 # Epochs (5), steps (500steps) or a time (30s, 10m, 2h).

@@ -8,6 +8,7 @@ from gpu_nn.cli.last_state import LastState
 from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.schedule import schedule_of
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS, Optimizer
@@ -20,7 +21,6 @@ from gpu_nn.training import (
     TensorBoardLog,
     Trainer,
 )
-from gpu_nn.training.ranks import ALONE, Ranks
 
 
 def network(settings: argparse.Namespace, data: Parts) -> Network:
@@ -52,7 +52,9 @@ def optimizer(settings: argparse.Namespace, data: Parts) -> Optimizer:
     return OPTIMIZERS[settings.optimizer](**chosen)
 
 
-def trainer(net: Network, optimizer: Optimizer, settings: argparse.Namespace, ranks: Ranks = ALONE) -> Trainer:
+def trainer(
+    net: Network, optimizer: Optimizer, settings: argparse.Namespace, communicator: Communicator = SINGLE_PROCESS
+) -> Trainer:
     """It has no callbacks yet."""
     return Trainer(
         net,
@@ -61,7 +63,7 @@ def trainer(net: Network, optimizer: Optimizer, settings: argparse.Namespace, ra
         seed=settings.seed,
         label_smoothing=settings.label_smoothing,
         complement_weight=settings.complement_weight,
-        ranks=ranks,
+        communicator=communicator,
     )
 
 

@@ -21,7 +21,7 @@ from gpu_nn.data.sources import names_a_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, not_one_of
 from gpu_nn.files import whole_file
-from gpu_nn.training import Every
+from gpu_nn.training import Trigger
 
 NAME = "config.toml"
 
@@ -43,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
 }
 SGD_LR, LR = 0.1, 0.001
 VALIDATION_FRACTION = 0.1
-CHECKPOINT_EVERY = Every(seconds=60)
+CHECKPOINT_EVERY = Trigger(seconds=60)
 
 # Flags that say how this call goes; all others say what the run is.
 _OF_THE_CALL = ("config", "distributed", "dry-run", "json", "out", "resume")

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from gpu_nn.cli.results import say
 from gpu_nn.errors import DataError
-from gpu_nn.training import Callback, EpochRecord, Trainer, resume
+from gpu_nn.training import Callback, EpochRecord, TrainerView
 from gpu_nn.training.checkpoint import write
 
 
@@ -19,15 +19,15 @@ class LastState(Callback):
     def __init__(self, path: Path, epochs: int):
         self.path, self.epochs = path, epochs
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: TrainerView) -> None:
         # That of a process which was killed before its run was finished is not what this one will end with.
         self.path.unlink(missing_ok=True)
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         if not (trainer.stopping or record.epoch == self.epochs):
             return
         try:
-            write(self.path, *resume.taken(trainer))
+            write(self.path, *trainer.state_dict())
         except DataError as error:
             # The run is whole without it.
             say(f"{error}: this run cannot go on to more epochs")

@@ -65,11 +65,11 @@ class Parts:
         x, y = self.test
         return trainer.evaluation.of_arrays(trainer.net.prepare(x), trainer.net.device.asarray(y))
 
-    def described_test(self) -> dict[str, Any]:
+    def test_fingerprint(self) -> dict[str, Any]:
         """What tells the test part from other data: its rows, columns, and a checksum of all of it, or of some of it
         where it is a Stream."""
         if isinstance(self.test, Stream):
-            return self.test.described()
+            return self.test.fingerprint()
         x, y = self.test
         checksum = zlib.crc32(str(self.classes.tolist()).encode())
         rows = max(_VALUES // x.shape[1], 1)

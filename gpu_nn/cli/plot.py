@@ -105,7 +105,7 @@ def _of_answers(
     if options.data is None:
         data = read_parts(settings)
         rows = tested_rows("digits" if settings.data is None else settings.data, data, net, classes)
-        changed = read_tested_on(folder.history) not in (None, data.described_test())
+        changed = read_tested_on(folder.history) not in (None, data.test_fingerprint())
     else:
         rows = labelled_rows(options, net, classes, as_stored=True)
     names = [str(value) for value in classes]

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from gpu_nn.cli.results import say
-from gpu_nn.training import Callback, EpochRecord, Trainer
+from gpu_nn.training import Callback, EpochRecord, Trainer, TrainerView
 
 
 def shown(trainer: Trainer, epochs: int, rows: int) -> AbstractContextManager[Any]:
@@ -19,7 +19,7 @@ def shown(trainer: Trainer, epochs: int, rows: int) -> AbstractContextManager[An
     from tqdm import tqdm
 
     bar: Any = tqdm(total=epochs * rows, unit="rows", unit_scale=True, dynamic_ncols=True)
-    trainer.progress = bar.update
+    trainer.on_batch_end = bar.update
     trainer.callbacks.append(_Bar(bar, rows))
     context: AbstractContextManager[Any] = bar
     return context
@@ -31,9 +31,9 @@ class _Bar(Callback):
     def __init__(self, bar: Any, rows: int):
         self.bar, self.rows = bar, rows
 
-    def begin(self, trainer: Trainer) -> None:
-        in_epoch = min(trainer.position.steps_in_epoch * trainer.batch_size, self.rows)
+    def begin(self, trainer: TrainerView) -> None:
+        in_epoch = min(trainer.step_record().step * trainer.batch_size, self.rows)
         self.bar.update(len(trainer.history) * self.rows + in_epoch)
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")

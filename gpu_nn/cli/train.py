@@ -22,11 +22,11 @@ from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.run_history import read_tested, steps_of
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.device import resolve_device
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
+from gpu_nn.distributed.hosts import host_name
 from gpu_nn.errors import DataError, TrainingDiverged
-from gpu_nn.hosts import own_name
 from gpu_nn.model_file import load
 from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.training.ranks import ALONE, Ranks
 
 
 def run(options: argparse.Namespace) -> None:
@@ -36,33 +36,33 @@ def run(options: argparse.Namespace) -> None:
     folder = None if place is None else RunFolder(place)
     if options.dry_run:
         # Nothing is summed: one of the ranks says it.
-        if not (options.distributed and distributed.launched()[0]):
+        if not (options.distributed and distributed.rank_and_world_size()[0]):
             _check(options, folder)
         return
     try:
         _run(options, folder)
     except Exception as error:  # any, to be raised again: which rank says it does not depend on its kind
-        rank, size = distributed.launched()
-        if not distributed.raised_on_all_ranks(error):
+        rank, size = distributed.rank_and_world_size()
+        if not distributed.is_raised_on_all_ranks(error):
             options.rank = f" (rank {rank} of {size})" if size > 1 else ""
         elif rank:
-            distributed.end_silently(distributed.FAILED)  # rank 0 says it
+            distributed.exit_silently(distributed.EXIT_FAILURE)  # rank 0 says it
         raise
 
 
 def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
-    ranks, interruption = ALONE, Interruption()
+    communicator, interruption = SINGLE_PROCESS, Interruption()
     if options.distributed:
-        ranks, device = distributed.connect(options.device or "auto")
+        communicator, device = distributed.init_process_group(options.device or "auto")
         options.device = device.name
     try:
-        with interruption.caught(), distributed.together(ranks):
+        with interruption.caught(), communicator:
             if options.resume is None:
-                _begin(options, folder, interruption, ranks)
+                _begin(options, folder, interruption, communicator)
             elif folder is not None:
-                _resume(options, folder, interruption, ranks)
+                _resume(options, folder, interruption, communicator)
     except Interrupted as error:
-        if ranks.rank:
+        if communicator.rank:
             raise SystemExit(128 + error.signum) from None  # rank 0 says it
         if folder is None or not folder.is_unfinished:
             raise
@@ -71,10 +71,10 @@ def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
 
 def _refuse_many() -> None:
     """Trainings that know nothing of each other would write one folder."""
-    rank, size = distributed.launched()
+    rank, size = distributed.rank_and_world_size()
     if size > 1:
         if rank:
-            distributed.end_silently(USAGE)
+            distributed.exit_silently(USAGE)
         raise ValueError(f"a launcher started {size} processes; expected --distributed, by which they train together")
 
 
@@ -102,47 +102,51 @@ def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
     dry_run.report(net, optimizer, settings, data, str(device), steps_done, options.json)
 
 
-def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
+def _begin(
+    options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, communicator: Communicator
+) -> None:
     with ExitStack() as until_done:
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             settings = configuration.resolved(options, add_arguments)
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 check_logs(settings, options.config, folder)
-            if folder is not None and ranks.rank == 0:
+            if folder is not None and communicator.rank == 0:
                 until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
-        _train(settings, folder, None, interruption, options.json, ranks)
+        _train(settings, folder, None, interruption, options.json, communicator)
 
 
-def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
+def _resume(
+    options: argparse.Namespace, folder: RunFolder, interruption: Interruption, communicator: Communicator
+) -> None:
     with ExitStack() as until_done:
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             saved, finished = folder.settings(add_arguments), folder.is_finished
             settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
             if finished and settings.epochs == saved.epochs:
-                if ranks.rank == 0:
+                if communicator.rank == 0:
                     say(f"the run in {folder.path} is finished")
                     _report_finished(saved, folder, options.json)
                 return
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 check_logs(settings, options.config, folder)
                 until_done.enter_context(locked(folder.path))
                 if (folder.settings(add_arguments), folder.is_finished) != (saved, finished):
                     raise DataError(f"another process has just been at work in {folder.path}; ask again")
             checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             # By now all ranks have read what the folder held before.
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 for damage in damages:
                     say(damage)
                 kept = copy(settings)
-                if ranks.size > 1:
+                if communicator.size > 1:
                     # The device of a rank is not that of the run.
                     kept.device = saved.device
                 elif settings.device != saved.device:
                     say(f"the run was on {saved.device} and is on {settings.device} now: its bits may differ")
                 if kept != saved:
                     until_done.enter_context(folder.checkpoints.gone_on(partial(configuration.write, settings=kept)))
-        _train(settings, folder, checkpoint, interruption, options.json, ranks)
+        _train(settings, folder, checkpoint, interruption, options.json, communicator)
 
 
 def _train(
@@ -151,16 +155,18 @@ def _train(
     checkpoint: Checkpoint | None,
     interruption: Interruption,
     as_json: bool,
-    ranks: Ranks,
+    communicator: Communicator,
 ) -> None:
-    with ranks.agreed():
+    with communicator.raise_on_all_ranks():
         device = resolve_device(settings.device)
         data = read_parts(settings)
         optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
-    tell = say if ranks.rank == 0 else keep_silent
-    if ranks.size > 1:
+    tell = say if communicator.rank == 0 else keep_silent
+    if communicator.size > 1:
         # A launcher names the process that died.
-        for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), own_name(), device.name])):
+        for rank, (process, host, name) in enumerate(
+            communicator.all_gather_object([os.getpid(), host_name(), device.name])
+        ):
             tell(f"rank {rank}: process {process} on {host}, {name}")
     n_training, n_validation, n_test = data.rows
     rows = [f"{n_training} rows to train", f"{n_test} to test"]
@@ -174,10 +180,10 @@ def _train(
     tell(f"{net.n_parameters} parameters on {device}, {settings.dtype}")
 
     began = time.perf_counter()
-    with ranks.agreed():
-        trainer = assembly.trainer(net, optimizer, settings, ranks)
+    with communicator.raise_on_all_ranks():
+        trainer = assembly.trainer(net, optimizer, settings, communicator)
         progress: AbstractContextManager[Any] = nullcontext()
-        if ranks.rank == 0:
+        if communicator.rank == 0:
             trainer.callbacks += assembly.callbacks(settings, folder)
             progress = shown(trainer, settings.epochs, data.rows[0])
     with progress, interruption.training(trainer):
@@ -186,11 +192,11 @@ def _train(
     tested = Tested(*data.tested(trainer), n_test)
     if not math.isfinite(tested.loss):
         # The last step can do this: the training has met no row since. The loss is that of all ranks.
-        raise ranks.alike(TrainingDiverged(optimizer.steps, tested.loss))
-    if ranks.rank:
+        raise communicator.mark_raised_on_all_ranks(TrainingDiverged(optimizer.steps, tested.loss))
+    if communicator.rank:
         return
     if folder is not None:
-        folder.finish(net, trainer.history, tested, {**trainer.data, "test": data.described_test()})
+        folder.finish(net, trainer.history, tested, {**trainer.data, "test": data.test_fingerprint()})
     report(as_json, device.name, tested, trainer.history, seconds, None if folder is None else folder.model)
 
 

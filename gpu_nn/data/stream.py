@@ -177,7 +177,7 @@ class Stream:
         some = pieces[:, 0] < pieces[:, 1]
         return replace(self, pieces=pieces[some], group=np.repeat(self.group, ranges.shape[1] // 2)[some])
 
-    def described(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
         pieces = self.pieces
         if isinstance(self.source, ParquetRows) and len(pieces):

@@ -20,8 +20,8 @@ from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
 from gpu_nn.training import History, Trainer
-from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.training.resume import TooFewEpochs, opened
+from gpu_nn.training.checkpoint import Checkpoint, load_checkpoint
+from gpu_nn.training.state import TooFewEpochs
 
 
 def fit(
@@ -41,7 +41,7 @@ def fit(
     resume: as of `Trainer.fit`.
     """
     _settings.check(estimator)
-    checkpoint = opened(resume, stacklevel=4)
+    checkpoint = load_checkpoint(resume, stacklevel=4)
     goes_on = estimator.__sklearn_is_fitted__() and (incremental or estimator.warm_start)
     dtype = _settings.dtype(estimator)
     x = inputs(estimator, X, dtype=dtype, reset=not goes_on)
@@ -180,7 +180,7 @@ def _trained(
     if held_out is not None:
         validation = moved(held_out.x, device), moved(held_out.targets, device)
         weight = moved(held_out.weight, device)
-        trainer.evaluation = LabelledEvaluation(net, trainer.options, trainer.ranks, labelling, weight)
+        trainer.evaluation = LabelledEvaluation(net, trainer.cost_options, trainer.communicator, labelling, weight)
     if goes_on:
         trainer.history = History(list(estimator.history_.epochs))
     epochs = 1 if incremental else int(estimator.max_iter)

@@ -12,7 +12,7 @@ from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
 from gpu_nn.told import number, whole
-from gpu_nn.training import Callback, EpochRecord, Trainer
+from gpu_nn.training import Callback, EpochRecord, TrainerView
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.evaluation import Evaluation
@@ -95,7 +95,7 @@ class EpochEnd(Callback):
         self.epochs = 0
         self.best = BestWeights()
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         progress, tol = self.progress, self.estimator.tol
         self.epochs += 1
         progress.rows_seen += self.n
@@ -125,7 +125,7 @@ class EpochEnd(Callback):
         weights = net.flat_parameters[: net.n_decayed]
         return 0.5 * self.decay * float(weights @ weights)
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: TrainerView) -> None:
         self.best.begin(trainer.net)
 
     def state(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class EpochEnd(Callback):
         self.progress.load_state(state)
         self.best.load_state(state)
 
-    def _decide(self, trainer: Trainer, rate: Schedule) -> None:
+    def _decide(self, trainer: TrainerView, rate: Schedule) -> None:
         estimator, progress = self.estimator, self.progress
         if isinstance(rate, EpochRate) and estimator.learning_rate == "invscaling":
             rate.lr = estimator.learning_rate_init / (progress.rows_seen + 1) ** estimator.power_t

@@ -18,7 +18,7 @@ from gpu_nn.pictures._sheet import (
 )
 
 if TYPE_CHECKING:
-    from gpu_nn.training import History, LearningRates
+    from gpu_nn.training import History, LearningRateMonitor
 
 # Up to here every epoch is a dot on its line.
 _MOST_DOTS = 40
@@ -65,17 +65,17 @@ def learning_curves(history: "History") -> Any:
     return figure
 
 
-def learning_rates(history: "History | LearningRates") -> Any:
+def learning_rates(history: "History | LearningRateMonitor") -> Any:
     """The learning rate over the optimizer's steps: a Figure.
 
-    history: of a Trainer, one value an epoch, that of its last step; or the callback `LearningRates`, with as many as
-    it recorded. The axis is logarithmic where the values spread over more than a factor of 30.
+    history: of a Trainer, one value an epoch, that of its last step; or the callback `LearningRateMonitor`, with as
+    many as it recorded. The axis is logarithmic where the values spread over more than a factor of 30.
 
     Raises ValueError when there are none, ImportError without Matplotlib.
     """
-    from gpu_nn.training import LearningRates
+    from gpu_nn.training import LearningRateMonitor
 
-    if isinstance(history, LearningRates):
+    if isinstance(history, LearningRateMonitor):
         steps, rates, said = np.asarray(history.steps), np.asarray(history.rates, np.float64), ""
         if not len(steps):
             raise ValueError("history has no learning rates; expected those of at least 1 step")

@@ -346,15 +346,15 @@ class TestRefusals:
 
 def test_a_description_tells_other_data(tmp_path):
     def described(x=X, y=Y, **sizes):
-        return stream(x, y, **sizes).described()
+        return stream(x, y, **sizes).fingerprint()
 
     one = described()
     assert one == described(X.astype(np.float64))
     others = [described(X + 1), described(y=(Y + 1) % 7), described(X[:-1], Y[:-1])]
     others += [described(block_rows=7), described(window_rows=99)]
-    others += [part.described() for part in stream(X, Y, block_rows=20).split("test", 0.5)]
+    others += [part.fingerprint() for part in stream(X, Y, block_rows=20).split("test", 0.5)]
     alike = stream(np.ones_like(X), np.ones_like(Y))
-    drawn = [alike.split("test", 0.5, seed=seed)[0].described() for seed in (0, 0, 1)]
+    drawn = [alike.split("test", 0.5, seed=seed)[0].fingerprint() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
     assert all(other != one for other in others)
@@ -369,9 +369,9 @@ def test_a_stream_without_rows_has_an_order_and_a_description(tmp_path, kind):
     for random in (None, np.random.default_rng(0)):
         assert len(empty.order(random)) == 0
     assert list(empty.windows()) == []
-    described = empty.described()
+    described = empty.fingerprint()
     assert (described["rows"], described["columns"]) == (0, INPUTS)
-    assert described["checksum"] != some.described()["checksum"]
+    assert described["checksum"] != some.fingerprint()["checksum"]
 
 
 def test_one_row_group_is_in_memory_at_a_time(tmp_path):
@@ -382,7 +382,7 @@ def test_one_row_group_is_in_memory_at_a_time(tmp_path):
     tracemalloc.start()
     try:
         some = stream(tmp_path / "t.parquet", block_rows=100, window_rows=1000)
-        some.described()
+        some.fingerprint()
         for _ in some.windows():
             pass
         assert x.nbytes < tracemalloc.get_traced_memory()[1] < 1.8 * x.nbytes
@@ -409,7 +409,7 @@ def test_labels_of_text_are_gathered_once_for_all_readers_of_a_file(tmp_path, mo
     assert not read  # what is asked for its shape alone costs no pass
     for part in (some, *some.split("test", 0.4)):
         assert set(rows_of(part)[1]) == {"7", "a", "b"}
-        part.described()
+        part.fingerprint()
     assert sorted(columns for columns in read if columns[0] == ("label",)) == [(("label",), i) for i in range(3)]
 
 

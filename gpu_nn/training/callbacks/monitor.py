@@ -3,15 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpu_nn import checks
 from gpu_nn.errors import unknown_name
 from gpu_nn.told import number, whole
+from gpu_nn.training.callbacks.callback import TrainerView
 from gpu_nn.training.history import EpochRecord
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 _MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.endswith(("loss", "accuracy")))
 
@@ -31,7 +29,7 @@ class Monitor:
             raise unknown_name("monitor", self.name, _MONITORED)
         checks.number("min_delta", self.min_delta)
 
-    def check(self, trainer: "Trainer") -> None:
+    def check(self, trainer: TrainerView) -> None:
         """Raises ValueError when the training has no validation data to know the figure from."""
         if self.name.startswith("validation") and trainer.data["validation"] is None:
             raise ValueError(f"monitor={self.name!r} needs validation data: fit(x, y, validation=(x_held, y_held))")
