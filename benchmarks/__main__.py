@@ -99,8 +99,8 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("benchmarks", "gpu_nn", "tests"):  # our own fault
             raise
-        cure = "pip install -e '.[test,peers]' brings what the benchmarks use"
-        _failed(options.verbs, f"{package} is not installed: {cure}", USAGE)
+        hint = "pip install -e '.[test,peers]' brings what the benchmarks use"
+        _failed(options.verbs, f"{package} is not installed: {hint}", USAGE)
 
 
 if __name__ == "__main__":

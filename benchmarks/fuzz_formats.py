@@ -14,7 +14,7 @@ from benchmarks.fuzz_mutations import mutated
 from gpu_nn.cli import configuration
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
-from gpu_nn.data.npy import NpyRows
+from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
@@ -100,7 +100,7 @@ def _newest(path: Path) -> object:
 
 def _rows(path: Path) -> np.ndarray | None:
     """All rows of an npy file, by the reader of some."""
-    rows = NpyRows(path)
+    rows = NpyReader(path)
     return rows[0 : len(rows)] if rows.ndim else None
 
 

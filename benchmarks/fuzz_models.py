@@ -13,7 +13,7 @@ import numpy as np
 import gpu_nn
 from benchmarks.fuzz_mutations import extreme, size
 from gpu_nn.layers import LAYERS, BatchNorm, Dense, Dropout, Standardize
-from gpu_nn.several_labels import SeveralLabels
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import checkpoint
 
 
@@ -54,7 +54,7 @@ def model() -> list[bytes]:
     deep = gpu_nn.Network(layers, n_inputs=5, device="cpu", dtype="float64", seed=3)
     deep.classes = ["a", "é", "c"]
     several = gpu_nn.Network([3, 4, 3], device="cpu", seed=0)
-    several.several_labels, several.classes = SeveralLabels(0.5), ["a", "b"]
+    several.multilabel, several.classes = Multilabel(0.5), ["a", "b"]
     return [_saved(gpu_nn.Network([3, 4, 2], device="cpu", seed=0)), _saved(deep), _saved(several)]
 
 

@@ -156,7 +156,7 @@ def _our_epoch(
     trainer = Trainer(net, Adam(1e-4), batch_size=setting.batch, complement_weight=complement_weight)
 
     def epoch() -> float:
-        with nullcontext() if graph else mock.patch.object(cuda_kernels, "captured", lambda step: step):
+        with nullcontext() if graph else mock.patch.object(cuda_kernels, "cuda_graph", lambda step: step):
             return float(trainer.fit(*data, epochs=2)[-1].seconds)
 
     return epoch
@@ -180,7 +180,7 @@ def _products_epoch(device: Device, setting: Setting) -> Callable[[], float]:
             if i:
                 kernels.matmul(z, w.T, x)
 
-    step = kernels.captured(run)
+    step = kernels.cuda_graph(run)
 
     def epoch() -> float:
         with device.active():

@@ -115,7 +115,7 @@ def measured(name: str, kind: str, quick: bool) -> dict[str, Any]:
     return {
         "network": name,
         "optimizer": kind,
-        "parameters": net.n_parameters,
+        "parameters": net.flat.n_parameters,
         "bytes": MOVED[kind] * net.flat_parameters.nbytes,
         "times_as_fast": found,
         "share_of_floor": found[FLOOR],

@@ -74,7 +74,7 @@ def steps(communicator: Communicator, widths: list[int], batch: int, together: b
     y = random.integers(0, widths[-1], len(x))
     timed = TimedRanks(communicator if together else SilentRanks(communicator.rank, communicator.size))
     trainer = Trainer(Network(widths, device="cpu"), Adam(1e-3), batch_size=batch, communicator=timed)
-    timed.timed = trainer.net.exchanged
+    timed.timed = trainer.net.flat.reduce_buffer
     trainer.fit(x, y, epochs=1)
     seconds, in_sum = [], []
     for _ in range(5):

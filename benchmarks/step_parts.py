@@ -21,7 +21,7 @@ class Timed:
 
     def __getattr__(self, name: str) -> Any:
         kernel = getattr(self._kernels, name)
-        if name == "captured" or not callable(kernel):
+        if name == "cuda_graph" or not callable(kernel):
             return kernel
         timed = self._timed(name, kernel)
         setattr(self, name, timed)

@@ -1,7 +1,7 @@
 // The sum of a block's values, in an order that is the same in every run.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // The sum of the values of a block's THREADS threads, in thread 0.
 __device__ double block_sum(double value) {

@@ -1,6 +1,6 @@
 // out_i = source_i in another type: the half copies of float32 parameters and inputs, and float32 of half logits.
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 template <class From, class To>
 __global__ void __launch_bounds__(THREADS) cast(const From* source, To* out, Index size) {

@@ -8,7 +8,7 @@
 // - Column sums take two stages and no atomics: partial sums of each chunk, then column_sum of linear.cu.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 constexpr int DEPTH = 2;  // rows whose loads are under way together
 

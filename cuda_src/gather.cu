@@ -5,7 +5,7 @@
 // - The row numbers must be within range.
 // - Where the batch begins is read from device memory: a CUDA graph must not freeze it.
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // ⌊index / width⌋; a division of 64-bit numbers takes five times as long, and few arrays need it.
 __device__ Index row_of(Index index, Index width, bool fits_32_bits) {

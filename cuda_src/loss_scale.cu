@@ -3,7 +3,7 @@
 //
 // - Decided on the device: the host never waits to learn whether a step counted.
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // out_r = weight_r · scale; weight may be null, and then is 1.
 __global__ void __launch_bounds__(THREADS) scale_rows(const float* weight, const float* scale, float* out, Index n) {

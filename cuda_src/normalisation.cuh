@@ -4,7 +4,7 @@
 #pragma once
 
 #include "activations.cuh"
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // Of a multiprocessor at least, so that a thread may have 128 registers: left alone, the compiler spills to have more.
 constexpr int BLOCKS_AT_ONCE = 2;

@@ -5,7 +5,7 @@
 // - Never frozen into a CUDA graph: learning_rate, step and gradient_scale are read here, from device memory.
 
 #include "block_sum.cuh"
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // gradient_scale · gradient + decay · parameter, the gradient that a step sees.
 template <class T> __device__ T seen_gradient(T gradient, T scale, T decay, T parameter) {

@@ -5,7 +5,7 @@
 // - The draw is read from device memory: a CUDA graph must not freeze it.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 typedef unsigned long long Word;
 

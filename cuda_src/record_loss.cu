@@ -4,7 +4,7 @@
 // - Where the cost goes is read from device memory, and moved on there: a CUDA graph must not freeze it.
 
 #include "block_sum.cuh"
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += rows, those of an epoch that are done;  position_1 += 1.
 // Without a position the cost goes to step_losses_0.

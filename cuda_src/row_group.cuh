@@ -6,7 +6,7 @@
 // - Every lane of a warp must call reduce(), also one whose row is not there.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 

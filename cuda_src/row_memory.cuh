@@ -3,7 +3,7 @@
 // A row is a head and a tail of less than 16 bytes, one element a lane, and between them packs on 16-byte boundaries.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 // What is touched once need not push anything out of the caches.
 template <class S, int N> __device__ Pack<S, N> load_once(const S* from) {

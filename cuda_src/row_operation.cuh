@@ -16,7 +16,7 @@
 //   hides()               whether outputs of masked classes must be set to 0
 #pragma once
 
-#include "all_but_one.cuh"
+#include "row_state.cuh"
 #include "row_group.cuh"
 #include "row_memory.cuh"
 

@@ -110,7 +110,7 @@ template <class S> struct AllButOneSoftmax : OfRowState<S> {
 #define PARAMETERS const S *z, S *out, const Index *t, Index n, int m
 
 template <template <class> class Op, class S, int M, int WARPS>
-__global__ void __launch_bounds__(WARPS * 32, (blocks_of_lanes<Op<S>, M, WARPS * 32>())) softmax_of_lanes(PARAMETERS) {
+__global__ void __launch_bounds__(WARPS * 32, (blocks_of_lanes<Op<S>, M, WARPS * 32>())) softmax_thread_per_row(PARAMETERS) {
     rows_of_lanes<Op<S>, M, WARPS>(Op<S>(t), z, out, n);
 }
 
@@ -127,6 +127,6 @@ __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(LANES, (blocks_
 #endif
 
 template <template <class> class Op, class S, int LANES>
-__global__ void __launch_bounds__(LANES, 1) softmax_in_passes(PARAMETERS, int room) {
+__global__ void __launch_bounds__(LANES, 1) softmax_multi_pass(PARAMETERS, int room) {
     row_in_passes<Op<S>, LANES>(Op<S>(t), z, out, m, room);
 }

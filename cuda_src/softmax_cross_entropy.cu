@@ -275,7 +275,7 @@ template <class S, class T, bool WEIGHTED, bool COMPLEMENT> struct CrossEntropy 
     {y, loss, class_weight, row_scale, ignore_index, ignores, scale, cold_a, gain, cold_b, hot_b, complement_weight}
 
 template <class S, class T, bool WEIGHTED, bool COMPLEMENT, int M, int WARPS>
-__global__ void __launch_bounds__(WARPS * 32, (blocks_of_lanes<OPERATION, M, WARPS * 32>())) softmax_cross_entropy_of_lanes(PARAMETERS) {
+__global__ void __launch_bounds__(WARPS * 32, (blocks_of_lanes<OPERATION, M, WARPS * 32>())) softmax_cross_entropy_thread_per_row(PARAMETERS) {
     rows_of_lanes<OPERATION, M, WARPS>(ARGUMENTS, z, dz, n);
 }
 
@@ -292,6 +292,6 @@ __global__ void __cluster_dims__(BLOCKS, 1, 1) __launch_bounds__(LANES, (blocks_
 #endif
 
 template <class S, class T, bool WEIGHTED, bool COMPLEMENT, int LANES>
-__global__ void __launch_bounds__(LANES, 1) softmax_cross_entropy_in_passes(PARAMETERS, int room) {
+__global__ void __launch_bounds__(LANES, 1) softmax_cross_entropy_multi_pass(PARAMETERS, int room) {
     row_in_passes<OPERATION, LANES>(ARGUMENTS, z, dz, m, room);
 }

@@ -6,7 +6,7 @@ The cost of a batch (DESIGN §1), with targets smoothed first, y' = (1-ε) y + �
 
 λ = complement_weight weighs all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever the
 row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y this
-is the everyday cross entropy.
+is the standard cross entropy.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gpu_nn.checks import SHARE, is_whole, number
 from gpu_nn.device import Array, check_on_host
 from gpu_nn.errors import unknown_name
+from gpu_nn.validation import UNIT_INTERVAL, check_number, is_int
 
 Reduction = Literal["sum", "mean", "none"]
 
@@ -31,9 +31,9 @@ class Cost:
     ignore_index: int | None = None
 
     def __post_init__(self) -> None:
-        number("complement_weight", self.complement_weight)
-        number("label_smoothing", self.label_smoothing, SHARE)
-        if not (self.ignore_index is None or is_whole(self.ignore_index)):
+        check_number("complement_weight", self.complement_weight)
+        check_number("label_smoothing", self.label_smoothing, UNIT_INTERVAL)
+        if not (self.ignore_index is None or is_int(self.ignore_index)):
             raise ValueError(f"ignore_index={self.ignore_index!r}; expected a label, a whole number, or None")
 
     def kernel_options(self, xp: Any, m: int, dtype: Any) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def check_chunk_rows(chunk_rows: Any) -> None:
     """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
     if chunk_rows is None:
         return
-    if not is_whole(chunk_rows) or chunk_rows < 1:
-        error = ValueError if is_whole(chunk_rows) else TypeError
+    if not is_int(chunk_rows) or chunk_rows < 1:
+        error = ValueError if is_int(chunk_rows) else TypeError
         raise error(f"chunk_rows={chunk_rows!r}; expected a whole number of rows ≥ 1, or None")
 
 
@@ -110,8 +110,8 @@ def class_indices(name: str, y: Any, n: int, m: int, ignore_index: int | None, x
     if xp is np:
         check_on_host(name, y)
     if y.dtype.kind not in "iu":
-        cure = f"use {name}.astype(int) for class indices, or targets of shape (n, m)"
-        raise TypeError(f"{name} is of {y.dtype}; class indices must be integers: {cure}")
+        hint = f"use {name}.astype(int) for class indices, or targets of shape (n, m)"
+        raise TypeError(f"{name} is of {y.dtype}; class indices must be integers: {hint}")
     if y.shape != (n,):
         raise ValueError(f"{name} has shape {y.shape}; expected ({n},), one class for each row")
     y = xp.ascontiguousarray(xp.asarray(y, dtype=y.dtype if y.dtype in (np.int32, np.int64) else np.int64))

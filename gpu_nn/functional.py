@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import is_whole
 from gpu_nn.cost import Cost, check_chunk_rows, check_reduction, class_indices, row_scale, targets, weights
 from gpu_nn.device import Array, Device, device_of
 from gpu_nn.kernels import kernels_for
+from gpu_nn.validation import is_int
 
 # linear_softmax_cross_entropy_with_grad holds at least so many bytes of logits at a time and, for the sake of dw, which
 # each chunk reads and writes, up to so many rows for each input as long as they take no more than the larger number.
@@ -54,7 +54,7 @@ def all_but_one_softmax(z: Array, t: Any) -> Array:
     n, m = z.shape
     xp = device.xp
     with device.active():
-        t = class_indices("t", xp.full(n, t) if is_whole(t) else t, n, m, None, xp)
+        t = class_indices("t", xp.full(n, t) if is_int(t) else t, n, m, None, xp)
         out = xp.empty_like(z)
         kernels_for(device).all_but_one_softmax(z, t.astype(np.int64, copy=False), out)
     return out

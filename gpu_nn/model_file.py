@@ -27,9 +27,9 @@ from gpu_nn.device import Device, resolve_device
 from gpu_nn.errors import DataError
 from gpu_nn.files import whole_file, write_safetensors
 from gpu_nn.layers import LAYERS, Layer
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.precision import parameter_dtype, precision_name
-from gpu_nn.several_labels import SeveralLabels
 
 FORMAT = "gpu_nn.network"
 VERSIONS = ("1", "2")
@@ -48,8 +48,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     header |= column_names(net)
-    if net.several_labels is not None:
-        header["several_labels"] = asdict(net.several_labels)
+    if net.multilabel is not None:
+        header["several_labels"] = asdict(net.multilabel)
     text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
     with whole_file(path) as file:
         write_safetensors(file, arrays, {"format": FORMAT, "version": _version(header), "network": text})
@@ -201,7 +201,7 @@ def _built(
             width = layer.n_outputs(width)
         if version != _version(header):
             raise ValueError(f"version {version!r} does not go with the fields {', '.join(sorted(header))}")
-        several = SeveralLabels(**header["several_labels"]) if "several_labels" in header else None
+        several = Multilabel(**header["several_labels"]) if "several_labels" in header else None
         _check_classes(classes, width - (several is not None))
         feature_names, target_name = header.get("feature_names"), header.get("target_name")
         _check_names(feature_names, target_name, n_inputs)
@@ -218,7 +218,7 @@ def _built(
         raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {has}")
     net = Network(layers, n_inputs=n_inputs, dtype=precision or dtype, device=device)
     net.classes, net.feature_names, net.target_name = classes, feature_names, target_name
-    net.several_labels = several
+    net.multilabel = several
     return net
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.binding import Binding
-from gpu_nn.checks import generator, is_whole
 from gpu_nn.cost import Cost, check_reduction, row_scale, targets, weights
 from gpu_nn.device import Array, Device, resolve_device
 from gpu_nn.errors import unknown_name
+from gpu_nn.flat_parameters import FlatParameters
 from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.layers import Dense, Layer, Stage
+from gpu_nn.layer_plan import LayerPlan
+from gpu_nn.layers import BoundLayer, Dense, Layer
+from gpu_nn.multilabel import Multilabel, threshold
 from gpu_nn.precision import DTYPES, FIRST_LOSS_SCALE, precision
-from gpu_nn.several_labels import SeveralLabels, decided
-from gpu_nn.store import Store
+from gpu_nn.validation import is_int, random_generator
 
 __all__ = ["DTYPES", "Network"]
 
@@ -40,7 +40,7 @@ class Network:
     `beside_grads`, 16 numbers, and `running`, those of `state` that follow the batches.
     loss_scale: with "mixed_float16" a (1,) array, else None: `grads`, and what `train_step` returns, then have this
     factor in them, which optimizers take off; they change it, and leave a step out whose gradient overflowed.
-    several_labels: how several labels a row are read out of the outputs, of which the last is then no label; None for
+    multilabel: how several labels a row are read out of the outputs, of which the last is then no label; None for
     one label a row.  classes: names of the classes, or of the labels, when the data had names; feature_names,
     target_name: of the columns that the inputs and the labels were, each input's another, when they came from a table;
     free for the caller to set.
@@ -67,11 +67,13 @@ class Network:
         self.precision = precision(dtype, self.device)
         self.dtype, self._mixed = self.precision.dtype, self.precision.mixed
         self.kernels = kernels_for(self.device)
-        self.several_labels: SeveralLabels | None = None
+        self.multilabel: Multilabel | None = None
         self.classes: Sequence[Any] | None = None
         self.feature_names: Sequence[str] | None = None
         self.target_name: str | None = None
-        self._store = store = Store(self.layers, self.widths, self.device, self.precision, generator(seed))
+        self._store = store = FlatParameters(
+            self.layers, self.widths, self.device, self.precision, random_generator(seed)
+        )
         self.flat_parameters, self.flat_grads = store.flat_parameters, store.flat_grads
         self.exchanged, self.beside_grads, self.running = store.exchanged, store.beside_grads, store.running
         self.parameters, self.grads, self.state = store.parameters, store.grads, store.state
@@ -82,11 +84,11 @@ class Network:
                 self.loss_scale = self.device.zeros((1,), np.float32)
                 self.loss_scale.fill(FIRST_LOSS_SCALE)
         # Layers before the first learning one, which may be applied to a data set once.
-        self.n_fixed = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
-        self._binding = Binding(self.layers, store, self.device, self.kernels, self.precision, self.n_fixed)
+        self.n_preprocessing = next((i for i, layer in enumerate(self.layers) if not layer.fixed), 0)
+        self._binding = LayerPlan(self.layers, store, self.device, self.kernels, self.precision, self.n_preprocessing)
         if self._mixed:
-            for layer in self.layers[self.n_fixed :]:
-                if not layer.takes_half:
+            for layer in self.layers[self.n_preprocessing :]:
+                if not layer.supports_half:
                     raise ValueError(
                         f"dtype={self.precision.name!r}, but {layer} works in float32 alone: use dtype='float32'"
                     )
@@ -104,7 +106,7 @@ class Network:
         running = {name: array for name, array in self.state.items() if array.dtype.kind == "f"}
         return {"parameters": self.flat_parameters, **running}
 
-    def stages(self, n: int, training: bool) -> list[Stage]:
+    def stages(self, n: int, training: bool) -> list[BoundLayer]:
         """The layers at work on n rows; memory is allocated for the largest n met so far."""
         return self._binding.stages(n, training)
 
@@ -139,7 +141,7 @@ class Network:
         out: where it goes, of that shape and the network's dtype; None for memory of its own.
         """
         x = self._inputs(x)
-        return x if not self.n_fixed and out is None else self._through(x, 0, self.n_fixed, out)
+        return x if not self.n_preprocessing and out is None else self._through(x, 0, self.n_preprocessing, out)
 
     def forward(self, x: Any) -> Array:
         """Logits of x, (n, inputs): (n, classes), without dropout and noise."""
@@ -147,7 +149,7 @@ class Network:
 
     def forward_prepared(self, x: Array) -> Array:
         """Logits of x as it comes out of `prepare`."""
-        return self._through(x, self.n_fixed, len(self.layers))
+        return self._through(x, self.n_preprocessing, len(self.layers))
 
     def _through(self, x: Array, first: int, last: int, out: Array | None = None) -> Array:
         with self.device.active():
@@ -170,10 +172,10 @@ class Network:
                     self.kernels.cast(a, out[rows])
         return out
 
-    def _forward(self, stages: list[Stage], a: Array, first: int, training: bool) -> Array:
+    def _forward(self, stages: list[BoundLayer], a: Array, first: int, training: bool) -> Array:
         """a through the stages, which begin with number `first`."""
         for i, stage in enumerate(stages, first):
-            if self._mixed and i >= self.n_fixed and a.dtype != self.precision.compute:
+            if self._mixed and i >= self.n_preprocessing and a.dtype != self.precision.compute:
                 half = self._binding.at(training).rows("half", *a.shape)
                 self.kernels.cast(a, half)
                 a = half
@@ -188,8 +190,8 @@ class Network:
 
     def probabilities(self, logits: Array) -> Array:
         """What `predict_proba` gives for these logits, (n, n_classes) on the active device; they are used up."""
-        if self.several_labels is not None:
-            return self.several_labels.probabilities(self.device.xp, self.kernels.softmax, logits)
+        if self.multilabel is not None:
+            return self.multilabel.probabilities(self.device.xp, self.kernels.softmax, logits)
         self.kernels.softmax(logits, logits)
         return logits
 
@@ -197,12 +199,12 @@ class Network:
         """The most probable class of each row, (n,) integers; of several labels a row their flags, (n, labels)."""
         logits = self.forward(x)
         with self.device.active():
-            return logits.argmax(axis=1) if self.several_labels is None else decided(logits)
+            return logits.argmax(axis=1) if self.multilabel is None else threshold(logits)
 
     @property
     def n_answers(self) -> int:
         """Columns of `predict_proba`: the classes, or the labels of which a row has several."""
-        return self.n_classes - (self.several_labels is not None)
+        return self.n_classes - (self.multilabel is not None)
 
     def loss_and_grad(
         self,
@@ -283,11 +285,11 @@ def _expanded(layers: Sequence[int | Layer], n_inputs: int | None, activation: s
     """The layers and the number of inputs that either form of `layers` stands for."""
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    numbers = [is_whole(layer) for layer in layers]
+    numbers = [is_int(layer) for layer in layers]
     if not layers or any(numbers) != all(numbers):
         raise ValueError(f"layers={list(layers)!r}; expected widths, such as [784, 100, 10], or layers, not both")
     if not any(numbers):
-        if not (is_whole(n_inputs) and n_inputs >= 1):
+        if not (is_int(n_inputs) and n_inputs >= 1):
             raise ValueError(f"n_inputs={n_inputs!r}; expected the number of input columns when `layers` holds layers")
         return tuple(layer for layer in layers if not isinstance(layer, int | np.integer)), int(n_inputs)
     widths = [int(width) for width in layers if isinstance(width, int | np.integer)]

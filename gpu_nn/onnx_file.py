@@ -25,8 +25,8 @@ from gpu_nn.files import whole_file
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, on_host
+from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 from gpu_nn.network import Network
-from gpu_nn.several_labels import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 
 # The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
 OPSET, IR_VERSION = 13, 7
@@ -158,8 +158,8 @@ def _model(net: Network) -> Any:
     graph = Graph(net.dtype)
     logits = _logits(graph, net, arrays)
     graph.scope = "output"
-    if net.several_labels is not None:
-        _several_labels(graph, logits, net.n_answers, net.several_labels.complement_weight)
+    if net.multilabel is not None:
+        _multilabel(graph, logits, net.n_answers, net.multilabel.complement_weight)
         names: np.ndarray | None = None
     else:
         graph.Softmax(logits, axis=1, output="probabilities")
@@ -175,7 +175,7 @@ def _model(net: Network) -> Any:
     if names is not None:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
-    real, several = _tensor_type(net.dtype), net.several_labels is not None
+    real, several = _tensor_type(net.dtype), net.multilabel is not None
     rows: list[Any] = ["batch", net.n_answers]
     made = helper.make_graph(
         graph.nodes,
@@ -217,8 +217,8 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
     return value
 
 
-def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
-    """The outputs for several labels a row; in the names of `several_labels`."""
+def _multilabel(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
+    """The outputs for several labels a row; in the names of `multilabel`."""
     from onnx import TensorProto
 
     chosen, reference = graph.columns(logits, 0, labels), graph.columns(logits, labels, labels + 1)

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gpu_nn.checks import BELOW_1, POSITIVE, number
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 from gpu_nn.precision import LARGEST_LOSS_SCALE, LOSS_SCALE_FACTOR, LOSS_SCALE_INTERVAL
 from gpu_nn.schedules import Schedule, as_schedule
+from gpu_nn.validation import BELOW_1, POSITIVE, check_number
 
 # A moment that decays by 0.9 a step loses a factor of 1,000 in between, far less than what flush_subnormals leaves.
 _FLUSH_EVERY = 64
@@ -27,8 +27,8 @@ class Optimizer:
 
     def __init__(self, lr: float | Schedule, weight_decay: float, max_norm: float | None):
         self.schedule = as_schedule(lr)
-        self.weight_decay = number("weight_decay", weight_decay)
-        self.max_norm = None if max_norm is None else number("max_norm", max_norm, POSITIVE, " or None")
+        self.weight_decay = check_number("weight_decay", weight_decay)
+        self.max_norm = None if max_norm is None else check_number("max_norm", max_norm, POSITIVE, " or None")
         self.steps = 0
         self._net: Network | None = None
 
@@ -45,7 +45,7 @@ class Optimizer:
             raise ValueError("this optimizer belongs to another network; make a new one for each network")
         self._net = net
         self._kernels = net.kernels
-        with net.device.active(f"a network with fewer than {net.n_parameters:,} parameters needs less"):
+        with net.device.active(f"a network with fewer than {net.flat.n_parameters:,} parameters needs less"):
             xp = net.device.xp
             size = net.flat_parameters.shape
             self.state: Mapping[str, Array] = {name: net.device.zeros(size, net.dtype) for name in self._state_names}
@@ -95,7 +95,7 @@ class Optimizer:
                 interval=LOSS_SCALE_INTERVAL,
             )
         else:
-            self._kernels.advance(self._step)
+            self._kernels.increment(self._step)
             if self._scale is not None:
                 self._kernels.clip_scale(self._norm, self.max_norm, self._scale)
         self._apply(net)
@@ -132,7 +132,7 @@ class SGD(Optimizer):
         max_norm: float | None = None,
     ):
         super().__init__(lr, weight_decay, max_norm)
-        self.momentum = number("momentum", momentum, BELOW_1)
+        self.momentum = check_number("momentum", momentum, BELOW_1)
         self.nesterov = bool(nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
@@ -148,7 +148,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 
@@ -173,9 +173,9 @@ class Adam(Optimizer):
         max_norm: float | None = None,
     ):
         super().__init__(lr, weight_decay, max_norm)
-        self.beta1 = number("beta1", beta1, BELOW_1)
-        self.beta2 = number("beta2", beta2, BELOW_1)
-        self.eps = number("eps", eps, POSITIVE)
+        self.beta1 = check_number("beta1", beta1, BELOW_1)
+        self.beta2 = check_number("beta2", beta2, BELOW_1)
+        self.eps = check_number("eps", eps, POSITIVE)
 
     def _apply(self, net: Network) -> None:
         self._kernels.adam(
@@ -190,7 +190,7 @@ class Adam(Optimizer):
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled=self._decoupled,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 

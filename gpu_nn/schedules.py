@@ -8,8 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_nn import told
-from gpu_nn.checks import number, whole
+from gpu_nn.validation import FINITE, check_int, check_json_int, check_number
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Constant(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        number("lr", self.lr)
+        check_number("lr", self.lr)
 
     def __call__(self, step: int) -> float:
         return self.lr
@@ -52,9 +51,9 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        number("lr", self.lr)
-        whole("every", self.every, 1)
-        number("factor", self.factor)
+        check_number("lr", self.lr)
+        check_int("every", self.every, 1)
+        check_number("factor", self.factor)
 
     def __call__(self, step: int) -> float:
         return self.lr * self.factor ** (step // self.every)
@@ -69,9 +68,9 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        number("lr", self.lr)
-        whole("steps", self.steps, 1)
-        number("final", self.final)
+        check_number("lr", self.lr)
+        check_int("steps", self.steps, 1)
+        check_number("final", self.final)
 
     def __call__(self, step: int) -> float:
         done = min(step / self.steps, 1.0)
@@ -86,7 +85,7 @@ class WarmUp(Schedule):
     then: Schedule
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
+        check_int("steps", self.steps, 1)
         if not isinstance(self.then, Schedule):
             raise TypeError(f"then={self.then!r}; expected a schedule, such as Constant({self.then!r})")
 
@@ -118,8 +117,8 @@ class ReduceOnPlateau(Schedule):
 
     def __post_init__(self) -> None:
         for name in ("lr", "factor", "min_delta", "min_lr"):
-            number(name, getattr(self, name))
-        whole("patience", self.patience, 1)
+            check_number(name, getattr(self, name))
+        check_int("patience", self.patience, 1)
         self._current = self.lr
 
     def __call__(self, step: int) -> float:
@@ -139,10 +138,10 @@ class ReduceOnPlateau(Schedule):
         return {"current": self._current, "best": self._best, "epochs_since_best": self._epochs_since_best}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        current = told.number("current", state["current"])
-        waited = told.whole("epochs_since_best", state["epochs_since_best"])
+        current = check_number("current", state["current"])
+        waited = check_json_int("epochs_since_best", state["epochs_since_best"])
         # Infinite before the first epoch.
-        best = math.inf if state["best"] == math.inf else told.number("best", state["best"], -math.inf)
+        best = math.inf if state["best"] == math.inf else check_number("best", state["best"], FINITE)
         self._current, self._best, self._epochs_since_best = current, best, waited
 
 
@@ -150,4 +149,4 @@ def as_schedule(lr: "float | Schedule") -> Schedule:
     """A number as a constant schedule."""
     if isinstance(lr, Schedule):
         return lr
-    return Constant(number("lr", lr, or_what=", or a schedule"))
+    return Constant(check_number("lr", lr, alternative=", or a schedule"))

@@ -11,7 +11,7 @@ from gpu_nn import functional as F
 from gpu_nn.checks import Range, is_whole, number, whole
 from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
-from gpu_nn.several_labels import SeveralLabels
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
 
 NO_NUMBERS = [True, np.True_, "1", None, [1], np.ones(1), 1j, np.complex64(1), math.nan, np.float32("nan"), 10**400]
@@ -118,7 +118,7 @@ NUMBERS = {
     "complement_weight": lambda value: F.softmax_cross_entropy(X, Y, complement_weight=value),
     "label_smoothing": lambda value: F.softmax_cross_entropy(X, Y, label_smoothing=value),
     "label_smoothing of Trainer": lambda value: Trainer(net(), SGD(), label_smoothing=value),
-    "SeveralLabels": SeveralLabels,
+    "Multilabel": Multilabel,
     "min_delta": lambda value: EarlyStopping(min_delta=value),
     "Every seconds": lambda value: Trigger(seconds=value),
     "test_fraction": lambda value: read(None, value),

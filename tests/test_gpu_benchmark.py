@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, gpu_tests, results
 from benchmarks.gpu_clock import Clock
-from benchmarks.launches import launches_of
 from tests.cuda_emulator import require
 from tests.cuda_emulator.device import emulated_device
+from tests.cuda_src.launches import launches_of
 
 WAYS = (gpu_steps.GRAPH, gpu_steps.FULL, gpu_steps.EAGER, gpu_steps.PRODUCTS)
 SPREAD = {"low", "median", "high"}

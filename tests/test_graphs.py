@@ -16,7 +16,7 @@ from tests.cuda_emulator.device import emulated_device
 from tests.cuda_emulator.work import watched
 
 # Their functions bear the same names in the package.
-captured, dense = (import_module(f"gpu_nn.kernels.cuda_kernels.{name}") for name in ("captured", "dense"))
+cuda_graph, dense = (import_module(f"gpu_nn.kernels.cuda_kernels.{name}") for name in ("cuda_graph", "dense"))
 
 RANDOM = np.random.default_rng(7)
 X, Y = RANDOM.standard_normal((70, 12)).astype(np.float32), RANDOM.integers(0, 5, 70)
@@ -40,7 +40,7 @@ def device():
 @pytest.fixture
 def eager(monkeypatch):
     """A switch: steps are launched kernel by kernel from then on."""
-    return lambda: monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
+    return lambda: monkeypatch.setattr(cuda_graph, "_pieces", lambda step, stream: [])
 
 
 def trainer(device, optimizer=None, layers=LAYERS, batch_size=16, **options):
@@ -156,12 +156,12 @@ def test_a_step_is_this_list_of_launches(device):
         "gather",
         "gemm, relu_aux_bias",
         "gemm, bias",
-        "softmax_cross_entropy_of_lanes",
+        "softmax_cross_entropy_thread_per_row",
         "gemm, bgrada",
         "gemm, drelu_bgrad",
         "gemm",
         "record_loss",
-        "advance",
+        "increment",
         "adam",
     ]
 
@@ -188,7 +188,7 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
                 net.loss_and_grad(X, Y)  # more rows than a batch has: the batch's memory is made anew
             if step == 7:
                 net.state["2.seed"][...] = net.device.asarray(np.array([11], np.uint64))
-                net.rebind()
+                net.plan.invalidate()
 
         run.progress = disturb
         run.fit(X, Y, epochs=3)
@@ -201,7 +201,7 @@ def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run.fit(X, Y, epochs=2)
     run.steps.counters.fill(0)
     step = run.steps.of(16)
-    binding = run.net._binding
+    binding = run.net.plan
     binding._at.clear(), binding._stages.clear(), binding._steps.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
         step()
@@ -221,7 +221,7 @@ def test_another_current_stream_gets_a_graph_of_its_own(device):
 
 class TestWithoutNvmath:
     def test_steps_are_launched_one_by_one_and_the_log_says_so_once(self, caplog, monkeypatch):
-        monkeypatch.setattr(captured, "_said", set())
+        monkeypatch.setattr(cuda_graph, "_said", set())
         before = Graph.launches
         with emulated_device() as device, caplog.at_level(logging.WARNING, "gpu_nn"):
             for _ in range(2):
@@ -232,7 +232,7 @@ class TestWithoutNvmath:
         assert "pip install 'gpu_nn[nvmath12]'" in record.getMessage()
 
     def test_a_step_that_cannot_be_captured_is_launched_one_by_one(self, device, caplog, monkeypatch):
-        monkeypatch.setattr(captured, "_said", set())
+        monkeypatch.setattr(cuda_graph, "_said", set())
         run = trainer(device, layers=[Dense(5)])
         step = run.net.train_step
 

@@ -39,7 +39,7 @@ def test_importing_gpu_nn_loads_neither_cupy_nor_scikit_learn():
         ("{name: ModuleType(name) for name in ('torch', 'torch.library')}", "this PyTorch is too old"),
     ],
 )
-def test_gpu_nn_torch_without_pytorch_is_one_error_with_the_cure(modules, problem):
+def test_gpu_nn_torch_without_pytorch_is_one_error_with_the_hint(modules, problem):
     code = (
         "import sys; from types import ModuleType\n"
         f"sys.modules.update({modules})\n"
@@ -209,7 +209,7 @@ def test_a_base_whose_python_is_too_old_is_refused_before_anything_is_built(stag
     assert build.index(check) < build.index("COPY . .")
     code = check.removeprefix("RUN python3 -c ").strip("'")
     numbers = tuple(map(int, version.split(".")))
-    stand_in = f"import sys; sys.version_info, sys.version = {numbers}, {version!r}\n"
-    done = subprocess.run([sys.executable, "-c", stand_in + code], capture_output=True, text=True, check=False)
+    cupy_override = f"import sys; sys.version_info, sys.version = {numbers}, {version!r}\n"
+    done = subprocess.run([sys.executable, "-c", cupy_override + code], capture_output=True, text=True, check=False)
     told = f"gpu_nn needs Python 3.11 or newer; this base has {version}: choose another BASE_IMAGE\n"
     assert (done.returncode, done.stderr) == ((1, told) if refused else (0, ""))

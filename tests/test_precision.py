@@ -142,7 +142,7 @@ def test_a_bias_gradient_below_a_relu_is_summed_in_float32_beside_the_product(de
         net.loss_and_grad(X, Y)
     names = [work.name.partition("<")[0] for work in works]
     assert names[names.index("gemm, drelu") :][:3] == ["gemm, drelu", "chunk_sums", "column_sum"]
-    relu, above = net.stages(len(X), training=True)
+    relu, above = net.plan.bound_layers(len(X), training=True)
     delta, a = above.input_grad.get().astype(np.float64), relu.a.get()
     assert (a == 0).any()
     assert not delta[a == 0].any()
@@ -156,7 +156,7 @@ def test_graphs_train_to_the_bits_of_eager_launching(device, layers, dtype, monk
     before = Graph.launches
     run.fit(X, Y, epochs=4)
     assert Graph.launches - before == 3 + 3 * 5
-    monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.captured"), "_pieces", lambda step, stream: [])
+    monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.cuda_graph"), "_pieces", lambda step, stream: [])
     eager = trainer(device, dtype, layers=layers)
     before = Graph.launches
     eager.fit(X, Y, epochs=4)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks import results, scaling
-from benchmarks.launches import launches_of
 from benchmarks.scaling_model import (
     H100,
     NDR,
@@ -25,6 +24,7 @@ from benchmarks.scaling_model import (
 from benchmarks.step import NETWORKS
 from gpu_nn import SGD, Network, Trainer
 from tests.cuda_emulator import require
+from tests.cuda_src.launches import launches_of
 
 
 def launches(training, rows):
@@ -116,7 +116,7 @@ def test_buckets_are_those_that_a_step_sums(monkeypatch):
     trainer.fit(np.ones((8, 16)), np.zeros(8, int), epochs=1)
     *paper, rest = [n_bytes for n_bytes in buckets(training) if n_bytes]
     assert Pair.begun[:-1] == paper == [4 * (16 * 16 + 48 * 16 + 32 * 48), 4 * 64 * 32]
-    assert Pair.begun[-1] == rest + net.beside_grads.nbytes
+    assert Pair.begun[-1] == rest + net.flat.reduce_scalars.nbytes
 
 
 def test_the_rows_that_a_share_needs_are_the_fewest():

@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError) as error:
         return _failed(options, error, USAGE)
     except MemoryError:
-        cure = "; a smaller --batch-size or --hidden needs less" if options.command == "train" else ""
-        return _failed(options, f"out of memory{cure}", DATA)
+        hint = "; a smaller --batch-size or --hidden needs less" if options.command == "train" else ""
+        return _failed(options, f"out of memory{hint}", DATA)
     return 0
 
 

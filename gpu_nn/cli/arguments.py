@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_nn.checks import Range
 from gpu_nn.errors import not_one_of
 from gpu_nn.training import Trigger
+from gpu_nn.validation import Interval
 
 # The kernels count columns in 32 bits.
 _WIDEST = 2**31 - 1
@@ -75,14 +75,14 @@ def whole(low: int, high: int | None = None) -> Kind:
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
     """A finite number from low to high; above, below: low, high itself is left out."""
-    within = Range(low, high, above, below)
+    within = Interval(low, high, above, below)
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not within.has(value):
+        if value not in within:
             raise ArgumentTypeError(f"{text!r}; expected {within}")
         return value
 

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 from gpu_nn.cli.arguments import TEXT, Kind
 from gpu_nn.cli.schedule import FIXED_BY_EPOCHS
 from gpu_nn.data import is_large
-from gpu_nn.data.sources import names_a_file
+from gpu_nn.data.sources import is_label_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, not_one_of
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.training import Trigger
 
 NAME = "config.toml"
@@ -150,7 +150,7 @@ def write(path: Path, settings: argparse.Namespace) -> None:
     for name, value in vars(settings).items():
         if value is not None and _key(name) not in _OF_THE_CALL:
             lines.append(f"{_key(name)} = {_toml(value)}")
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
 
@@ -210,7 +210,7 @@ def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = No
             settings[name] = str((folder / value).absolute())
     if settings.get("target") is not None:
         path = str((folder / settings["target"]).absolute())
-        if names_a_file(settings.get("data") or data, path):
+        if is_label_file(settings.get("data") or data, path):
             settings["target"] = path
 
 

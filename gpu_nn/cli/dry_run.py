@@ -38,7 +38,7 @@ def report(
             "inputs": net.n_inputs,
             "classes": net.n_classes,
             "layers": [dict(zip(("layer", "outputs", "parameters"), layer, strict=True)) for layer in _layers(net)],
-            "parameters": net.n_parameters,
+            "parameters": net.flat.n_parameters,
             "batches_per_epoch": steps,
             "steps": steps * settings.epochs,
             "steps_done": steps_done,
@@ -60,7 +60,7 @@ def report(
     to_stdout(
         f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
         f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{said}\n\n"
-        + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.n_parameters:,}")])
+        + table(("layer", "outputs", "parameters"), [*layers, ("all", "", f"{net.flat.n_parameters:,}")])
         + f"\n{settings.optimizer} with {said_of(settings)} in batches of {settings.batch_size:,}: "
         f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs{done}, "
         f"on {device}, {settings.dtype}\n"
@@ -91,16 +91,16 @@ def _memory(net: Network, optimizer: Optimizer, batch: int, rows: int) -> dict[s
     """Bytes on the network's device while it is trained. One step is made on a batch of zeros, and has to succeed."""
     with net.device.active():
         xp = net.device.xp
-        x = xp.zeros((batch, net.widths[net.n_fixed]), net.precision.compute)
-        net.train_step(x, xp.zeros(batch, _LABEL), net.n_fixed)
+        x = xp.zeros((batch, net.widths[net.n_preprocessing]), net.precision.compute)
+        net.train_step(x, xp.zeros(batch, _LABEL), net.n_preprocessing)
     optimizer.step(net)
     row, half_row = (net.n_inputs * dtype.itemsize + _LABEL.itemsize for dtype in (net.dtype, net.precision.compute))
     parts = {
-        "parameters": net.parameter_bytes,
+        "parameters": net.flat.nbytes,
         "gradients": net.flat_grads.nbytes,
         "optimizer": sum(array.nbytes for array in optimizer.state.values()),
         "data": rows * row,
-        "batch": batch * half_row + net.working_bytes,
+        "batch": batch * half_row + net.plan.nbytes,
     }
     return {**parts, "total": sum(parts.values())}
 

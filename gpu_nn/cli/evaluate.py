@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     net = load(options.model, options.device)
-    if net.several_labels is not None:
+    if net.multilabel is not None:
         raise DataError(f"{options.model} gives several labels a row; evaluate counts rows of one label: use predict")
     classes = list(range(net.n_classes) if net.classes is None else net.classes)
     rows = labelled_rows(options, net, classes)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from gpu_nn.cli.arguments import file_name
-from gpu_nn.files import whole_file
-from gpu_nn.model_file import load, on_host
+from gpu_nn.files import atomic_write
+from gpu_nn.model_file import host_arrays_and_classes, load
 from gpu_nn.network import Network
 from gpu_nn.onnx_file import export_onnx, label_values
 
 
 def _export_npz(net: Network, path: str | os.PathLike[str]) -> None:
     """Parameters and state by the names that they have in the network, and "classes" where it has names."""
-    arrays, classes = on_host(net)
+    arrays, classes = host_arrays_and_classes(net)
     named = {} if classes is None else {"classes": np.array(label_values(classes).tolist())}
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **arrays, **named)
 
 

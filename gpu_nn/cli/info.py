@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_nn import __version__
 from gpu_nn.cli.results import print_json, to_stdout
-from gpu_nn.device import resolve_device, why_no_cuda
+from gpu_nn.device import cuda_unavailable_reason, resolve_device
 from gpu_nn.errors import one_line
 from gpu_nn.kernels import why_no_half_products
 from gpu_nn.model_file import load
@@ -50,7 +50,7 @@ def collect() -> dict[str, Any]:
         "gpu_nn": __version__,
         "python": platform.python_version(),
         "packages": {name: _installed(name) for name in _PACKAGES},
-        "gpus": [] if why_no_cuda() else _gpus(),
+        "gpus": [] if cuda_unavailable_reason() else _gpus(),
         "auto": str(auto),
         "dtypes": [name for name in PRECISIONS if name in DTYPES or not why_no_half_products(auto)],
     }
@@ -65,9 +65,9 @@ def of_model(path: str) -> dict[str, Any]:
         "feature_names": net.feature_names,
         "target_name": net.target_name,
         "classes": list(range(net.n_answers)) if net.classes is None else net.classes,
-        "several_labels": net.several_labels is not None,
+        "several_labels": net.multilabel is not None,
         "layers": [str(layer) for layer in net.layers],
-        "parameters": net.n_parameters,
+        "parameters": net.flat.n_parameters,
         "dtype": net.dtype.name,
     }
 

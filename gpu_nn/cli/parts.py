@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data import Stream, read, read_streams, scaling, split
+from gpu_nn.data import StreamDataset, read, read_streams, shift_and_scale, split
 from gpu_nn.training import Trainer
 
 # Of what a checksum is made at once, in float64.
@@ -16,14 +16,14 @@ _VALUES = 1 << 20
 
 @dataclass(frozen=True)
 class Parts:
-    """training, validation, test: (x, y) in memory, or a Stream; validation is None where none is asked for. classes:
-    what index i of y stands for. target, names: of the labels' column of a table, and of the inputs' where they have
-    any. shift, scale: (inputs,), of the training part.
+    """training, validation, test: (x, y) in memory, or a StreamDataset; validation is None where none is asked for.
+    classes: what index i of y stands for. target, names: of the labels' column of a table, and of the inputs'
+    where they have any. shift, scale: (inputs,), of the training part.
     """
 
-    training: tuple[np.ndarray, np.ndarray] | Stream
-    validation: tuple[np.ndarray, np.ndarray] | Stream | None
-    test: tuple[np.ndarray, np.ndarray] | Stream
+    training: tuple[np.ndarray, np.ndarray] | StreamDataset
+    validation: tuple[np.ndarray, np.ndarray] | StreamDataset | None
+    test: tuple[np.ndarray, np.ndarray] | StreamDataset
     classes: np.ndarray
     target: str | None
     names: list[str] | None
@@ -38,7 +38,7 @@ class Parts:
     @property
     def rows_in_memory(self) -> int:
         """The most that are on the device at once, in trainings with batches of no more rows."""
-        if isinstance(self.training, Stream):
+        if isinstance(self.training, StreamDataset):
             return min(self.training.window_rows, len(self.training))
         return sum(self.rows)
 
@@ -48,7 +48,7 @@ class Parts:
 
     def fit(self, trainer: Trainer, *, balanced: bool = False, **options: Any) -> None:
         """`trainer.fit` on the training and validation parts. balanced: all classes weigh the same in the training."""
-        if isinstance(self.training, Stream):
+        if isinstance(self.training, StreamDataset):
             trainer.fit(self.training, validation=self.validation, **options)
             return
         x, y = self.training
@@ -60,15 +60,15 @@ class Parts:
 
     def tested(self, trainer: Trainer) -> tuple[float, float]:
         """Loss and accuracy on the test part."""
-        if isinstance(self.test, Stream):
+        if isinstance(self.test, StreamDataset):
             return trainer.evaluation.of_stream(self.test)
         x, y = self.test
         return trainer.evaluation.of_arrays(trainer.net.prepare(x), trainer.net.device.asarray(y))
 
     def test_fingerprint(self) -> dict[str, Any]:
         """What tells the test part from other data: its rows, columns, and a checksum of all of it, or of some of it
-        where it is a Stream."""
-        if isinstance(self.test, Stream):
+        where it is a StreamDataset."""
+        if isinstance(self.test, StreamDataset):
             return self.test.fingerprint()
         x, y = self.test
         checksum = zlib.crc32(str(self.classes.tolist()).encode())
@@ -100,10 +100,11 @@ def read_parts(settings: argparse.Namespace) -> Parts:
         name = "the training part of " + ("digits" if source is None else source)
         x, y, *held_out = split(name, x, y, fraction, None, seed, "validation_fraction")
         validation = held_out[0], held_out[1]
-    return Parts((x, y), validation, (data.x_test, data.y_test), data.classes, data.target, data.names, *scaling(x))
+    test = data.x_test, data.y_test
+    return Parts((x, y), validation, test, data.classes, data.target, data.names, *shift_and_scale(x))
 
 
-def _rows(part: tuple[np.ndarray, np.ndarray] | Stream | None) -> int:
+def _rows(part: tuple[np.ndarray, np.ndarray] | StreamDataset | None) -> int:
     if part is None:
         return 0
-    return len(part) if isinstance(part, Stream) else len(part[0])
+    return len(part) if isinstance(part, StreamDataset) else len(part[0])

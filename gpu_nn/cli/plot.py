@@ -16,7 +16,7 @@ from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.cli.run_history import read_tested, read_tested_on
 from gpu_nn.cli.train_flags import add_arguments as add_arguments_of_train
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
 
 FORMATS = ("png", "svg", "pdf")
@@ -88,7 +88,7 @@ def _write(draw: dict[str, Callable[[], Any]], place: Path, suffix: str) -> dict
                 say(f"no {name}: {error}")
                 continue
             path = place / f"{name}.{suffix}"
-            with whole_file(path) as file:
+            with atomic_write(path) as file:
                 figure.savefig(file, format=suffix, metadata=_METADATA[suffix])
             written[name] = str(path)
     for line in dict.fromkeys(str(warning.message) for warning in said):

@@ -15,10 +15,10 @@ from gpu_nn.cli.arguments import SOURCES, file_name
 from gpu_nn.cli.results import print_json, to_stdout_whole
 from gpu_nn.cli.rows import Rows, add_stream_argument, input_rows
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
+from gpu_nn.multilabel import threshold
 from gpu_nn.network import Network
-from gpu_nn.several_labels import decided
 
 # Of a row group of a Parquet file, which is in memory when it is written: 16 MiB of probabilities.
 _GROUP_VALUES = 1 << 22
@@ -58,14 +58,14 @@ def run(options: argparse.Namespace) -> None:
     net = load(options.model, options.device)
     classes = np.asarray(range(net.n_answers) if net.classes is None else net.classes)
     rows = input_rows(options, net)
-    what, several = "probabilities" if options.proba else "predictions", net.several_labels is not None
+    what, several = "probabilities" if options.proba else "predictions", net.multilabel is not None
     dtype = net.dtype if options.proba else np.dtype(np.int64) if several else classes.dtype
     pieces = _answers(options, net, classes, rows)
     answers = Answers(rows.n, classes, what, options.proba or several, dtype, pieces)
     if options.out is None:
         to_stdout_whole(_json(answers) if options.json else _csv(answers), "--out FILE.csv is in UTF-8, and ")
         return
-    with whole_file(options.out) as file:
+    with atomic_write(options.out) as file:
         if parquet is not None:
             _write_parquet(file, answers, parquet)
         elif options.out.endswith(".npy"):
@@ -89,7 +89,7 @@ def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, row
         if options.proba:
             yield scores
         else:
-            yield classes[scores.argmax(axis=1)] if net.several_labels is None else decided(scores)
+            yield classes[scores.argmax(axis=1)] if net.multilabel is None else threshold(scores)
 
 
 def _csv(answers: Answers) -> Iterator[str]:
@@ -160,7 +160,7 @@ def _columns(answers: Answers, values: np.ndarray) -> Any:
 
 
 def _parquet() -> Any:
-    """The module that writes Parquet; ValueError, with the cure, without it."""
+    """The module that writes Parquet; ValueError, with a hint, without it."""
     try:
         from pyarrow import parquet
     except ModuleNotFoundError:

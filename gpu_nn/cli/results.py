@@ -23,25 +23,25 @@ def print_json(result: dict[str, Any]) -> None:
 def to_stdout(text: str) -> None:
     """All of it, or an error: with PYTHONUNBUFFERED Python drops what a full disk or a reader did not take at once.
 
-    Raises DataError, with the cure, for letters that stdout's encoding does not have.
+    Raises DataError, with a hint, for letters that stdout's encoding does not have.
     """
     _write(_encoded(text))
 
 
-def to_stdout_whole(texts: Iterable[str], cure: str = "") -> None:
+def to_stdout_whole(texts: Iterable[str], hint: str = "") -> None:
     """All of the texts, or an error and nothing: they wait on the disk, where they are many, until the last is made.
 
-    cure: what the error for letters that stdout does not have names before others.
+    hint: what the error for letters that stdout does not have names before others.
     """
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
         for text in texts:
-            waiting.write(_encoded(text, cure))
+            waiting.write(_encoded(text, hint))
         waiting.seek(0)
         while piece := waiting.read(_IN_MEMORY):
             _write(piece)
 
 
-def _encoded(text: str, cure: str = "") -> bytes:
+def _encoded(text: str, hint: str = "") -> bytes:
     encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
     try:
         return text.encode(encoding, errors)
@@ -49,8 +49,8 @@ def _encoded(text: str, cure: str = "") -> bytes:
         letter = text[error.start]
         # What UTF-8 does not have is half a letter, such as a file's name of another encoding brings.
         other = "utf-8:backslashreplace" if codecs.lookup(encoding).name == "utf-8" else "utf-8"
-        cure = f"{cure}PYTHONIOENCODING={other} lets it through"
-        raise DataError(f"stdout is in {encoding}, which does not have {letter!r}: {cure}") from None
+        hint = f"{hint}PYTHONIOENCODING={other} lets it through"
+        raise DataError(f"stdout is in {encoding}, which does not have {letter!r}: {hint}") from None
 
 
 def _write(content: bytes) -> None:

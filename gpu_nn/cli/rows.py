@@ -11,8 +11,8 @@ import numpy as np
 from gpu_nn.cli.arguments import STREAM, STREAMED
 from gpu_nn.cli.parts import Parts
 from gpu_nn.cli.results import say
-from gpu_nn.data import Features, Stream, is_large, labelled, open_rows, read_inputs
-from gpu_nn.data.labels import Labels, encoded
+from gpu_nn.data import Features, StreamDataset, is_large, open_row_reader, read_inputs, read_labelled
+from gpu_nn.data.labels import Labels, encode_labels
 from gpu_nn.errors import DataError
 from gpu_nn.network import INFERENCE_ROWS, Network
 
@@ -47,35 +47,35 @@ def labelled_rows(options: argparse.Namespace, net: Network, classes: Sequence[A
     the network's. Raises DataError for data that do not fit the network."""
     features = features_of(net)
     if _streamed(options, None, features):
-        source = open_rows(options.data, options.target, None, features)
-        whole = Stream.of(source, window_rows=_piece(net), classes=classes)
+        source = open_row_reader(options.data, options.target, None, features)
+        whole = StreamDataset.from_reader(source, window_rows=_piece(net), classes=classes)
         if whole.targets:
             raise DataError(f"{options.data}: y has rows of {whole.targets}; expected one label for each row")
         _check_width(options.data, whole.shape[1], net)
-        dtype = whole.source.dtype if as_stored else net.dtype
+        dtype = whole.reader.dtype if as_stored else net.dtype
         return Rows(len(whole), whole.windows(dtype, net.n_classes))
-    x, labels = labelled(options.data, options.target, features)
+    x, labels = read_labelled(options.data, options.target, features)
     _check_width(options.data, x.shape[1], net)
-    return Rows(len(x), _cut(x, encoded(options.data, labels, classes), net))
+    return Rows(len(x), _cut(x, encode_labels(options.data, labels, classes), net))
 
 
 def tested_rows(name: str, data: Parts, net: Network, classes: Sequence[Any]) -> Rows:
     """Those of the test part of a run's data, as they are stored, with y as indices into `classes`. Raises DataError,
     with their name, for data that do not fit the network."""
     _check_width(name, data.n_inputs, net)
-    if isinstance(data.test, Stream):
+    if isinstance(data.test, StreamDataset):
         test = replace(data.test, window_rows=_piece(net), classes=np.asarray(classes))
-        return Rows(len(test), test.windows(test.source.dtype, net.n_classes))
+        return Rows(len(test), test.windows(test.reader.dtype, net.n_classes))
     x, y = data.test
-    return Rows(len(x), _cut(x, encoded(name, Labels(data.classes, y), classes), net))
+    return Rows(len(x), _cut(x, encode_labels(name, Labels(data.classes, y), classes), net))
 
 
 def input_rows(options: argparse.Namespace, net: Network) -> Rows:
     """Those of --data, whether there are labels or not. Raises DataError for data that do not fit the network."""
     features = features_of(net)
     if _streamed(options, net.n_inputs, features):
-        source = open_rows(options.data, options.target, net.n_inputs, features)
-        whole = Stream.of(source, window_rows=_piece(net))
+        source = open_row_reader(options.data, options.target, net.n_inputs, features)
+        whole = StreamDataset.from_reader(source, window_rows=_piece(net))
         _check_width(options.data, whole.shape[1], net)
         return Rows(len(whole), ((x, None) for x, _ in whole.windows(net.dtype)))
     x = read_inputs(options.data, options.target, net.n_inputs, features)

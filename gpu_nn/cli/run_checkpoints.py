@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file
-from gpu_nn.training.checkpoint import name, names_to_disk, written_in
+from gpu_nn.files import atomic_write
+from gpu_nn.training.checkpoint import fsync_folder, name, written_in
 
 # Before the name of an older run's last state, which waits for the new run to be whole.
 _ASIDE = ".older."
@@ -35,7 +35,7 @@ class RunCheckpoints:
             self._set_aside()
             self._remove()
             write_settings(self.configuration)
-            names_to_disk(self.path)
+            fsync_folder(self.path)
             yield
         except BaseException:
             remove(self.last_state)
@@ -60,7 +60,7 @@ class RunCheckpoints:
         was_unfinished = self.configuration.is_file()
         try:
             if was_unfinished:
-                with whole_file(before) as file:
+                with atomic_write(before) as file:
                     file.write(self.configuration.read_bytes())
             write_settings(self.configuration)
             yield
@@ -84,11 +84,11 @@ class RunCheckpoints:
             self.last_state.replace(self.path / name(steps))
         self.configuration.replace(configuration)
         self._finished = True
-        names_to_disk(configuration.parent)
+        fsync_folder(configuration.parent)
         for older in self._aside():
             remove(older)
         self._remove(keep=1)
-        names_to_disk(self.path)
+        fsync_folder(self.path)
         remove_if_empty(self.path)
 
     def _set_aside(self) -> None:

@@ -19,11 +19,11 @@ from gpu_nn.cli.report import Tested
 from gpu_nn.cli.run_checkpoints import RunCheckpoints, remove, remove_if_empty
 from gpu_nn.cli.run_history import history_of, read_history, text_of
 from gpu_nn.errors import DataError
-from gpu_nn.files import to_disk, whole_file
+from gpu_nn.files import atomic_write, fsync
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, names_to_disk, newest
+from gpu_nn.training.checkpoint import Checkpoint, fsync_folder, newest
 
 
 class RunFolder:
@@ -77,7 +77,7 @@ class RunFolder:
                 self._remove_halves()
                 with self.checkpoints.begun(write_settings):
                     for folder in made:
-                        names_to_disk(folder.parent)
+                        fsync_folder(folder.parent)
                     yield
         except BaseException:
             for place in reversed(made):
@@ -173,10 +173,10 @@ class RunFolder:
         data: what `run_history` says of them. Raises DataError when there is no room: what was there before then stays
         as it was.
         """
-        with whole_file(self.history) as file:
+        with atomic_write(self.history) as file:
             file.write(text_of(history, tested, data).encode())
             # There is room for it before the model is written: neither comes without the other.
-            to_disk(file)
+            fsync(file)
             save(net, self.model)
         self.checkpoints.finish(history[-1].steps if len(history) else 0, self.configuration)
         self._remove_halves()

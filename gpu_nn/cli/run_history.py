@@ -12,9 +12,9 @@ from typing import Any
 
 from gpu_nn.cli.report import Tested
 from gpu_nn.errors import DataError
-from gpu_nn.told import whole
 from gpu_nn.training import History
 from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.validation import check_json_int
 
 _SENSELESS = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
@@ -43,7 +43,7 @@ def history_of(path: Path, training: dict[str, Any]) -> History:
 def steps_of(checkpoint: Checkpoint) -> int:
     """The optimizer steps before it. Raises DataError where it does not say."""
     try:
-        return whole("steps", checkpoint.training["position"]["steps"])
+        return check_json_int("steps", checkpoint.training["position"]["steps"])
     except _SENSELESS as error:
         raise DataError(f"{checkpoint.path} has a header that makes no training: {error!r}") from None
 

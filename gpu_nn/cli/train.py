@@ -177,7 +177,7 @@ def _train(
     if data.target is not None:
         tell(f"target: column {data.target!r}")
     tell(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    tell(f"{net.n_parameters} parameters on {device}, {settings.dtype}")
+    tell(f"{net.flat.n_parameters} parameters on {device}, {settings.dtype}")
 
     began = time.perf_counter()
     with communicator.raise_on_all_ranks():

@@ -20,11 +20,11 @@ from gpu_nn.cli.arguments import (
 )
 from gpu_nn.cli.configuration import CHECKPOINT_EVERY, DEFAULTS, SGD_LR, VALIDATION_FRACTION
 from gpu_nn.cli.schedule import SCHEDULES
-from gpu_nn.data.sets import TEST_FRACTION
+from gpu_nn.data.datasets import TEST_FRACTION
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.optimizers import OPTIMIZERS
-from gpu_nn.precision import MEANT, PRECISIONS
+from gpu_nn.precision import DTYPE_ALIASES, PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=number(0), help="default: the optimizer's")
     add("--max-norm", type=number(0, above=True), help="longest gradient of a step")
     add("--label-smoothing", type=number(0, 1), help="share of each target that goes to all classes")
-    add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the everyday loss")
+    add("--complement-weight", type=number(0), help="weight of the ln(1-p) terms; 0 is the standard cross entropy")
     balanced = "balanced: a row weighs rows / (classes · rows of its class), as in MLPClassifier"
     add("--class-weight", type=one_of(("balanced",)), help=balanced)
     add("--seed", type=whole(0, 2**32 - 1), help="of the split, the weights, the order, dropout and noise")
     add("--device", help="auto, cpu, cuda, cuda:1")
-    add("--dtype", type=one_of(PRECISIONS, MEANT), help=", ".join(PRECISIONS))
+    add("--dtype", type=one_of(PRECISIONS, DTYPE_ALIASES), help=", ".join(PRECISIONS))
     add("--out", metavar="FOLDER", help="write model.safetensors, history.json and config.toml there")
     every = "for --resume, save in FOLDER/checkpoints every so many epochs (5), steps (500steps) or so often (30s, 2h)"
     every += f"; when the run is finished the last one stays (default {CHECKPOINT_EVERY})"

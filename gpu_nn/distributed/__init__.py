@@ -13,7 +13,7 @@ start them.
 """
 
 from gpu_nn import __version__
-from gpu_nn.device import Device, cupy_module, resolve_device, why_no_cuda
+from gpu_nn.device import Device, cuda_unavailable_reason, cupy_module, resolve_device
 from gpu_nn.distributed import environment
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator, RankFailed, is_raised_on_all_ranks
 from gpu_nn.distributed.environment import EXIT_FAILURE, exit_silently, rank_and_world_size
@@ -45,7 +45,7 @@ def init_process_group(device: str = "auto") -> tuple[Communicator, Device]:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device={device!r}; expected auto, cpu or cuda: each rank takes the GPU of its number")
-    on_gpu = device == "cuda" or (device == "auto" and not why_no_cuda())
+    on_gpu = device == "cuda" or (device == "auto" and not cuda_unavailable_reason())
     communicator = _host_communicator()
     try:
         communicator.assert_same_on_all_ranks({"gpu_nn": __version__, "a GPU": on_gpu})

@@ -152,8 +152,8 @@ def _check_on_gpu(name: str, X: Array, device: Device) -> None:
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} is of {X.dtype}; expected numbers")
     if X.ndim != 2:
-        cure = f"Reshape your data: {name}.reshape(1, -1) for one sample, {name}.reshape(-1, 1) for one feature"
-        raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}. {cure}")
+        hint = f"Reshape your data: {name}.reshape(1, -1) for one sample, {name}.reshape(-1, 1) for one feature"
+        raise ValueError(f"Expected 2D array, got {name} of shape {X.shape}. {hint}")
     for count, of in zip(X.shape, ("sample", "feature"), strict=True):
         if count == 0:
             raise ValueError(f"Found {name} with 0 {of}(s) (shape={X.shape}) while a minimum of 1 is required.")

@@ -29,7 +29,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
     layer.  input_noise: deviation of the Gaussian noise that training adds to the inputs, after standardize.
     label_smoothing, complement_weight: of the cost, as in `functional.softmax_cross_entropy`; complement_weight=0 is
-    the everyday cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
+    the standard cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
     partial_fit, those of the first call).  max_norm: clip the gradient of a step to this length.  callbacks: called as
     callback(trainer, record) after each epoch, see `Trainer`.  device: "auto", "cpu", "cuda", "cuda:1"; "auto" computes
     where X lies if that is a GPU.  dtype: "float32" or "float64"; with nvmath-python on a GPU also

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from gpu_nn.data.table import distinct
+from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device, resolve_device
 from gpu_nn.estimator import _settings
 from gpu_nn.estimator._arrays import inputs, labels, moved, place, row_weights
@@ -106,14 +106,14 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
     Raises ValueError when the parameters describe another network than the fitted one.
     """
     layers = _settings.layers(estimator, labelling.n_outputs)
-    several = labelling.several_labels(float(estimator.complement_weight))
+    several = labelling.multilabel(float(estimator.complement_weight))
     if not goes_on:
         device = at if estimator.device == "auto" and at.kind != "cpu" else resolve_device(estimator.device)
         if estimator.verbose:
             print(f"training on {device}")
         net = Network(layers, n_inputs=estimator.n_features_in_, device=device, dtype=estimator.dtype, seed=seed)
-        net.classes, net.several_labels = labelling.names, several
-        net.feature_names = distinct(getattr(estimator, "feature_names_in_", ())) or None
+        net.classes, net.multilabel = labelling.names, several
+        net.feature_names = unique_names(getattr(estimator, "feature_names_in_", ())) or None
         return net
     net = estimator.net_
     device = net.device if estimator.device == "auto" else resolve_device(estimator.device)
@@ -128,7 +128,7 @@ def _network(estimator: Any, labelling: Labelling, at: Device, seed: int, goes_o
             f"{list(net.layers)} of {net.precision.name}; warm_start and partial_fit go on with the same ones: "
             "put them back, or fit with warm_start=False"
         )
-    net.several_labels = several
+    net.multilabel = several
     return net
 
 

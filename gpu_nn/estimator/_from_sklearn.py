@@ -10,7 +10,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from gpu_nn.data.table import distinct
+from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device
 from gpu_nn.estimator import _settings
 from gpu_nn.estimator._fitting import publish
@@ -72,7 +72,7 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
         layers, n_inputs=last.n_features_in_, device=device, dtype=weights[0].dtype if dtype is None else dtype
     )
     net.classes = labelling.names
-    net.feature_names = distinct(getattr(estimator, "feature_names_in_", ())) or None
+    net.feature_names = unique_names(getattr(estimator, "feature_names_in_", ())) or None
     if scalers:
         net.state["0.shift"][...], net.state["0.scale"][...] = (
             net.device.asarray(a, net.dtype) for a in _composed(scalers)

@@ -1,5 +1,5 @@
 """Between a caller's y and the targets of the cost: labels, rows of probabilities, or several labels a row, of which
-`several_labels` says how they and one softmax go together."""
+`multilabel` says how they and one softmax go together."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from gpu_nn.checks import NOT_NEGATIVE
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._arrays import moved, place
+from gpu_nn.multilabel import REFERENCE, Multilabel, scores, threshold
 from gpu_nn.network import Network
-from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided, scores
+from gpu_nn.validation import NON_NEGATIVE
 
 # Rows of probabilities may miss 1 by as much, which float16 does.
 _SUM_TOLERANCE = 2e-3
@@ -55,9 +55,9 @@ class Labelling:
         alike = any(all(isinstance(value, kind) for value in found) for kind in (str, int | float))
         return found if alike else None
 
-    def several_labels(self, complement_weight: float) -> SeveralLabels | None:
+    def multilabel(self, complement_weight: float) -> Multilabel | None:
         """What the network has to know of this: None for one label a row."""
-        return SeveralLabels(complement_weight) if self.kind == "multilabel" else None
+        return Multilabel(complement_weight) if self.kind == "multilabel" else None
 
     def targets(self, y: Array, dtype: np.dtype, name: str = "y") -> Array:
         """(n,) class indices, or (n, n_outputs) of `dtype`, where y lies.
@@ -127,14 +127,14 @@ class Labelling:
                 f"{_meant(unknown[0], classes)}"
             )
         weights = [named.get(value, 1) for value in classes]
-        if not all(map(NOT_NEGATIVE.has, weights)):
+        if not all(weight in NON_NEGATIVE for weight in weights):
             raise ValueError(f"class_weight={named!r}; expected finite weights ≥ 0")
         return np.array(weights, np.float64)
 
     def decided(self, logits: Array) -> Array:
         """(n,) class indices, or (n, labels) flags of 0 and 1 for several labels a row."""
         if self.kind == "multilabel":
-            return decided(logits)
+            return threshold(logits)
         return logits.argmax(axis=1)
 
     def right(self, logits: Array, targets: Array) -> Array:

@@ -48,7 +48,7 @@ def without_device(state: dict[str, Any]) -> dict[str, Any]:
             "n_inputs": net.n_inputs,
             "dtype": net.precision.name,
             "classes": net.classes,
-            "several_labels": net.several_labels,
+            "several_labels": net.multilabel,
             "feature_names": net.feature_names,
             "arrays": _on_host(net.device, arrays),
         }
@@ -79,10 +79,10 @@ def with_device(state: dict[str, Any]) -> dict[str, Any]:
     net = Network(stored["layers"], n_inputs=stored["n_inputs"], dtype=dtype, device=device)
     net.classes, net.feature_names = stored["classes"], stored.get("feature_names")
     if "several_labels" in stored:
-        net.several_labels = stored["several_labels"]
+        net.multilabel = stored["several_labels"]
     else:
         # A pickle from before networks knew of it has it in the labelling alone.
-        net.several_labels = state["_labelling"].several_labels(float(state["complement_weight"]))
+        net.multilabel = state["_labelling"].multilabel(float(state["complement_weight"]))
     for name, array in {**net.parameters, **net.state}.items():
         array[...] = net.device.asarray(stored["arrays"][name])
     solver, options = course["solver"], course["options"]

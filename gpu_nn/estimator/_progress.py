@@ -1,6 +1,5 @@
 """What happens at the end of an epoch: the curves grow, the best is kept, and the training goes on or stops."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +10,11 @@ from gpu_nn.device import Array
 from gpu_nn.estimator._labelling import Labelling
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
-from gpu_nn.told import number, whole
 from gpu_nn.training import Callback, EpochRecord, TrainerView
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.evaluation import Evaluation
+from gpu_nn.validation import FINITE, check_json_int, check_number
 
 # Seeds are drawn below it.
 SEED_LIMIT = 2**31 - 1
@@ -37,7 +36,7 @@ class EpochRate(Schedule):
         return {"lr": self.lr}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.lr = number("lr", state["lr"])
+        self.lr = check_number("lr", state["lr"])
 
 
 @dataclass
@@ -66,8 +65,8 @@ class Progress:
             if curve.ndim != 1 or curve.dtype != np.float64 or not np.isfinite(curve).all():
                 raise ValueError(f"{name} are {curve.shape} of {curve.dtype}, or not finite")
         told = {name: state[name] for name in ("best_loss", "best_score")}
-        best = {name: None if value is None else number(name, value, -math.inf) for name, value in told.items()}
-        self.rows_seen, self.waited = (whole(name, state[name]) for name in ("rows_seen", "waited"))
+        best = {name: None if value is None else check_number(name, value, FINITE) for name, value in told.items()}
+        self.rows_seen, self.waited = (check_json_int(name, state[name]) for name in ("rows_seen", "waited"))
         self.best_loss, self.best_score = best["best_loss"], best["best_score"]
         self.losses, self.scores = curves["losses"].tolist(), curves["scores"].tolist()
 
@@ -122,7 +121,7 @@ class EpochEnd(Callback):
     def _penalty(self, net: Network) -> float:
         if not self.decay:
             return 0.0
-        weights = net.flat_parameters[: net.n_decayed]
+        weights = net.flat_parameters[: net.flat.n_decayed]
         return 0.5 * self.decay * float(weights @ weights)
 
     def begin(self, trainer: TrainerView) -> None:
@@ -133,7 +132,7 @@ class EpochEnd(Callback):
         return {**told, **self.progress.state(), **self.best.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.epochs = whole("epochs", state["epochs"])
+        self.epochs = check_json_int("epochs", state["epochs"])
         self.progress.load_state(state)
         self.best.load_state(state)
 

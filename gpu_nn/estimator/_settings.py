@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import BELOW_1, NOT_NEGATIVE, POSITIVE, SHARE, Range, is_whole, number, whole
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
 from gpu_nn.estimator._progress import EpochRate
@@ -17,6 +16,7 @@ from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize,
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import parameter_dtype, precision_name
 from gpu_nn.schedules import Constant, Schedule
+from gpu_nn.validation import BELOW_1, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Interval, check_int, check_number, is_int
 
 # What scikit-learn calls by another name, and what people ask for that is not here.
 _OUR_NAMES = {"logistic": "sigmoid"}
@@ -25,20 +25,20 @@ _MEANT |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "l
 
 _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
-_NUMBERS: dict[str, Range] = {
-    "alpha": NOT_NEGATIVE,
+_NUMBERS: dict[str, Interval] = {
+    "alpha": NON_NEGATIVE,
     "learning_rate_init": POSITIVE,
-    "power_t": NOT_NEGATIVE,
-    "tol": NOT_NEGATIVE,
+    "power_t": NON_NEGATIVE,
+    "tol": NON_NEGATIVE,
     "momentum": BELOW_1,
     "validation_fraction": BELOW_1,
     "beta_1": BELOW_1,
     "beta_2": BELOW_1,
     "epsilon": POSITIVE,
     "dropout": BELOW_1,
-    "input_noise": NOT_NEGATIVE,
-    "label_smoothing": SHARE,
-    "complement_weight": NOT_NEGATIVE,
+    "input_noise": NON_NEGATIVE,
+    "label_smoothing": UNIT_INTERVAL,
+    "complement_weight": NON_NEGATIVE,
     "max_norm": POSITIVE,
 }
 _COUNTS = ("max_iter", "n_iter_no_change", "batch_size")
@@ -57,9 +57,9 @@ def check(estimator: Any) -> None:
         if or_word and (value is word or (np.isscalar(value) and value == word)):
             continue
         if name in _NUMBERS:
-            number(name, value, _NUMBERS[name], or_word)
+            check_number(name, value, _NUMBERS[name], or_word)
         else:
-            whole(name, value, 1, or_word)
+            check_int(name, value, 1, or_word)
     for name in _FLAGS:
         if not isinstance(getattr(estimator, name), bool | np.bool_):
             raise ValueError(f"{name}={getattr(estimator, name)!r}; expected True or False")
@@ -97,7 +97,7 @@ def hidden_sizes(estimator: Any) -> list[int]:
     """The widths of the hidden layers."""
     came = estimator.hidden_layer_sizes
     sizes = list(came) if np.iterable(came) and not isinstance(came, str) else [came]
-    if not all(is_whole(size) and size >= 1 for size in sizes):
+    if not all(is_int(size) and size >= 1 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={came!r}; expected whole numbers ≥ 1, such as (100,), or () for none")
     return [int(size) for size in sizes]
 

@@ -40,7 +40,7 @@ def kernels_for(device: Device) -> ModuleType:
 
 
 def why_no_half_products(device: Device) -> str:
-    """Why the device's matrix products take no half types and no TF32, with the cure; empty where they do."""
+    """Why the device's matrix products take no half types and no TF32, with a hint; empty where they do."""
     if device.kind == "cpu":
         return "the CPU computes in float32 and float64: use dtype='float32', or device='cuda'"
     from gpu_nn.kernels.cuda_kernels import cublaslt

@@ -3,10 +3,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_nn.checks import Range, number
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
 from gpu_nn.layers._normalisation import Normalisation
+from gpu_nn.validation import Interval, check_number
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class BatchNorm(Normalisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("momentum", self.momentum, Range(0, 1, above=True), ", the weight of the newest batch, such as 0.1")
+        hint = ", the weight of the newest batch, such as 0.1"
+        check_number("momentum", self.momentum, Interval(0, 1, above=True), hint)
 
     def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
         return {"running_mean": ((n_inputs,), None), "running_var": ((n_inputs,), None)}
@@ -39,7 +40,9 @@ class BatchNorm(Normalisation):
         arrays["running_mean"][:] = 0
         arrays["running_var"][:] = 1
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _BatchNormStage(self, name, n, arrays, grads, at)
 
 
@@ -51,7 +54,7 @@ class _BatchNormStage:
         n: int,
         arrays: Mapping[str, Array],
         grads: Mapping[str, Array],
-        at: Workplace,
+        at: Workspace,
     ):
         self.kernels, self.how, self.momentum = at.kernels, (layer.eps, layer.activation), layer.momentum
         self.weight, self.bias = arrays["weight"], arrays["bias"]

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpu_nn.checks import whole
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.kernels.rectified import Rectified
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
+from gpu_nn.layers._layer import BoundLayer, Workspace
+from gpu_nn.validation import check_int
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Dense:
     bias: bool = True
     fixed: ClassVar[bool] = False
     decayed: ClassVar[tuple[str, ...]] = ("weight",)
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    supports_half: ClassVar[bool] = True
+    half_params: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def __post_init__(self) -> None:
-        whole("units", self.units, 1)
+        check_int("units", self.units, 1)
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
         if not isinstance(self.bias, bool | np.bool_):
@@ -56,13 +56,15 @@ class Dense:
         if self.bias:
             arrays["bias"][:] = 0
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _DenseStage(self, name, n, arrays, grads, at)
 
 
 class _DenseStage:
     def __init__(
-        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
+        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
     ):
         self.activation = layer.activation
         self.kernels, self.tf32 = at.kernels, at.tf32
@@ -77,20 +79,20 @@ class _DenseStage:
             self.weight_grad, self.bias_grad = grads["weight"], grads.get("bias")
             self.name, self.n, self.at = name, n, at
             self.input_grad: Array = None  # allocated where it is needed
-        self.rectified: Rectified | None = None
-        self.below: Rectified | None = None
+        self.relu_fusion: ReluBackwardFusion | None = None
+        self.below: ReluBackwardFusion | None = None
 
-    def take_over(self, below: Stage) -> None:
+    def take_over(self, below: BoundLayer) -> None:
         """Let this layer's backward pass make δ of the layer right below on its way, where that has a ReLU."""
         if not isinstance(below, _DenseStage) or below.activation != "relu":
             return
         width = self.kernels.relu_mask_bytes(below.a.shape[1])
         mask = below.at.rows(f"{below.name}.mask", below.n, width, np.uint8) if width else None
-        self.below = below.rectified = Rectified(below.a, below.bias_grad, mask)
+        self.below = below.relu_fusion = ReluBackwardFusion(below.a, below.bias_grad, mask)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.rectified)
+        self.kernels.dense(x, self.weight, self.bias, self.z, self.a, self.activation, self.tf32, self.relu_fusion)
         return self.a
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
@@ -98,7 +100,7 @@ class _DenseStage:
             self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
         dx = self.input_grad if needs_input_grad else None
         # What the layer above took over, it has done.
-        activation, bias_grad = (self.activation, self.bias_grad) if self.rectified is None else ("identity", None)
+        activation, bias_grad = (self.activation, self.bias_grad) if self.relu_fusion is None else ("identity", None)
         self.kernels.dense_backward(
             self.x,
             self.weight_transposed,
@@ -114,7 +116,7 @@ class _DenseStage:
         return dx
 
 
-def join(stages: Sequence[Stage]) -> None:
+def join(stages: Sequence[BoundLayer]) -> None:
     """Let the backward pass of each dense layer take over what it can of a dense layer right below it."""
     for below, above in pairwise(stages):
         if isinstance(above, _DenseStage):

@@ -3,14 +3,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpu_nn.checks import BELOW_1, number
 from gpu_nn.device import Array
-from gpu_nn.layers._counted import Counted
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
+from gpu_nn.layers._stochastic import StochasticLayer
+from gpu_nn.validation import BELOW_1, check_number
 
 
 @dataclass(frozen=True)
-class Dropout(Counted):
+class Dropout(StochasticLayer):
     """In training each input is 0 with probability `rate`, and the others are divided by 1-rate; else the identity.
 
     The mask follows from the layer's seed and the number of the forward pass alone: it is the same on every device, and
@@ -20,14 +20,16 @@ class Dropout(Counted):
     rate: float
 
     def __post_init__(self) -> None:
-        number("rate", self.rate, BELOW_1)
+        check_number("rate", self.rate, BELOW_1)
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _DropoutStage(self.rate, name, n, arrays, at)
 
 
 class _DropoutStage:
-    def __init__(self, rate: float, name: str, n: int, arrays: Mapping[str, Array], at: Workplace):
+    def __init__(self, rate: float, name: str, n: int, arrays: Mapping[str, Array], at: Workspace):
         self.rate, self.name, self.n, self.at = rate, name, n, at
         self.kernels = at.kernels
         self.seed, self.counter = int(at.device.to_host(arrays["seed"])[0]), arrays["counter"]
@@ -39,7 +41,7 @@ class _DropoutStage:
         out = self.at.rows(f"{self.name}.out", self.n, x.shape[1])
         self.mask = self.at.rows(f"{self.name}.mask", self.n, x.shape[1], np.bool_)
         self.kernels.dropout(x, out, self.mask, self.rate, self.seed, self.counter)
-        self.kernels.advance(self.counter)
+        self.kernels.increment(self.counter)
         return out
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:

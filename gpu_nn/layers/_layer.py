@@ -11,7 +11,7 @@ from gpu_nn.device import Array, Device
 
 
 @dataclass
-class Workplace:
+class Workspace:
     """Where a layer's stage works: kernels, type, and memory for batches of up to `capacity` rows.
 
     tf32: products may round their factors to TF32.  The arrays of a batch are slices of memory that is allocated once,
@@ -45,7 +45,7 @@ class Workplace:
         return sum(memory.nbytes for memory in self._memory.values())
 
 
-class Stage(Protocol):
+class BoundLayer(Protocol):
     """A layer bound to its parameters and to the memory of batches of n rows."""
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -63,16 +63,16 @@ class Layer(Protocol):
     """The fields of a layer, a dataclass, and what follows from them.
 
     `fixed`: the layer has nothing to learn and nothing random, so before the first learning layer it can be applied
-    once to the whole data set.  decayed: the parameters that weight decay applies to.  takes_half: it can work in
-    float16 and bfloat16, with gradients of float32 for its parameters.  halved: the parameters that it then takes in
+    once to the whole data set.  decayed: the parameters that weight decay applies to.  supports_half: it can work in
+    float16 and bfloat16, with gradients of float32 for its parameters.  half_params: the parameters that it then takes in
     that type; the others stay in float32.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     fixed: ClassVar[bool]
     decayed: ClassVar[tuple[str, ...]]
-    takes_half: ClassVar[bool]
-    halved: ClassVar[tuple[str, ...]]
+    supports_half: ClassVar[bool]
+    half_params: ClassVar[tuple[str, ...]]
 
     def n_outputs(self, n_inputs: int) -> int: ...
 
@@ -85,5 +85,7 @@ class Layer(Protocol):
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
         """Fill parameters and state, given as host arrays by name."""
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         """This layer at work on n rows. name: tells its memory from other layers'."""

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
 from gpu_nn.layers._normalisation import Normalisation
 
 
@@ -19,7 +19,9 @@ class LayerNorm(Normalisation):
     def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
         return {}
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _LayerNormStage(self, name, n, arrays, grads, at)
 
 
@@ -31,7 +33,7 @@ class _LayerNormStage:
         n: int,
         arrays: Mapping[str, Array],
         grads: Mapping[str, Array],
-        at: Workplace,
+        at: Workspace,
     ):
         self.kernels, self.how = at.kernels, (layer.eps, layer.activation)
         self.weight, self.bias = arrays["weight"], arrays["bias"]

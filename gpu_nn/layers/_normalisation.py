@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpu_nn.checks import POSITIVE, number
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.validation import POSITIVE, check_number
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Normalisation:
     activation: str = "identity"
     eps: float = 1e-5
     fixed: ClassVar[bool] = False
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ()
+    supports_half: ClassVar[bool] = True
+    half_params: ClassVar[tuple[str, ...]] = ()
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
-        number("eps", self.eps, POSITIVE, ", such as 1e-5")
+        check_number("eps", self.eps, POSITIVE, ", such as 1e-5")
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs

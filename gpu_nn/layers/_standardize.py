@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Workspace
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Standardize:
 
     fixed: ClassVar[bool] = True
     decayed: ClassVar[tuple[str, ...]] = ()
-    takes_half: ClassVar[bool] = False
-    halved: ClassVar[tuple[str, ...]] = ()
+    supports_half: ClassVar[bool] = False
+    half_params: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:
         return n_inputs
@@ -33,12 +33,14 @@ class Standardize:
         arrays["shift"][:] = 0
         arrays["scale"][:] = 1
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
+    def stage(
+        self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workspace
+    ) -> BoundLayer:
         return _StandardizeStage(name, n, arrays, at)
 
 
 class _StandardizeStage:
-    def __init__(self, name: str, n: int, arrays: Mapping[str, Array], at: Workplace):
+    def __init__(self, name: str, n: int, arrays: Mapping[str, Array], at: Workspace):
         self.xp = at.device.xp
         self.shift, self.scale = arrays["shift"], arrays["scale"]
         self.out = at.rows(f"{name}.out", n, len(self.shift))

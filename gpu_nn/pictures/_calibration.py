@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import whole
 from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices
 from gpu_nn.pictures._sheet import (
     BLUE,
@@ -19,6 +18,7 @@ from gpu_nn.pictures._sheet import (
     set_logarithmic,
     sheet,
 )
+from gpu_nn.validation import check_int
 
 
 def expected_calibration_error(
@@ -53,7 +53,7 @@ class CalibrationBins:
     """The rows by confidence, as they come piece by piece. classes, bins: as for `calibration`."""
 
     def __init__(self, classes: Sequence[Any] | None = None, bins: int = 10):
-        whole("bins", bins, 1)
+        check_int("bins", bins, 1)
         self._classes, self._edges = classes, np.linspace(0, 1, bins + 1)
         # Of each bin: its rows, those that are right, and the sum of their confidences.
         self._rows, self._right, self._confidence = np.zeros((3, bins))

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import whole
 from gpu_nn.pictures._answers import check_rows, classes_of, distributions, indices, on_host
 from gpu_nn.pictures._sheet import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.validation import check_int
 
 _COLUMNS = 6
 _TILE = 1.55  # inches, in which "not " and a name of so many font sizes find room
@@ -66,7 +66,7 @@ class WorstMistakes:
     `worst_mistakes`."""
 
     def __init__(self, image_shape: Sequence[int] | None = None, classes: Sequence[Any] | None = None, count: int = 24):
-        whole("count", count, 1)
+        check_int("count", count, 1)
         self._given, self._classes, self._count = image_shape, classes, count
         self._worst: _Mistakes | None = None
         self._shape: tuple[int, ...] = ()

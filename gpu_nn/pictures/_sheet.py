@@ -17,7 +17,7 @@ _FONT = "DejaVu Sans"  # comes with Matplotlib
 
 
 def require_matplotlib() -> None:
-    """Raises ImportError, with the cure, where Matplotlib is not installed."""
+    """Raises ImportError, with a hint, where Matplotlib is not installed."""
     try:
         import matplotlib.figure  # noqa: F401  # only to see whether it is there
     except ModuleNotFoundError as error:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file, write_safetensors
+from gpu_nn.files import atomic_write, write_safetensors
 
 FORMAT = "gpu_nn.checkpoint"
 VERSION = 1
@@ -118,9 +118,9 @@ def write(path: str | os.PathLike[str], training: dict[str, Any], arrays: Mappin
     text = json.dumps(training)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "checksum": _checksum(text, contiguous), "training": text}
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         write_safetensors(file, contiguous, metadata)
-    names_to_disk(Path(path).parent)
+    fsync_folder(Path(path).parent)
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -162,7 +162,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(path, training, arrays)
 
 
-def names_to_disk(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Returns when the folder's list of files is on the disk, where the system can do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.network import Network
@@ -24,11 +24,11 @@ class Evaluation:
     options: dict[str, Any]
     communicator: Communicator
 
-    def of(self, data: ArrayLoader | Stream | None) -> tuple[float | None, float | None]:
+    def of(self, data: ArrayLoader | StreamDataset | None) -> tuple[float | None, float | None]:
         """Mean cost and accuracy over the validation data of a fit; None where there is none."""
         if data is None:
             return None, None
-        return self.of_stream(data) if isinstance(data, Stream) else self.of_arrays(data.x, data.y)
+        return self.of_stream(data) if isinstance(data, StreamDataset) else self.of_arrays(data.x, data.y)
 
     def of_arrays(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
@@ -38,11 +38,11 @@ class Evaluation:
         loss, right = (sums / len(x)).tolist()
         return loss, right
 
-    def of_stream(self, stream: Stream) -> tuple[float, float]:
+    def of_stream(self, stream: StreamDataset) -> tuple[float, float]:
         """As `of_arrays`, over the rows of a stream as they are read. Each rank reads its shard."""
         net, sums, own = self.net, np.zeros(2), self.communicator.shard(len(stream))
         with self.communicator.raise_on_all_ranks():
-            for x, y in stream.between(own.start, own.stop).windows(net.dtype, net.n_classes):
+            for x, y in stream.row_slice(own.start, own.stop).windows(net.dtype, net.n_classes):
                 device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
                 sums += self._sums(net.prepare(x), device_y)
         self.communicator.all_reduce(sums)

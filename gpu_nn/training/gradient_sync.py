@@ -22,31 +22,35 @@ class GradientSync:
 
     def __init__(self, net: Network, communicator: Communicator, is_interrupted: Callable[[], bool]):
         self._net, self._communicator, self._is_interrupted = net, communicator, is_interrupted
-        self._end = net.n_decayed  # gradients from here on are in buckets that were sent
+        self._end = net.flat.n_decayed  # gradients from here on are in buckets that were sent
 
     def start(self) -> None:
         """Begin a step. A step whose capture in a CUDA graph fails is left in the middle and begins anew."""
-        self._end = self._net.n_decayed
+        self._end = self._net.flat.n_decayed
 
     def layer_done(self, begin: int) -> None:
         """The backward pass has filled flat_grads from `begin` up to what it had filled before."""
         grads, end = self._net.flat_grads, self._end
         if begin and is_bucket((end - begin) * grads.itemsize):
             bucket, self._end = grads[begin:end], begin
-            self._net.kernels.apart(lambda: self._communicator.all_reduce_async(bucket))
+            self._net.kernels.host_break(lambda: self._communicator.all_reduce_async(bucket))
 
     def finish(self) -> None:
         """Sum what no bucket held, and wait for all sums."""
         net, end = self._net, self._end
         if self._communicator.size > 1:
-            rest = [net.exchanged] if end == net.n_decayed else [net.exchanged[:end], net.exchanged[net.n_decayed :]]
-            net.kernels.apart(lambda: self._reduce(rest))
-            if len(net.running):
-                net.running *= 1 / self._communicator.size
+            rest = (
+                [net.flat.reduce_buffer]
+                if end == net.flat.n_decayed
+                else [net.flat.reduce_buffer[:end], net.flat.reduce_buffer[net.flat.n_decayed :]]
+            )
+            net.kernels.host_break(lambda: self._reduce(rest))
+            if len(net.flat.running_stats):
+                net.flat.running_stats *= 1 / self._communicator.size
 
     def _reduce(self, rest: list[Array]) -> None:
         if self._net.device.kind == "cpu":
-            self._net.beside_grads[1] = self._is_interrupted()
+            self._net.flat.reduce_scalars[1] = self._is_interrupted()
         if len(rest) == 1:
             self._communicator.all_reduce(*rest)
             return
@@ -56,7 +60,7 @@ class GradientSync:
     @property
     def interrupted_on_any_rank(self) -> bool:
         """Whether a rank was interrupted before the latest step's sum. For the CPU: on a GPU the host would wait."""
-        return bool(self._net.beside_grads[1])
+        return bool(self._net.flat.reduce_scalars[1])
 
 
 def is_bucket(n_bytes: int) -> bool:
@@ -73,10 +77,10 @@ def offset_rng_by_rank(net: Network, rank: int) -> None:
     """Let each rank draw its own dropout masks and noise; rank 0 draws those of a single process."""
     for counter in random_counters(net):
         counter[...] = counter % _RNG_DISTANCE + _RNG_DISTANCE * rank
-    net.rebind()
+    net.plan.invalidate()
 
 
 def broadcast_parameters(net: Network, communicator: Communicator) -> None:
     """Bring what rank 0 has learned to all ranks: callbacks of rank 0 may have restored an earlier epoch."""
-    for array in net.learned.values():
+    for array in net.inference_state.values():
         communicator.broadcast(array)

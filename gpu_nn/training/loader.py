@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.network import Network
@@ -44,22 +44,22 @@ def training_loader(
     x: Any, y: Any, sample_weight: Any, net: Network, batch_size: int, communicator: Communicator
 ) -> Loader:
     """The loader of the arguments of `Trainer.fit`. Raises ValueError, TypeError or DataError for wrong ones."""
-    if not isinstance(x, Stream):
+    if not isinstance(x, StreamDataset):
         return ArrayLoader(net, x, y, sample_weight)
     if y is not None or sample_weight is not None:
-        raise ValueError("x is a Stream, which has its own y and no sample_weight; expected neither beside it")
+        raise ValueError("x is a StreamDataset, which has its own y and no sample_weight; pass neither")
     return StreamLoader(x, net, batch_size, communicator)
 
 
-def validation_data(validation: Any, net: Network) -> ArrayLoader | Stream | None:
+def validation_data(validation: Any, net: Network) -> ArrayLoader | StreamDataset | None:
     """The validation data of `Trainer.fit`: arrays on the device, or a stream as it is."""
     if validation is None:
         return None
-    if isinstance(validation, Stream):
+    if isinstance(validation, StreamDataset):
         check_fits("validation", validation, net)
         return validation
     if not (isinstance(validation, tuple | list) and len(validation) == 2):
         length = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
-        raise TypeError(f"validation is a {type(validation).__name__}{length}; expected (x, y), or a Stream")
+        raise TypeError(f"validation is a {type(validation).__name__}{length}; expected (x, y), or a StreamDataset")
     x, y = validation
     return ArrayLoader(net, x, y, name="validation ")

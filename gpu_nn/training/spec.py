@@ -80,7 +80,7 @@ def assert_same_on_all_ranks(
     """Raises ValueError, on all ranks, where they differ in the spec, in the arguments or in the parameters, or where a
     rank has no rows. random: state of the generator that draws the order of rows."""
     values = {**_flat("", spec.settings), **_flat("", spec.data), "micro_batches": micro_batches}
-    for name, array in net.learned.items():
+    for name, array in net.inference_state.items():
         values[f"initial {name}"] = zlib.crc32(np.ascontiguousarray(net.device.to_host(array)).data)
     values["last epoch"] = last_epoch
     if spec.settings["trainer"]["shuffle"]:

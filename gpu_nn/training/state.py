@@ -13,10 +13,10 @@ from gpu_nn.device import Array
 from gpu_nn.errors import DataError
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
-from gpu_nn.told import whole
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.history import EpochRecord, History
 from gpu_nn.training.spec import TrainingSpec
+from gpu_nn.validation import check_json_int
 
 # Name and state of each callback that has one.
 CallbackStates = list[tuple[str, dict[str, Any]]]
@@ -131,7 +131,7 @@ def load_state_dict(
         history = History([_record(record) for record in training["history"]])
         if progress.first_epoch > len(history):
             raise ValueError(f"{progress.first_epoch} epochs before the fit, and {len(history)} in all")
-        stopping, steps = bool(entries["stopping"]), whole("steps", entries["steps"])
+        stopping, steps = bool(entries["stopping"]), check_json_int("steps", entries["steps"])
         callbacks = _callback_states(training["callbacks"], arrays)
         parameters = {f"network.{name}": array for name, array in _network_arrays(net).items()}
         moments = {f"optimizer.{name}": array for name, array in optimizer.state.items()}
@@ -152,7 +152,7 @@ def load_state_dict(
     optimizer.schedule.load_state(training["schedule"])
     for name, array in parameters.items():
         array[...] = net.device.asarray(arrays[name])
-    net.rebind()
+    net.plan.invalidate()
     optimizer.load_state(steps, {name: arrays[f"optimizer.{name}"] for name in optimizer.state}, net)
     random.bit_generator.state = progress.random
     return TrainingState(progress, history, stopping, losses, callbacks)
@@ -165,14 +165,16 @@ def _is_not_finite(array: np.ndarray) -> Array:
 def _progress(
     entries: Any, state: Any, losses: np.ndarray, steps_per_epoch: int, random: np.random.Generator
 ) -> Progress:
-    in_epoch = whole("steps_in_epoch", entries["steps_in_epoch"])
+    in_epoch = check_json_int("steps_in_epoch", entries["steps_in_epoch"])
     fits = losses.ndim == 1 and losses.dtype == np.float64 and len(losses) <= in_epoch <= steps_per_epoch
     if not fits or (losses.size and len(losses) == steps_per_epoch):
         raise ValueError(f"{losses.dtype} losses {losses.shape} at step {in_epoch} of an epoch")
     # Raises what NumPy raises for a state that this kind of generator cannot take.
     type(random.bit_generator)().state = state
     began = time.perf_counter() - float(entries["seconds"])
-    return Progress(whole("first_epoch", entries["first_epoch"]), state, in_epoch, float(entries["cost"]), began)
+    return Progress(
+        check_json_int("first_epoch", entries["first_epoch"]), state, in_epoch, float(entries["cost"]), began
+    )
 
 
 def _record(entries: dict[str, Any]) -> EpochRecord:

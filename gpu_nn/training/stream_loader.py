@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.read_ahead import ReadAhead, Window
-from gpu_nn.data.stream import Pieces, Stream
+from gpu_nn.data.prefetcher import Prefetcher, Window
+from gpu_nn.data.stream import RowRanges, StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.network import Network
@@ -24,22 +24,24 @@ class StreamLoader:
 
     weight: Array | None = None
 
-    def __init__(self, stream: Stream, net: Network, batch_size: int, communicator: Communicator = SINGLE_PROCESS):
+    def __init__(
+        self, stream: StreamDataset, net: Network, batch_size: int, communicator: Communicator = SINGLE_PROCESS
+    ):
         check_fits("x", stream, net)
         device, n_inputs = net.device, net.widths[0]
         self._stream, self._net = stream, net
         self._batch_size, self._communicator = batch_size, communicator
-        self._max_gap = _MAX_GAP_BYTES // (stream.source.dtype.itemsize * n_inputs)
+        self._max_gap = _MAX_GAP_BYTES // (stream.reader.dtype.itemsize * n_inputs)
         self.rows = rows = min(max(stream.window_rows // batch_size, 1) * batch_size, len(stream))
         # The rank may have more columns of the shorter last batch. It reads the most rows when they are shuffled.
         own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
         kind = np.dtype(np.int64) if stream.targets == () else net.dtype
-        self.x = device.empty((own, net.widths[net.n_fixed]), net.dtype)
+        self.x = device.empty((own, net.widths[net.n_preprocessing]), net.dtype)
         self.y = device.empty((own, *stream.targets), kind)
         self._host = device.empty_on_host((own, n_inputs), net.dtype)
         self._host_y = device.empty_on_host(self.y.shape, kind)
         # Uploaded rows before the preprocessing layers, which on the CPU read them where they are.
-        direct = not net.n_fixed or device.kind == "cpu"
+        direct = not net.n_preprocessing or device.kind == "cpu"
         self._raw = None if direct else device.empty((own, n_inputs), net.dtype)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -50,12 +52,12 @@ class StreamLoader:
 
     def epoch(self, random: np.random.Generator | None, first_row: int, order: Array) -> Generator[tuple[int, int]]:
         """As `Loader.epoch`. Raises DataError, on all ranks, for wrong values in the rows of a window."""
-        pieces = self._stream.order(random)
+        pieces = self._stream.epoch_ranges(random)
         seed = None if random is None else int(random.integers(2**63))
         n, rows = len(pieces), self.rows
         windows = [(start, min(rows, n - start)) for start in range(first_row // rows * rows, n, rows)]
         read = (self._to_read(pieces, *window, shuffled=seed is not None) for window in windows)
-        with ReadAhead(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
+        with Prefetcher(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
                 places = sampler.order(size, self._batch_size, self._communicator, of_window)
@@ -64,11 +66,11 @@ class StreamLoader:
                     self._bring(*window)
                 yield start, start + size
 
-    def _to_read(self, pieces: Pieces, start: int, size: int, shuffled: bool) -> Window:
+    def _to_read(self, pieces: RowRanges, start: int, size: int, shuffled: bool) -> Window:
         """The rows of the source that this rank reads of a window, and which of them it keeps; None for all."""
         of_window = size, self._batch_size, self._communicator
         own = sampler.shard_ranges(*of_window, shuffled=shuffled, max_gap=self._max_gap)
-        ranges = [piece for begin, end in own for piece in pieces.of(start + begin, start + end)]
+        ranges = [piece for begin, end in own for piece in pieces.slice(start + begin, start + end)]
         if shuffled or self._communicator.size == 1:
             return ranges, None
         places = sampler.own_places(*of_window)
@@ -83,7 +85,7 @@ class StreamLoader:
         if not size:
             return
         device.upload(y, self.y[:size])
-        if not net.n_fixed:
+        if not net.n_preprocessing:
             device.upload(x, self.x[:size])
         elif self._raw is None:
             net.prepare(x, self.x[:size])
@@ -92,7 +94,7 @@ class StreamLoader:
             net.prepare(self._raw[:size], self.x[:size])
 
 
-def check_fits(name: str, stream: Stream, net: Network) -> None:
+def check_fits(name: str, stream: StreamDataset, net: Network) -> None:
     """Raises ValueError, with that name, for a stream without rows and one that does not fit the network."""
     if stream.shape[1] != net.n_inputs:
         expected = f"(n, {net.n_inputs}), one column for each input"

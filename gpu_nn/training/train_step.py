@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import is_whole
 from gpu_nn.device import Array
 from gpu_nn.distributed.communicator import Communicator, shard
 from gpu_nn.network import Network
@@ -14,6 +13,7 @@ from gpu_nn.optimizers import Optimizer
 from gpu_nn.training.gradient_sync import GradientSync, random_counters
 from gpu_nn.training.loader import Loader
 from gpu_nn.training.pending_losses import PendingLosses
+from gpu_nn.validation import is_int
 
 
 class TrainStep:
@@ -46,7 +46,7 @@ class TrainStep:
         self._communicator, self._micro_batches = communicator, micro_batches
         self._rows = -(-min(batch_size, loader.rows) // micro_batches)
         self._graphs: dict[int, Callable[[], None]] = {}
-        self._bindings = net.bindings
+        self._bindings = net.plan.version
 
     def allocate(self) -> None:
         """Take the memory of a batch, once the loader is prepared. A shorter last batch uses slices of it."""
@@ -59,13 +59,13 @@ class TrainStep:
         """Make a step on the next `size` rows."""
         net = self._net
         self._optimizer.begin_step(net)
-        if net.bindings != self._bindings:
+        if net.plan.version != self._bindings:
             self._graphs.clear()
-            self._bindings = net.bindings
+            self._bindings = net.plan.version
         graph = self._graphs.get(size)
         if graph is None:
             work = self._whole_batch(size) if self._micro_batches == 1 else self._accumulate_gradients(size)
-            graph = self._graphs[size] = net.kernels.captured(work)
+            graph = self._graphs[size] = net.kernels.cuda_graph(work)
         graph()
         self._optimizer.end_step()
         self._losses.count += 1
@@ -90,7 +90,7 @@ class TrainStep:
         def work() -> None:
             for source, out in batch:
                 kernels.gather(source, order, out, begin)
-            kernels.record_loss(net.train_step(x, y, net.n_fixed, **options), losses, counters, net.loss_scale)
+            kernels.record_loss(net.train_step(x, y, net.n_preprocessing, **options), losses, counters, net.loss_scale)
             optimizer.update(net)
 
         return work
@@ -110,7 +110,7 @@ class TrainStep:
             net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())
         ]
         row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), net.dtype)[: edges[-1] - edges[0]]
-        losses, counters, cost = self._losses.values, self._losses.counters, net.beside_grads[:1]
+        losses, counters, cost = self._losses.values, self._losses.counters, net.flat.reduce_scalars[:1]
         sync = self.sync
         # With several micro-batches the gradients are complete only after the last of them.
         by_buckets = own == 1 and communicator.supports_overlap
@@ -157,8 +157,8 @@ class TrainStep:
             else:
                 # A rank without rows counts the pass, too: one that resumes from rank 0's counters draws what is due.
                 for counter in counters:
-                    kernels.advance(counter)
-            return net.train_step(x, y, net.n_fixed, filled=layer_done, **options)
+                    kernels.increment(counter)
+            return net.train_step(x, y, net.n_preprocessing, filled=layer_done, **options)
 
         return micro_batch
 
@@ -166,7 +166,7 @@ class TrainStep:
 def check_micro_batches(micro_batches: int | None, batch_size: int, ranks: int) -> int:
     """The micro-batches of a batch over all ranks, one for each by default. Raises ValueError for a wrong number."""
     count = ranks if micro_batches is None else micro_batches
-    if not (is_whole(count) and count >= 1 and count % ranks == 0):
+    if not (is_int(count) and count >= 1 and count % ranks == 0):
         expected = f"a whole number ≥ 1 that {ranks} ranks can share evenly"
         raise ValueError(f"micro_batches={count!r}; expected {expected}")
     if batch_size < count:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import generator, whole
 from gpu_nn.cost import Cost
-from gpu_nn.data.stream import Stream
+from gpu_nn.data.stream import StreamDataset
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
@@ -28,6 +27,7 @@ from gpu_nn.training.loader import Loader, training_loader, validation_data
 from gpu_nn.training.pending_losses import PendingLosses
 from gpu_nn.training.spec import TrainingSpec, assert_same_on_all_ranks, settings_of
 from gpu_nn.training.train_step import TrainStep, check_micro_batches
+from gpu_nn.validation import check_int, random_generator
 
 
 class Trainer:
@@ -70,11 +70,11 @@ class Trainer:
         communicator: Communicator = SINGLE_PROCESS,
     ):
         self.net, self.optimizer, self.communicator = net, optimizer, communicator
-        self.batch_size = whole("batch_size", batch_size, 1)
+        self.batch_size = check_int("batch_size", batch_size, 1)
         self.micro_batches = check_micro_batches(micro_batches, self.batch_size, communicator.size)
         self.shuffle, self.on_batch_end = bool(shuffle), on_batch_end
         self.callbacks: list[Any] = list(callbacks) if communicator.rank == 0 else []
-        self.random = generator(seed)
+        self.random = random_generator(seed)
         self.history = History()
         self.stopping = self.interrupted = False
         self.resumed_from: Path | None = None
@@ -95,14 +95,14 @@ class Trainer:
         y: Any = None,
         *,
         epochs: int = 10,
-        validation: tuple[Any, Any] | Stream | None = None,
+        validation: tuple[Any, Any] | StreamDataset | None = None,
         sample_weight: Any = None,
         resume: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> History:
         """Train for `epochs` more epochs; returns the history of all so far.
 
-        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `Stream` of both, and y is None, for
-        data larger than memory: a window of it is on the device at a time. validation: (x, y), or a Stream.
+        x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `StreamDataset` of both, and y is None,
+        for data larger than memory: a window of it is on the device at a time. validation: (x, y), or a StreamDataset.
         sample_weight: (n,); only ratios matter, as they are scaled to mean 1.
 
         resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is read. With all
@@ -113,7 +113,7 @@ class Trainer:
         Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
         checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
-        epochs = whole("epochs", epochs, 0)
+        epochs = check_int("epochs", epochs, 0)
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
@@ -130,7 +130,7 @@ class Trainer:
                 offset_rng_by_rank(self.net, self.communicator.rank)
             # The state of the preprocessing layers is final now.
             loader.prepare()
-            if held_out is not None and not isinstance(held_out, Stream):
+            if held_out is not None and not isinstance(held_out, StreamDataset):
                 held_out.prepare()
             step.allocate()
             with closing(self._callback_list) as callbacks:
@@ -219,7 +219,7 @@ class Trainer:
         self._progress.add(losses, self.batch_size, self._spec.n_rows)
         self._pending_losses.clear()
 
-    def _start(self, loader: Loader, held_out: ArrayLoader | Stream | None) -> TrainStep:
+    def _start(self, loader: Loader, held_out: ArrayLoader | StreamDataset | None) -> TrainStep:
         """Reset the state of the previous fit; returns the step on this fit's data."""
         net = self.net
         self.data = {

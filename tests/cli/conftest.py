@@ -111,4 +111,4 @@ def model(data, tmp_path_factory) -> Path:
 @pytest.fixture
 def no_gpu(monkeypatch) -> None:
     """A machine without a GPU, whatever this one has."""
-    monkeypatch.setattr(device, "why_no_cuda", lambda: "CuPy finds no NVIDIA GPU")
+    monkeypatch.setattr(device, "cuda_unavailable_reason", lambda: "CuPy finds no NVIDIA GPU")

@@ -9,14 +9,14 @@ import pytest
 import gpu_nn
 from gpu_nn import device
 from gpu_nn.cli import info
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.precision import PRECISIONS
-from gpu_nn.several_labels import SeveralLabels
 from tests.cuda_emulator.device import emulated_device
 
 
 @pytest.fixture
 def without_gpu(no_gpu, monkeypatch):
-    monkeypatch.setattr(info, "why_no_cuda", device.why_no_cuda)
+    monkeypatch.setattr(info, "cuda_unavailable_reason", device.cuda_unavailable_reason)
 
 
 def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
@@ -65,7 +65,7 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for module in (device, info):
-        monkeypatch.setattr(module, "why_no_cuda", lambda: "")
+        monkeypatch.setattr(module, "cuda_unavailable_reason", lambda: "")
     monkeypatch.setattr(info, "why_no_half_products", lambda device: "")
     out = command("info").out
     assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out
@@ -75,7 +75,7 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
 def test_a_model_of_several_labels_a_row_is_named_as_one(command, tmp_path):
     net = gpu_nn.Network([5, 4], device="cpu")
     for classes, names in ((None, [0, 1, 2]), (["a", "b", "c"], ["a", "b", "c"])):
-        net.classes, net.several_labels = classes, SeveralLabels()
+        net.classes, net.multilabel = classes, Multilabel()
         gpu_nn.save(net, tmp_path / "m")
         told = json.loads(command("info", tmp_path / "m", "--json").out)
         assert (told["classes"], told["several_labels"]) == (names, True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import load
-from gpu_nn.data import Stream, digits, sets
+from gpu_nn.data import StreamDataset, datasets, digits
 
 CPU = ("--device", "cpu")
 SETTINGS = ("--hidden", "8", "--epochs", "6", "--lr", "0.02", "--device", "cpu", "--seed", "3")
@@ -61,7 +61,7 @@ def test_it_learns_and_keeps_classes_and_standardisation(command, tmp_path, x_an
 def test_a_sorted_file_of_one_row_group_learns_as_its_npy_does(command, tmp_path, monkeypatch):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     # A twelfth of the rows.
-    monkeypatch.setattr(sys.modules[Stream.__module__], "_WINDOW_BYTES", 4 * 64 * 150)
+    monkeypatch.setattr(sys.modules[StreamDataset.__module__], "_WINDOW_BYTES", 4 * 64 * 150)
     x, y = digits()
     order = np.argsort(y, kind="stable")
     x, y = x[order], y[order]
@@ -95,7 +95,7 @@ def test_a_run_resumes_to_the_same_bits(command, tmp_path, files):
 
 def test_a_set_over_half_of_the_free_memory_is_streamed(command, files, monkeypatch):
     for free, streamed in ((50_000, True), (10**12, False)):
-        monkeypatch.setattr(sets, "available_bytes", lambda free=free: free)
+        monkeypatch.setattr(datasets, "available_bytes", lambda free=free: free)
         done = command("train", *files, *SETTINGS)
         assert done.code == 0, done.err
         assert ("(streamed)" in done.err) == streamed
@@ -163,5 +163,5 @@ def test_what_a_set_would_take_in_memory_is_what_it_takes(tmp_path, monkeypatch,
     assert done.returncode == 0, done.stderr
     taken = int(done.stderr.splitlines()[-1])
     for free, large in ((1.4 * taken, True), (3.2 * taken, False)):
-        monkeypatch.setattr(sets, "available_bytes", lambda free=free: free)
-        assert sets.is_large(str(path), str(target), to_train=True) == large, taken
+        monkeypatch.setattr(datasets, "available_bytes", lambda free=free: free)
+        assert datasets.is_large(str(path), str(target), to_train=True) == large, taken

@@ -157,7 +157,7 @@ def test_named_data_are_drawn_the_same_streamed_or_not(command, labelled_files, 
     for flag in ("always", "never"):
         with monkeypatch.context() as patch:
             if flag == "always":
-                patch.setattr(rows, "labelled", None)
+                patch.setattr(rows, "read_labelled", None)
             out = ("--out", tmp_path / flag, "--format", "svg", *CPU)
             assert command("plot", tmp_path / "run", *labelled_files[kind], "--stream", flag, *out).code == 0
         found[flag] = drawn.x, drawn.y, drawn.p

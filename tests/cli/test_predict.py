@@ -82,7 +82,7 @@ def test_csv_gives_any_name_back_and_leaves_a_plain_one_as_it_is(command, arrays
 
 
 @pytest.mark.parametrize(
-    ("verb", "options", "cure"),
+    ("verb", "options", "hint"),
     [
         ("predict", (), "--out FILE.csv is in UTF-8, and PYTHONIOENCODING=utf-8 lets it through"),
         ("predict", ("--proba",), "--out FILE.csv is in UTF-8, and"),
@@ -90,8 +90,8 @@ def test_csv_gives_any_name_back_and_leaves_a_plain_one_as_it_is(command, arrays
         ("info", (), "PYTHONIOENCODING=utf-8 lets it through"),
     ],
 )
-def test_letters_that_stdout_does_not_have_are_one_line_with_the_cure(
-    model, data, monkeypatch, capsys, verb, options, cure
+def test_letters_that_stdout_does_not_have_are_one_line_with_the_hint(
+    model, data, monkeypatch, capsys, verb, options, hint
 ):
     content = io.BytesIO()
     stdout = io.TextIOWrapper(content, "ascii")
@@ -102,10 +102,10 @@ def test_letters_that_stdout_does_not_have_are_one_line_with_the_cure(
     err = capsys.readouterr().err
     assert (code, content.getvalue(), err.count("\n")) == (3, b"", 1)
     assert err.startswith(f"gpu-nn {verb}: stdout is in ascii, which does not have 'é': ")
-    assert cure in err
+    assert hint in err
 
 
-def test_half_a_letter_of_a_name_is_one_line_with_the_cure(command, model, data, tmp_path):
+def test_half_a_letter_of_a_name_is_one_line_with_the_hint(command, model, data, tmp_path):
     net = load(model, "cpu")
     net.classes = ["a", "b", "\udc80"]
     save(net, tmp_path / "m")

@@ -462,7 +462,7 @@ def test_a_second_sigint_ends_at_once(command, data, tmp_path, with_callback):
 def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_resume(
     command, data, whole, tmp_path, monkeypatch
 ):
-    real, writes = files.to_disk, []
+    real, writes = files.fsync, []
 
     def full(file):
         writes.append(file)
@@ -470,7 +470,7 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
-    monkeypatch.setattr(files, "to_disk", full)
+    monkeypatch.setattr(files, "fsync", full)
     options = ("--checkpoint-every", "4steps", "--out", tmp_path / "run")
     done = command("train", "--data", data, *SETTINGS, *options)
     assert (done.code, done.out) == (3, "")
@@ -492,7 +492,7 @@ def test_a_run_that_goes_on_to_a_full_disk_is_what_it_was(
         run = tmp_path / "finished"
         command("train", "--data", data, *PLAIN, "--epochs", 3, "--out", run)
     before = {path: path.read_bytes() for path in run.rglob("*.*")}
-    real, writes = files.to_disk, []
+    real, writes = files.fsync, []
 
     def full(file):
         writes.append(file)
@@ -501,7 +501,7 @@ def test_a_run_that_goes_on_to_a_full_disk_is_what_it_was(
         real(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "to_disk", full)
+        patch.setattr(files, "fsync", full)
         done = command("train", "--resume", run, "--epochs", 25)
     assert done.code == 3
     assert "No space left on device" in done.err.splitlines()[-1]

@@ -12,7 +12,7 @@ import pytest
 
 from gpu_nn import Network, load, save
 from gpu_nn.cli import predict, rows
-from gpu_nn.data import sets
+from gpu_nn.data import datasets
 from gpu_nn.network import INFERENCE_ROWS
 from tests.cli.conftest import CLASSES, N_INPUTS
 
@@ -54,7 +54,7 @@ def small_pieces(monkeypatch):
     """Data are met in several pieces."""
     monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (N_INPUTS + len(CLASSES)))
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def both(command, monkeypatch):
         for flags in (("--stream", "never"), ("--stream",)):
             with monkeypatch.context() as patch:
                 if flags == ("--stream",):
-                    patch.setattr(rows, "labelled", refuse)
+                    patch.setattr(rows, "read_labelled", refuse)
                     patch.setattr(rows, "read_inputs", refuse)
                 done = command(*arguments, *CPU, *flags)
             assert (done.code, done.err) == (0, "")
@@ -139,8 +139,8 @@ def test_data_that_would_fill_the_memory_are_streamed_without_being_asked(comman
     model, data, labels = large
     labels = labels if verb == "evaluate" else ()
     expected = command(verb, model, *data, *labels, *CPU)
-    monkeypatch.setattr(sets, "available_bytes", lambda: 100_000)
-    for name in ("labelled", "read_inputs"):
+    monkeypatch.setattr(datasets, "available_bytes", lambda: 100_000)
+    for name in ("read_labelled", "read_inputs"):
         monkeypatch.setattr(rows, name, None)
     assert command(verb, model, *data, *labels, *CPU) == expected
 

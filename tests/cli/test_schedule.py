@@ -115,9 +115,9 @@ def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, com
         command("train", *run)
     with_callback(None)
     line = refused(2, "train", "--resume", tmp_path / "a run", "--epochs", 12)
-    cure = shlex.split(line.partition("; ")[2].removesuffix(" trains anew\n"))
-    cure[cure.index("FOLDER")] = str(tmp_path / "b")
-    assert command(*cure[1:]).code == 0
+    hint = shlex.split(line.partition("; ")[2].removesuffix(" trains anew\n"))
+    hint[hint.index("FOLDER")] = str(tmp_path / "b")
+    assert command(*hint[1:]).code == 0
 
 
 def test_a_dry_run_says_it(command, data):

@@ -16,5 +16,5 @@ def emulated_device(nvmath: bool = False) -> Iterator[Device]:
     nvmath: whether nvmath-python is there, with which training steps become CUDA graphs.
     """
     require()
-    with mock.patch.object(device, "stand_in", cupy_proxy), nvmath_bindings.installed(nvmath):
+    with mock.patch.object(device, "cupy_override", cupy_proxy), nvmath_bindings.installed(nvmath):
         yield device.resolve_device("cuda")

@@ -36,17 +36,17 @@ with communicator:
     x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
     training, held_out = stream(x, y, block_rows=10, window_rows=70).split("validation", 0.25, seed=1)
     validation = stream(x[:151], y[:151], block_rows=10, window_rows=40)
-    loaded, load = [], validation.source.load
+    loaded, load = [], validation.reader.load
 
     def spy(start, stop):
         loaded.append(stop - start)
         return load(start, stop)
 
-    validation.source.load = spy
+    validation.reader.load = spy
     net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype="float64")
     trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, micro_batches=2, communicator=communicator)
     history = trainer.fit(training, epochs=4, validation=validation)
-    last = trainer.evaluation.of_stream(held_out.between(0, 1))  # no row for the second rank
+    last = trainer.evaluation.of_stream(held_out.row_slice(0, 1))  # no row for the second rank
     losses = [(record.loss, record.validation_loss, record.validation_accuracy) for record in history.epochs]
     rows = communicator.all_gather_object(sum(loaded) - len(validation))  # all are looked at once, for their checksum
     if communicator.rank == 0:

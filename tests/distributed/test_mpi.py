@@ -152,12 +152,12 @@ def test_a_gpu_on_some_hosts_alone_is_told_with_the_rank_that_lacks_it(on_ranks)
 from gpu_nn import distributed
 from mpi4py import MPI
 if MPI.COMM_WORLD.Get_rank() == 0:
-    why_no_cuda, distributed.why_no_cuda = distributed.why_no_cuda, lambda: ""
+    cuda_unavailable_reason, distributed.cuda_unavailable_reason = distributed.cuda_unavailable_reason, lambda: ""
 try:
     distributed.init_process_group()
 finally:
     if MPI.COMM_WORLD.Get_rank() == 0:
-        distributed.why_no_cuda = why_no_cuda
+        distributed.cuda_unavailable_reason = cuda_unavailable_reason
 """
     first, second = on_ranks(2, (program, []), CUDA_VISIBLE_DEVICES="")
     assert "rank 1 has a GPU = False, rank 0 has True" in first.err

@@ -77,11 +77,11 @@ class Stream:
         self.log.append(("wait", self.ptr, event))
 
 
-def stand_in(monkeypatch, found):
+def cupy_override(monkeypatch, found):
     """CuPy, with which `found` is the module for NCCL: as in CuPy itself, no attribute of cuda until it is imported."""
     cuda = SimpleNamespace(get_current_stream=lambda: Stream(77), Stream=Stream, Event=Event)
     monkeypatch.setattr(Stream, "log", [])
-    monkeypatch.setattr(device, "stand_in", SimpleNamespace(__name__="a_cupy", cuda=cuda))
+    monkeypatch.setattr(device, "cupy_override", SimpleNamespace(__name__="a_cupy", cuda=cuda))
     monkeypatch.setitem(sys.modules, "a_cupy", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "a_cupy.cuda", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "a_cupy.cuda.nccl", found)
@@ -90,7 +90,7 @@ def stand_in(monkeypatch, found):
 @pytest.fixture
 def gpu(monkeypatch):
     """A device whose arrays are SimpleNamespaces with what NCCL is told of them."""
-    stand_in(monkeypatch, NCCL)
+    cupy_override(monkeypatch, NCCL)
     return SimpleNamespace(
         active=nullcontext,
         asarray=lambda array: SimpleNamespace(data=SimpleNamespace(ptr=55), size=array.size, dtype=array.dtype),
@@ -169,7 +169,7 @@ def test_sums_that_others_will_never_join_are_given_up(gpu):
 
 @pytest.mark.parametrize("found", [None, SimpleNamespace(available=False)], ids=["absent", "unavailable"])
 def test_without_nccl_the_extra_is_named(monkeypatch, found):
-    stand_in(monkeypatch, found)
+    cupy_override(monkeypatch, found)
     with pytest.raises(DeviceError, match=r"pip install 'gpu_nn\[nccl12\]' beside cuda12x, 'gpu_nn\[nccl13\]'"):
         nccl.module()
 
@@ -184,5 +184,5 @@ def test_cupy_itself_has_what_is_asked_of_it():
         assert hasattr(found, name)
     assert callable(found.NcclCommunicator.abort)
     # The arguments are right, but there is no GPU.
-    with nullcontext() if not device.why_no_cuda() else pytest.raises(RuntimeError, match="NCCL_ERROR"):
+    with nullcontext() if not device.cuda_unavailable_reason() else pytest.raises(RuntimeError, match="NCCL_ERROR"):
         found.NcclCommunicator(1, key, 0)

@@ -326,13 +326,13 @@ class TestCompany:
         def keep(trainer, record):
             scores = [r.validation_accuracy for r in trainer.history.epochs[:-1]]
             if record.validation_accuracy > max(scores, default=-1):
-                kept.update({name: np.array(array) for name, array in trainer.net.learned.items()})
+                kept.update({name: np.array(array) for name, array in trainer.net.inference_state.items()})
 
         fitted = model(learning_rate_init=0.3, callbacks=[keep], **options).fit(x, y)
         assert fitted.n_iter_ > 1 + int(np.argmax(fitted.validation_scores_))
         assert set(kept) == {"parameters", "1.running_mean", "1.running_var"}
         for name, array in kept.items():
-            np.testing.assert_array_equal(fitted.net_.learned[name], array)
+            np.testing.assert_array_equal(fitted.net_.inference_state[name], array)
 
     def test_the_network_can_be_saved_with_its_classes(self, tmp_path):
         x, y = blobs()

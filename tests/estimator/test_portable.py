@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from gpu_nn import MLPClassifier, load, save
-from gpu_nn.device import why_no_cuda
+from gpu_nn.device import cuda_unavailable_reason
 from gpu_nn.errors import DeviceError
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
@@ -62,7 +62,7 @@ def test_an_unfitted_classifier_is_its_parameters():
     assert pickle.loads(pickle.dumps(model(alpha=3.0))).get_params() == model(alpha=3.0).get_params()
 
 
-@pytest.mark.skipif(not why_no_cuda(), reason="needs a place without a GPU")
+@pytest.mark.skipif(not cuda_unavailable_reason(), reason="needs a place without a GPU")
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_what_a_gpu_trained_opens_without_one(device):
     x, y = blobs()

@@ -94,7 +94,7 @@ def test_a_pickle_opens_in_float32_where_the_device_computes_in_no_other(dtype, 
     said = re.escape(f"the classifier opens in float32: dtype='{dtype}' on ")
     with emulated_device(nvmath=False), pytest.warns(UserWarning, match=f"{said}cuda:0, but nvmath-python"):
         assert pickle.loads(stored).net_.precision.name == "float32"
-    monkeypatch.setattr(gpu_nn.device, "why_no_cuda", lambda: "there is none")
+    monkeypatch.setattr(gpu_nn.device, "cuda_unavailable_reason", lambda: "there is none")
     with pytest.warns(UserWarning, match=f"{said}cpu, but the CPU computes in float32 and float64"):
         opened = pickle.loads(stored)
     assert opened.net_.device.name == "cpu"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import device
-from gpu_nn.device import why_no_cuda
+from gpu_nn.device import cuda_unavailable_reason
 from gpu_nn.kernels import numpy_kernels
 
 
@@ -76,14 +76,14 @@ def emulated_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     if "-default-device" not in compiler.IGNORED_OPTIONS:
         monkeypatch.setattr(compiler, "IGNORED_OPTIONS", (*compiler.IGNORED_OPTIONS, "-default-device"))
     monkeypatch.setenv("CUDA_EMULATOR_ORDER", "both")
-    monkeypatch.setattr(device, "stand_in", cupy_proxy)
+    monkeypatch.setattr(device, "cupy_override", cupy_proxy)
     with nvmath_bindings.installed(False):
         yield Backend("emulated", cuda_kernels, cupy_proxy)
 
 
 @pytest.fixture
 def gpu_backend() -> Backend:
-    if reason := why_no_cuda():
+    if reason := cuda_unavailable_reason():
         pytest.skip(reason)
     import cupy
 

@@ -5,7 +5,7 @@ import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels import cublaslt
-from gpu_nn.kernels.rectified import Rectified
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
 from tests.kernels.conftest import WITH_PRODUCTS
 
 pytestmark = WITH_PRODUCTS
@@ -91,8 +91,8 @@ def test_the_backward_pass_makes_delta_of_a_relu_below(backend, units, classes, 
     columns = kernels.relu_mask_bytes(units)
     assert columns == (-(-units // 128) * 16 if backend.name == "emulated" and cublaslt.available() else 0)
     mask = backend.zeros((n, columns), np.uint8) if columns else None
-    below = Rectified(a, of_below if biased else None, mask)
-    kernels.dense(x, w, b, a, a, "relu", rectified=below)
+    below = ReluBackwardFusion(a, of_below if biased else None, mask)
+    kernels.dense(x, w, b, a, a, "relu", relu_fusion=below)
     np.testing.assert_allclose(backend.host(a), a64, rtol=tolerance, atol=tolerance)
     assert below.masked == (bool(columns) and biased)
     kernels.dense_backward(a, above.T, d, d, dw, db, dx, "identity", below=below)

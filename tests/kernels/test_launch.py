@@ -81,7 +81,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr(device, "stand_in", recorder)
+    monkeypatch.setattr(device, "cupy_override", recorder)
     monkeypatch.setattr(launch, "source", lambda file: SOURCE)
     return recorder
 

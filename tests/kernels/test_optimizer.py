@@ -95,7 +95,7 @@ def test_adam_is_the_textbook_recursion(backend, beta1, beta2, weight_decay, dec
     for t in range(1, steps + 1):
         w, m, v = textbook_state()
         lr, g = 0.05 / t, gradient[t - 1].astype(np.float64) * (scale or 1)
-        backend.kernels.advance(step)
+        backend.kernels.increment(step)
         w_kernel, m_kernel, v_kernel = state
         backend.kernels.adam(
             w_kernel, backend.array(gradient[t - 1]), m_kernel, v_kernel, one(backend, lr), step,
@@ -220,7 +220,7 @@ def test_flush_subnormals_clears_what_is_about_to_become_one(backend, size, dtyp
 )
 def test_advance_counts_where_the_number_lies(backend, dtype, start):
     counter = backend.array(np.array([start], dtype))
-    backend.kernels.advance(counter)
+    backend.kernels.increment(counter)
     assert int(backend.host(counter)[0]) == start + 1
 
 

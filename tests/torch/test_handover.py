@@ -129,7 +129,7 @@ class TestHandover:
                 Stream=SimpleNamespace(from_external=lambda stream: noted("stream", stream.__cuda_stream__())),
             ),
         )
-        monkeypatch.setattr(devices, "stand_in", module)
+        monkeypatch.setattr(devices, "cupy_override", module)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=1234))
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         return module
@@ -158,7 +158,7 @@ class TestHandover:
         assert array[0, 0] == 7
 
     def test_cupy_is_asked_for_by_name_where_it_is_missing(self, monkeypatch):
-        monkeypatch.setattr(devices, "stand_in", None)
+        monkeypatch.setattr(devices, "cupy_override", None)
         monkeypatch.setitem(sys.modules, "cupy", None)
         with pytest.raises(devices.DeviceError, match=r"gpu_nn\[cuda12x\]"):
             _handover.active_device(torch.device("cuda:0")).__enter__()

@@ -106,8 +106,8 @@ def test_several_micro_batches_of_a_rank_are_summed_as_one(device, monkeypatch):
 def test_ranks_whose_sums_do_not_overlap_sum_once(device, monkeypatch):
     communicator = Twins(overlapping=False)
     trainer = trained(device, communicator, 1, monkeypatch)
-    assert [entry for entry in communicator.log if entry[-1] == len(trainer.net.exchanged)] == [
-        ("sum", len(trainer.net.exchanged))
+    assert [entry for entry in communicator.log if entry[-1] == len(trainer.net.flat.reduce_buffer)] == [
+        ("sum", len(trainer.net.flat.reduce_buffer))
     ] * trainer.optimizer.steps
     assert not any(entry[0] == "begin" for entry in communicator.log)
 
@@ -153,7 +153,7 @@ class TestRunningFigures:
             if folder and communicator.rank == 0:
                 trainer.callbacks = [Checkpoints(folder, Trigger(steps=3), keep=9)]
             trainer.fit(X, Y, epochs=3, validation=(X[:9], Y[:9]), resume=resume)
-            return [array.copy() for array in trainer.net.learned.values()], [
+            return [array.copy() for array in trainer.net.inference_state.values()], [
                 r.validation_loss for r in trainer.history
             ]
 
@@ -192,11 +192,11 @@ class TestOnTheEmulatedDevice:
     def test_graphs_train_to_the_bits_of_eager_launching(self, device, monkeypatch):
         layers = [Dense(16, bias=False), BatchNorm("relu"), *LAYERS]
         graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
-        captured = import_module("gpu_nn.kernels.cuda_kernels.captured")
-        monkeypatch.setattr(captured, "_pieces", lambda step, stream: [])
+        cuda_graph = import_module("gpu_nn.kernels.cuda_kernels.cuda_graph")
+        monkeypatch.setattr(cuda_graph, "_pieces", lambda step, stream: [])
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
-        for name, array in graphs.net.learned.items():
-            np.testing.assert_array_equal(host(array), host(eager.net.learned[name]))
+        for name, array in graphs.net.inference_state.items():
+            np.testing.assert_array_equal(host(array), host(eager.net.inference_state[name]))
 
     @pytest.mark.parametrize("pieces", [0, 1, 2, 3])
     def test_a_step_that_cannot_be_captured_to_its_end_is_summed_whole(self, device, monkeypatch, pieces):

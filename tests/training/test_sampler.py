@@ -137,7 +137,7 @@ def test_rows_of_any_two_blocks_meet_in_a_batch_about_equally_often():
     some = stream(np.zeros((n, 1)), np.zeros(n, int), block_rows=block, window_rows=n)
     met = np.zeros((n, n), int)
     for epoch in range(epochs):
-        pieces = some.order(np.random.default_rng([3, epoch])).of(0, n)
+        pieces = some.epoch_ranges(np.random.default_rng([3, epoch])).slice(0, n)
         rows = np.concatenate([np.arange(*piece) for piece in pieces])[order(n, batch_size, SINGLE_PROCESS, (4, epoch))]
         for batch in rows.reshape(-1, batch_size):
             met[np.ix_(batch, batch)] += 1

@@ -82,7 +82,7 @@ class Stop(Callback):
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 class TestOrder:
@@ -132,13 +132,13 @@ class TestBits:
 
     def test_a_training_that_goes_on_reads_no_window_of_before(self):
         some = streamed(block_rows=1)
-        some = replace(some, source=OnRanks(some.source))
+        some = replace(some, reader=OnRanks(some.reader))
         broken = made([Stop(5)])
         broken.fit(some, epochs=1)
-        some.source.read.clear()
+        some.reader.read.clear()
         made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *broken.state_dict()))
         # Of windows of two batches the first two are over.
-        assert len(some.source.read) == 230 - 2 * 64
+        assert len(some.reader.read) == 230 - 2 * 64
 
     @pytest.mark.parametrize("other", [{"block_rows": 9}, {"window_rows": 64}])
     def test_other_sizes_are_other_data(self, tmp_path, other):
@@ -198,15 +198,15 @@ class OnRanks:
     def __getattr__(self, name):
         return getattr(self._source, name)
 
-    def opened(self):
+    def reopen(self):
         # NumPy reads a header by `ast`, which does not bear two threads in Python 3.11.
         with OPENING:
-            again = OnRanks(self._source.opened())
+            again = OnRanks(self._source.reopen())
         again.read = self.read
         return again
 
     def load(self, start, stop):
-        if threading.current_thread().name == "gpu_nn read ahead":
+        if threading.current_thread().name == "gpu_nn prefetcher":
             self.read.extend(range(start, stop))
         return self._source.load(start, stop)
 
@@ -298,10 +298,10 @@ class TestRanks:
 
         def on(communicator):
             some = streamed(files, window_rows=window)
-            some = replace(some, source=OnRanks(some.source))
+            some = replace(some, reader=OnRanks(some.reader))
             trainer = made(batch_size=batch_size, shuffle=shuffle, micro_batches=size, communicator=communicator)
             trainer.fit(some, epochs=1)
-            read[communicator.rank] = some.source.read
+            read[communicator.rank] = some.reader.read
 
         with recorded_steps() as steps:
             on_each(size, on)
@@ -357,7 +357,7 @@ class TestRanks:
         read_group = ParquetTable.read_group
 
         def spy(table, i, out):
-            if threading.current_thread().name == "gpu_nn read ahead":
+            if threading.current_thread().name == "gpu_nn prefetcher":
                 decoded.append(i)
             return read_group(table, i, out)
 
@@ -436,7 +436,7 @@ def test_memory_is_bounded_by_the_windows(tmp_path):
 class TestRefusals:
     @pytest.mark.parametrize("beside", [{"y": DATA[1]}, {"sample_weight": np.ones(230)}])
     def test_what_a_stream_has_itself_is_not_given_beside_it(self, beside):
-        with pytest.raises(ValueError, match="x is a Stream, which has its own y and no sample_weight"):
+        with pytest.raises(ValueError, match="x is a StreamDataset, which has its own y and no sample_weight"):
             fitted(made(), **beside)
 
     def test_other_numbers_of_inputs_and_targets(self):
@@ -447,12 +447,12 @@ class TestRefusals:
 
     def test_streams_without_rows(self):
         with pytest.raises(ValueError, match="x is a stream without rows; expected at least 1"):
-            fitted(made(), x=streamed().between(0, 0))
+            fitted(made(), x=streamed().row_slice(0, 0))
 
     @pytest.mark.parametrize(
         ("held_out", "message"),
         [
-            (streamed(HELD_OUT).between(7, 7), "validation is a stream without rows; expected at least 1"),
+            (streamed(HELD_OUT).row_slice(7, 7), "validation is a stream without rows; expected at least 1"),
             (streamed((DATA[0][:, :4], DATA[1])), r"validation is a stream of shape \(230, 4\); expected \(n, 5\)"),
             (streamed((DATA[0], np.eye(4)[DATA[1]])), r"y of the stream validation has rows of \(4,\); expected"),
         ],

@@ -229,7 +229,7 @@ class TestRefusals:
             ("xy", "a str of 2"),
             (3, "a int"),
         ):
-            with pytest.raises(TypeError, match=rf"validation is {came}; expected \(x, y\), or a Stream"):
+            with pytest.raises(TypeError, match=rf"validation is {came}; expected \(x, y\), or a StreamDataset"):
                 Trainer(net, SGD()).fit(x, y, epochs=1, validation=validation)
         with pytest.raises(ValueError, match="sample_weight is 0 everywhere"):
             Trainer(net, SGD()).fit(*blobs(), sample_weight=np.zeros(230))

@@ -8,8 +8,8 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, columns, scratch
 from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums, column_sum
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, columns, scratch
 
 _NUMBERS = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
 

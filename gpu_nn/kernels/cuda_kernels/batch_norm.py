@@ -8,8 +8,17 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.launch_config import (
+    COMPUTED,
+    CUDA_FLOATS,
+    DEPTH,
+    WARP,
+    Columns,
+    ceil_div,
+    columns,
+    scratch,
+)
 from gpu_nn.kernels.cuda_kernels.normalisation import add_gradients, partial_gradients
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, DEPTH, WARP, Columns, ceil_div, columns, scratch
 
 _SHAPE = (np.int32, np.int32, np.int32, np.int64)  # width, span, rows, size
 

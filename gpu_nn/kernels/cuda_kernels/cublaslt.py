@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_nn.device import Array, cupy_module
-from gpu_nn.kernels.cuda_kernels.shapes import ceil_div, scratch
+from gpu_nn.kernels.cuda_kernels.launch_config import ceil_div, scratch
 
 _CUDA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 MISSING = (

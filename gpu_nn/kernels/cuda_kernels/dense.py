@@ -8,9 +8,9 @@ import numpy as np
 from gpu_nn.device import Array, cupy_module
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.kernels.cuda_kernels.activation import bias_activation, bias_activation_backward
+from gpu_nn.kernels.cuda_kernels.launch_config import ceil_div
 from gpu_nn.kernels.cuda_kernels.linear import column_sum, matmul
-from gpu_nn.kernels.cuda_kernels.shapes import ceil_div
-from gpu_nn.kernels.rectified import Rectified
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
 
 # What a product of cublasLt takes along. Not its GELU, which is the one by tanh.
 _EPILOGUES = {"identity": "BIAS", "relu": "RELU_BIAS"}
@@ -24,22 +24,22 @@ def dense(
     a: Array,
     activation: str,
     tf32: bool = False,
-    rectified: Rectified | None = None,
+    relu_fusion: ReluBackwardFusion | None = None,
 ) -> None:
     """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
-    rectified: of a ReLU, for `dense_backward` of the layer above.
+    relu_fusion: of a ReLU, for `dense_backward` of the layer above.
     """
     fused = b is not None and activation in _EPILOGUES and a is z and (activation != "relu" or _relu_keeps_nan())
-    if rectified is not None:
-        mask = rectified.mask
-        rectified.masked = (
+    if relu_fusion is not None:
+        mask = relu_fusion.mask
+        relu_fusion.masked = (
             fused
             and mask is not None
             and cublaslt.gemm(x, w, z, epilogue="RELU_AUX_BIAS", bias=b, mask=mask, tf32=tf32)
         )
-        if rectified.masked:
+        if relu_fusion.masked:
             return
     if not fused or not cublaslt.gemm(x, w, z, epilogue=_EPILOGUES[activation], bias=b, tf32=tf32):
         matmul(x, w, z, tf32)
@@ -47,7 +47,7 @@ def dense(
 
 
 def relu_mask_bytes(units: int) -> int:
-    """Bytes of a row of `Rectified.mask`; 0 where no product writes one."""
+    """Bytes of a row of `ReluBackwardFusion.mask`; 0 where no product writes one."""
     module = cupy_module()
     there = cublaslt.available() and _found_to_mask(module, module.cuda.get_device_id())
     return ceil_div(units, cublaslt.MASK_BITS) * cublaslt.MASK_BITS // 8 if there else 0
@@ -94,7 +94,7 @@ def dense_backward(
     dx: Array | None,
     activation: str,
     tf32: bool = False,
-    below: Rectified | None = None,
+    below: ReluBackwardFusion | None = None,
 ) -> None:
     """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
 
@@ -111,7 +111,7 @@ def dense_backward(
             bias_activation_backward(dx, below.a, below.bias_grad, "relu")
 
 
-def _rectified_product(da: Array, w_transposed: Array, dx: Array, tf32: bool, below: Rectified) -> bool:
+def _rectified_product(da: Array, w_transposed: Array, dx: Array, tf32: bool, below: ReluBackwardFusion) -> bool:
     """dx = (da wᵀ) ∘ relu' and the bias gradient below; False, with nothing done, where no product does it."""
     if not below.masked:
         return False

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, tiles
 
 _CUDA_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", **CUDA_FLOATS}
 

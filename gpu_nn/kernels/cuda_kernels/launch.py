@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.device import EXTRAS, Array, cupy_module
+from gpu_nn.device import INSTALL_HINT, Array, cupy_module
 from gpu_nn.errors import DeviceError
 from gpu_nn.kernels.cuda_kernels.sources import source
 
@@ -96,7 +96,7 @@ class Kernel:
                 raise
             raise DeviceError(
                 f"{self.name} of {self.file} could not be compiled: {error}\n"
-                f"Where CUDA's compiler or headers are missing or the driver is older than they: {EXTRAS}"
+                f"Where CUDA's compiler or headers are missing or the driver is older than they: {INSTALL_HINT}"
             ) from error
 
     def refusal(self, arrays: Sequence[Array | None], sizes: Sequence[int]) -> Exception:

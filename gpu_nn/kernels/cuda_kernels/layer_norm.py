@@ -8,8 +8,8 @@ import numpy as np
 from gpu_nn.device import Array
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, row_chunks
 from gpu_nn.kernels.cuda_kernels.normalisation import add_gradients, partial_gradients
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, THREADS, ceil_div, row_chunks
 
 # The longest row, in bytes, that so many lanes take; a block takes longer ones.
 SHUFFLE_SHARDS = ((256, 8), (2048, 32))

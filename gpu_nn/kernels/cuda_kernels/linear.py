@@ -9,7 +9,7 @@ import numpy as np
 from gpu_nn.device import Array, cupy_module
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS, ceil_div, columns, scratch
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, ceil_div, columns, scratch
 
 # As in linear.cu: columns and threads of a block that adds up partial sums.
 _COLUMNS_A_BLOCK, _THREADS_OF_SUM = 32, 1024

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import THREADS, ceil_div
+from gpu_nn.kernels.cuda_kernels.launch_config import THREADS, ceil_div
 
 
 @cache

@@ -1,8 +1,8 @@
 """What layer and batch normalisation share: the two sums over rows that are the gradients of scale and shift."""
 
 from gpu_nn.device import Array
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, scratch
 from gpu_nn.kernels.cuda_kernels.linear import add_partial_sums
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, scratch
 
 
 def partial_gradients(x: Array, rows: int) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS, scratch, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, scratch, tiles
 
 # Blocks that share out the sum of a norm; a constant, so that it is cut alike on every GPU.
 _NORM_BLOCKS = 1024
@@ -164,6 +164,6 @@ def flush_subnormals(state: Array) -> None:
     launch(kernel, tiles(state.size, state.itemsize), (THREADS,), (state,), (state.size,), (threshold, state.size))
 
 
-def advance(counter: Array) -> None:
+def increment(counter: Array) -> None:
     """counter_0 += 1, where it lies."""
     launch(_advance(counter.dtype.name), (1,), (1,), (counter,), (1,))

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS, THREADS
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS
 
 _DTYPES = ("float32", "float64")
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, Limits, launch, limits
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS
 from gpu_nn.kernels.cuda_kernels.row_strategy import ITEMSIZES, Strategy, choose, every_strategy
-from gpu_nn.kernels.cuda_kernels.shapes import CUDA_FLOATS
 
 _OPERATIONS = ("Softmax", "LogSoftmax", "Log1mSoftmax", "AllButOneSoftmax")
 

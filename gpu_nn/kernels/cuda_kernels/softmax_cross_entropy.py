@@ -8,8 +8,8 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, Limits, launch, limits
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS
 from gpu_nn.kernels.cuda_kernels.row_strategy import ITEMSIZES, Strategy, choose, every_strategy
-from gpu_nn.kernels.cuda_kernels.shapes import COMPUTED, CUDA_FLOATS
 
 _CUDA_INDICES = {"int32": "int", "int64": "long long"}
 _CUDA_TARGETS = _CUDA_INDICES | CUDA_FLOATS

@@ -2,8 +2,8 @@
 
 from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
 from gpu_nn.kernels.numpy_kernels.batch_norm import batch_norm, batch_norm_backward, batch_statistics
-from gpu_nn.kernels.numpy_kernels.captured import apart, captured
 from gpu_nn.kernels.numpy_kernels.cast import cast
+from gpu_nn.kernels.numpy_kernels.cuda_graph import apart, captured
 from gpu_nn.kernels.numpy_kernels.dense import dense, dense_backward, relu_mask_bytes
 from gpu_nn.kernels.numpy_kernels.dropout import dropout, dropout_backward
 from gpu_nn.kernels.numpy_kernels.gather import gather

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gpu_nn.kernels.numpy_kernels.activation import bias_activation, bias_activation_backward
-from gpu_nn.kernels.rectified import Rectified
+from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
 
 
 def dense(
@@ -14,12 +14,12 @@ def dense(
     a: np.ndarray,
     activation: str,
     tf32: bool = False,
-    rectified: Rectified | None = None,
+    relu_fusion: ReluBackwardFusion | None = None,
 ) -> None:
     """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
-    rectified: of a ReLU, for `dense_backward` of the layer above.
+    relu_fusion: of a ReLU, for `dense_backward` of the layer above.
     """
     np.dot(x, w, out=z)
     bias_activation(z, b, a, activation)
@@ -35,7 +35,7 @@ def dense_backward(
     dx: np.ndarray | None,
     activation: str,
     tf32: bool = False,
-    below: Rectified | None = None,
+    below: ReluBackwardFusion | None = None,
 ) -> None:
     """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
 
@@ -51,5 +51,5 @@ def dense_backward(
 
 
 def relu_mask_bytes(units: int) -> int:
-    """Bytes of a row of `Rectified.mask`; 0 where no product writes one."""
+    """Bytes of a row of `ReluBackwardFusion.mask`; 0 where no product writes one."""
     return 0

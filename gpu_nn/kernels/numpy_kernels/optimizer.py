@@ -159,6 +159,6 @@ def flush_subnormals(state: np.ndarray) -> None:
         block *= np.abs(block) >= threshold
 
 
-def advance(counter: np.ndarray) -> None:
+def increment(counter: np.ndarray) -> None:
     """counter_0 += 1, where it lies."""
     counter[0] += 1

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gpu_nn.checks import POSITIVE, is_whole
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
 from gpu_nn.training.history import History, StepRecord
+from gpu_nn.validation import POSITIVE, is_int
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Trigger:
 
     def __post_init__(self) -> None:
         given = [value for value in (self.epochs, self.steps, self.seconds) if value]
-        whole = is_whole(self.epochs) and is_whole(self.steps)
-        if not (len(given) == 1 and POSITIVE.has(given[0]) and whole):
+        whole = is_int(self.epochs) and is_int(self.steps)
+        if not (len(given) == 1 and given[0] in POSITIVE and whole):
             raise ValueError(f"{self!r}; expected one of epochs (whole), steps (whole), seconds, above 0")
 
     def __str__(self) -> str:

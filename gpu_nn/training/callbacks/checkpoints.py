@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gpu_nn.checks import whole
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.callbacks.callback import Callback, TrainerView, Trigger
+from gpu_nn.validation import check_int
 
 # A checkpoint by the clock waits for so many times the seconds that the last one took: less than 1 % of the time.
 _REST = 100
@@ -30,7 +30,7 @@ class Checkpoints(Callback):
     def __init__(self, folder: str | os.PathLike[str], every: Trigger | None = None, *, keep: int = 2):
         self.folder = Path(folder)
         self.every = every or Trigger(epochs=1)
-        self.keep = whole("keep", keep, 1)
+        self.keep = check_int("keep", keep, 1)
         self._is_ours = False
         self._seconds = self._saved_at = 0.0
 
@@ -44,8 +44,8 @@ class Checkpoints(Callback):
         goes_on = self._is_ours and (len(trainer.history) > 0 or trainer.optimizer.steps > 0)
         goes_on = goes_on or (resumed is not None and resumed.resolve().parent == self.folder.resolve())
         if not goes_on and checkpoint.written_in(self.folder):
-            cure = f"resume={str(self.folder)!r} goes on with it; choose another folder, or empty this one"
-            raise DataError(f"{self.folder} holds the checkpoints of another training: {cure}")
+            hint = f"resume={str(self.folder)!r} goes on with it; choose another folder, or empty this one"
+            raise DataError(f"{self.folder} holds the checkpoints of another training: {hint}")
         self._is_ours = True
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from gpu_nn import checks
-from gpu_nn.told import whole
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.callbacks.monitor import Monitor, best_told
 from gpu_nn.training.history import EpochRecord
+from gpu_nn.validation import check_int, check_json_int
 
 
 class EarlyStopping(Callback):
@@ -28,7 +27,7 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
     ):
         self.monitor = Monitor(monitor, min_delta)
-        self.patience = checks.whole("patience", patience, 1)
+        self.patience = check_int("patience", patience, 1)
         self.restore_best = restore_best
         self._weights = BestWeights()
         self._forget()
@@ -66,6 +65,6 @@ class EarlyStopping(Callback):
         return {**best, "waited": self.waited, **self._weights.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        best, epoch, waited = *best_told(state), whole("waited", state["waited"])
+        best, epoch, waited = *best_told(state), check_json_int("waited", state["waited"])
         self._weights.load_state(state)
         self.best, self.best_epoch, self.waited = best, epoch, waited

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.history import EpochRecord
 
@@ -26,7 +26,7 @@ class _LineLog(Callback):
         self.path = Path(path)
 
     def begin(self, trainer: TrainerView) -> None:
-        with whole_file(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write((self._head() + "".join(map(self._line, trainer.history.epochs))).encode())
 
     def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:

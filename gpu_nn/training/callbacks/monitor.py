@@ -1,15 +1,13 @@
 """A figure of the epochs' records that is watched for the best."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gpu_nn import checks
 from gpu_nn.errors import unknown_name
-from gpu_nn.told import number, whole
 from gpu_nn.training.callbacks.callback import TrainerView
 from gpu_nn.training.history import EpochRecord
+from gpu_nn.validation import FINITE, check_json_int, check_number
 
 _MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.endswith(("loss", "accuracy")))
 
@@ -27,7 +25,7 @@ class Monitor:
     def __post_init__(self) -> None:
         if self.name not in _MONITORED:
             raise unknown_name("monitor", self.name, _MONITORED)
-        checks.number("min_delta", self.min_delta)
+        check_number("min_delta", self.min_delta)
 
     def check(self, trainer: TrainerView) -> None:
         """Raises ValueError when the training has no validation data to know the figure from."""
@@ -50,4 +48,6 @@ def best_told(state: Mapping[str, Any]) -> tuple[float | None, int | None]:
     best, epoch = state["best"], state["best_epoch"]
     if (best is None) != (epoch is None):
         raise ValueError(f"best is {best!r}, best_epoch {epoch!r}; expected both or neither")
-    return (None, None) if best is None else (number("best", best, -math.inf), whole("best_epoch", epoch, 1))
+    if best is None:
+        return None, None
+    return check_number("best", best, FINITE), check_json_int("best_epoch", epoch, 1)

@@ -17,7 +17,7 @@ class TensorBoardLog(Callback):
     """Losses, accuracy, learning rate and seconds of each epoch, over the epochs, as scalars in `folder`.
 
     When a fit begins, our event files there give way to one written from the history: no epoch is there twice after a
-    resume. Raises ImportError, with the cure, when TensorBoard is not installed.
+    resume. Raises ImportError, with a hint, when TensorBoard is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):

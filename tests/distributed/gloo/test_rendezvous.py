@@ -116,9 +116,9 @@ def test_a_rank_that_comes_twice_or_counts_otherwise_is_named_by_all(threads, ra
     here.append(threads.submit(met, rank, size, port))
     told = [said(one) for one in here]
     problem = problem.format(f"{HOST}:{port}")
-    cure = "every process needs its own RANK and the same WORLD_SIZE, every job its own MASTER_PORT"
-    assert told[:2] == [f"{problem}; {cure}"] * 2
-    assert told[2] == f"rank {rank} of {size} did not meet the others at {HOST}:{port}: {problem}; {cure}"
+    hint = "every process needs its own RANK and the same WORLD_SIZE, every job its own MASTER_PORT"
+    assert told[:2] == [f"{problem}; {hint}"] * 2
+    assert told[2] == f"rank {rank} of {size} did not meet the others at {HOST}:{port}: {problem}; {hint}"
 
 
 @pytest.mark.parametrize(("rank", "size"), [(1, 3), (2, 3), (1, 4)])

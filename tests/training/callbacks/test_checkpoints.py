@@ -34,14 +34,14 @@ def test_it_saves_as_often_as_it_is_told_and_keeps_the_newest(tmp_path, every, k
 
 def test_the_older_ones_stay_until_the_new_one_is_whole(tmp_path, monkeypatch):
     seen = []
-    real = files.to_disk
-    monkeypatch.setattr(files, "to_disk", lambda file: seen.append(list(written_in(tmp_path))) or real(file))
+    real = files.fsync
+    monkeypatch.setattr(files, "fsync", lambda file: seen.append(list(written_in(tmp_path))) or real(file))
     fitted(Checkpoints(tmp_path, keep=1), epochs=3)
     assert seen == [[], [8], [16]]
 
 
 def test_a_full_disk_stops_the_training_and_leaves_the_older_one_whole(tmp_path, monkeypatch):
-    real, writes = files.to_disk, []
+    real, writes = files.fsync, []
 
     def full(file):
         writes.append(file)
@@ -49,7 +49,7 @@ def test_a_full_disk_stops_the_training_and_leaves_the_older_one_whole(tmp_path,
             raise OSError(errno.ENOSPC, "No space left on device")
         real(file)
 
-    monkeypatch.setattr(files, "to_disk", full)
+    monkeypatch.setattr(files, "fsync", full)
     with pytest.raises(DataError, match=r"cannot write .*steps-000000000024.*: No space left on device") as caught:
         fitted(Checkpoints(tmp_path))
     assert caught.value.__notes__ == ["raised by the callback Checkpoints, after epoch 3"]

@@ -43,7 +43,7 @@ def test_event_files_of_others_stay(tmp_path):
     assert (tmp_path / "events.out.tfevents.1.other").exists()
 
 
-def test_without_tensorboard_the_cure_is_named_at_once(monkeypatch, tmp_path):
+def test_without_tensorboard_the_hint_is_named_at_once(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)

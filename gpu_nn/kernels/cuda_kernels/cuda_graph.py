@@ -7,13 +7,13 @@ from typing import Any
 
 from gpu_nn.device import cupy_module
 from gpu_nn.kernels.cuda_kernels import cublaslt
-from gpu_nn.kernels.cuda_kernels.shapes import capturing_for
+from gpu_nn.kernels.cuda_kernels.launch_config import capturing_for
 
 _log = logging.getLogger("gpu_nn")
 _said: set[str] = set()
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
+def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """`step`, to be called many times with the same arrays and numbers: what changes must lie in device memory.
 
     The first call runs it as it is, which compiles kernels and makes what memory is missing; the second captures it in
@@ -24,7 +24,7 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
     return _Captured(step).run
 
 
-def apart(action: Callable[[], None]) -> None:
+def host_break(action: Callable[[], None]) -> None:
     """Do it; of a step that is captured at its place in each run, on the host, with a graph before it and one behind.
 
     For what must not become part of a graph. NCCL's sums do only on all ranks at once, and a rank may have to capture

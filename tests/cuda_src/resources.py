@@ -1,4 +1,4 @@
-"""python -m benchmarks.resources: cuda_src/RESOURCES.md, a table of what every kernel takes on every architecture.
+"""python -m tests.cuda_src resources: cuda_src/RESOURCES.md, a table of what every kernel takes on every architecture.
 
 The instantiations that the launch code names as those it can ask for are compiled by NVRTC with the launch code's own
 options, each for every architecture; ptxas says how many registers it uses, how much static shared memory, and whether
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
-from benchmarks import nvrtc
-from benchmarks.nvrtc import Resources
 from gpu_nn.kernels.cuda_kernels.launch import OPTIONS, Kernel
 from gpu_nn.kernels.cuda_kernels.sources import source, source_folder
+from tests.cuda_src import nvrtc
+from tests.cuda_src.nvrtc import Resources
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -36,7 +36,7 @@ FILE = source_folder() / "RESOURCES.md"
 _ABOUT = """\
 # Registers and shared memory
 
-Made by `python -m benchmarks.resources` from every instantiation that the launch code lists (`every_kernel`), each
+Made by `python -m tests.cuda_src resources` from every instantiation that the launch code lists (`every_kernel`), each
 compiled for each architecture: registers of a thread · bytes of static shared memory of a block, and the bytes that
 the worst kernel of a row spills, if any. A `*` stands for kernels that share a row, a range for what they take. A
 test fails where a kernel spills.

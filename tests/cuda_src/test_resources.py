@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from benchmarks import nvrtc, resources
-from benchmarks.resources import ARCHITECTURES, OPERATIONS
+from tests.cuda_src import nvrtc, resources
+from tests.cuda_src.resources import ARCHITECTURES, OPERATIONS
 
 TABLE = resources.written()
 EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
@@ -31,7 +31,7 @@ def assert_as_written(measured):
 
 @EVERY_OPERATION
 def test_table_was_made_of_the_sources_as_they_are(operation):
-    assert TABLE.digests.get(operation) == resources.digest(operation), "run python -m benchmarks.resources"
+    assert TABLE.digests.get(operation) == resources.digest(operation), "run python -m tests.cuda_src resources"
 
 
 def test_the_file_is_the_table_and_what_is_said_of_it():

@@ -15,7 +15,7 @@ from gpu_nn.precision import Precision
 _ALIGNMENT = 16
 
 
-class Store:
+class FlatParameters:
     """flat_parameters, flat_grads: all of them, one after the other, those that decay first: `n_decayed` numbers with
     the gaps between them.  parameters, grads, state: by name, "0.weight" and the like, the first two parts of the flat
     arrays.  n_parameters: numbers that are learned.  exchanged: flat_grads, behind it `beside_grads`, a few numbers
@@ -76,9 +76,9 @@ class Store:
                 self.state[name][...] = device.asarray(state[name])
         self.parameters: Mapping[str, Array] = parts(self.flat_parameters)
         self.grads: Mapping[str, Array] = parts(self.flat_grads)
-        halved = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.halved}
+        half_params = {f"{i}.{name}" for i, layer in enumerate(layers) for name in layer.half_params}
         copies = {} if self._flat_copies is None else parts(self._flat_copies)
-        self._copies = {name: array for name, array in copies.items() if name in halved}
+        self._copies = {name: array for name, array in copies.items() if name in half_params}
         self._kernels = kernels_for(device)
 
     @property

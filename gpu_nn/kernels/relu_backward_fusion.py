@@ -6,7 +6,7 @@ from gpu_nn.device import Array
 
 
 @dataclass
-class Rectified:
+class ReluBackwardFusion:
     """The product ∂C/∂x = δ wᵀ of the layer above is ∂C/∂a here, and may become ∂C/∂z on its way.
 
     a: the layer's output, (n, units).  bias_grad: where Σ_r ∂C/∂z goes, or None.  mask: (n, `relu_mask_bytes`) bytes

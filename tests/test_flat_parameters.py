@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from gpu_nn.device import resolve_device
+from gpu_nn.flat_parameters import FlatParameters
 from gpu_nn.layers import BatchNorm, Dense, InputNoise, LayerNorm, Standardize
 from gpu_nn.precision import precision
-from gpu_nn.store import Store
 from tests.cuda_emulator.device import emulated_device
 
 LAYERS = (Standardize(), InputNoise(0.1), Dense(7), BatchNorm(), Dense(9, bias=False), LayerNorm(), Dense(3))
@@ -13,7 +13,7 @@ WIDTHS = (5, 5, 5, 7, 7, 9, 9)
 
 def store(device=None, dtype="float32"):
     device = resolve_device("cpu") if device is None else device
-    return Store(LAYERS, WIDTHS, device, precision(dtype, device), np.random.default_rng(0))
+    return FlatParameters(LAYERS, WIDTHS, device, precision(dtype, device), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -53,7 +53,7 @@ def test_a_layer_gets_its_own_arrays_by_their_names_in_it():
 def test_layers_number_10_and_1_are_not_mixed_up():
     layers = [Dense(3)] * 11
     device = resolve_device("cpu")
-    found = Store(layers, [3] * 11, device, precision("float32", device), np.random.default_rng(0))
+    found = FlatParameters(layers, [3] * 11, device, precision("float32", device), np.random.default_rng(0))
     assert found.of_layer(1).keys() == {"weight", "bias"}
     assert found.of_layer(1)["weight"] is not found.of_layer(10)["weight"]
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks launches: what a training step asks of a GPU, launch by launch, written down without one.
+"""python -m tests.cuda_src launches: what a training step asks of a GPU, launch by launch, written down without one.
 
 A step of each network of benchmarks/step.py, with Adam and labels, is recorded on the emulated device: the package's
 own launch code, captured as the CUDA graph that it is on a GPU. The tables go into
@@ -21,7 +21,7 @@ README = Path(__file__).parent / "README.md"
 # How often each array of a launch crosses the bus, in the order of its arguments: 2 for what is read and written.
 _MOVED = {
     "adam": (2, 1, 2, 2, 1, 1),
-    "advance": (2,),
+    "increment": (2,),
     "bias_activation": (1, 1, 1),
     "bias_activation_backward": (2, 1, 1),
     "cast": (1, 1),

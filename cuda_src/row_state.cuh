@@ -9,7 +9,7 @@
 // Nothing here forms 1 - p_k, and p_j ≤ ½ for j ≠ k, so nothing cancels in o_j.
 #pragma once
 
-#include "packs.cuh"
+#include "vectors.cuh"
 
 constexpr int NO_COLUMN = 0x7fffffff;
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
+def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """`step`, to be called many times with the same arrays and numbers."""
     return step
 
 
-def apart(action: Callable[[], None]) -> None:
+def host_break(action: Callable[[], None]) -> None:
     """Do it."""
     action()

@@ -2,15 +2,15 @@
 
 import pytest
 
-from benchmarks import launches
-from benchmarks.launches import Launch, launches_of
 from tests.cuda_emulator import require
+from tests.cuda_src import launches
+from tests.cuda_src.launches import Launch, launches_of
 
 
 def test_the_tables_are_those_of_the_launch_code_as_it_is():
     require()
     text = launches.README.read_text(encoding="utf-8")
-    assert launches.with_tables(text) == text, "run python -m benchmarks launches"
+    assert launches.with_tables(text) == text, "run python -m tests.cuda_src launches"
 
 
 def test_bytes_and_flops_of_a_small_step_by_hand():
@@ -21,12 +21,12 @@ def test_bytes_and_flops_of_a_small_step_by_hand():
         ("gather", 2 * 5 * 8 + 5 * 8 + 8, 0),
         ("gemm, relu_aux_bias", (5 * 3 + 3 * 4 + 5 * 4 + 4) * 4 + 5 * 16, 2 * 5 * 3 * 4),
         ("gemm, bias", (5 * 4 + 4 * 2 + 5 * 2 + 2) * 4, 2 * 5 * 4 * 2),
-        ("softmax_cross_entropy_of_lanes", (5 * 2 + 5 * 2 + 5) * 4 + 5 * 8, 0),
+        ("softmax_cross_entropy_thread_per_row", (5 * 2 + 5 * 2 + 5) * 4 + 5 * 8, 0),
         ("gemm, bgrada", (5 * 4 + 5 * 2 + 4 * 2 + 2) * 4, 2 * 5 * 4 * 2),
         ("gemm, drelu_bgrad", (5 * 2 + 4 * 2 + 5 * 4 + 4) * 4 + 5 * 16, 2 * 5 * 4 * 2),
         ("gemm", (5 * 3 + 5 * 4 + 3 * 4) * 4, 2 * 5 * 3 * 4),
         ("record_loss", 5 * 4 + 4 + 2 * 16, 0),
-        ("advance", 16, 0),
+        ("increment", 16, 0),
         ("adam", 7 * (16 + 16 + 16 + 16) * 4 + 8 + 8, 0),
     ]
     assert all(launch.grid for launch in found if not launch.flops)

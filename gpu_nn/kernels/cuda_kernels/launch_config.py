@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from gpu_nn.device import Array, cupy_module
 
-# As in packs.cuh.
+# As in vectors.cuh.
 WARP = 32
 THREADS = 256
 ACCESS_BYTES = 16

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import number
 from gpu_nn.device import Array
+from gpu_nn.validation import check_number
 
 REFERENCE = 0.5
 
@@ -24,7 +24,7 @@ LARGEST_LOGARITHM = 80.0
 
 
 @dataclass(frozen=True)
-class SeveralLabels:
+class Multilabel:
     """That a network is of several labels a row. complement_weight: λ of the cost that it was trained on.
 
     Raises ValueError for a λ that is no finite number ≥ 0.
@@ -33,7 +33,7 @@ class SeveralLabels:
     complement_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "complement_weight", number("complement_weight", self.complement_weight))
+        object.__setattr__(self, "complement_weight", check_number("complement_weight", self.complement_weight))
 
     def probabilities(self, xp: Any, softmax: Any, logits: Array) -> Array:
         """Of each label alone, (n, labels), in [0, 1), above ½ exactly where it is `decided`. logits: (n, labels + 1);
@@ -61,7 +61,7 @@ def scores(logits: Array) -> Array:
     return logits[:, :-1] - logits[:, -1:]
 
 
-def decided(logits: Array) -> Array:
+def threshold(logits: Array) -> Array:
     """Flags of 0 and 1, (n, labels) of int64. logits: (n, labels + 1)."""
     return _chosen(logits).astype(np.int64)
 

@@ -5,9 +5,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from gpu_nn.device import Array, Device
-from gpu_nn.layers import Layer, Stage, Workplace, join
+from gpu_nn.flat_parameters import FlatParameters
+from gpu_nn.layers import BoundLayer, Layer, Workspace, join
 from gpu_nn.precision import Precision
-from gpu_nn.store import Store
 
 # So many sizes of batches are known at a time.
 _MOST_SIZES = 64
@@ -17,38 +17,38 @@ class Step(NamedTuple):
     """The stages of a training step on so many rows; those of them that gradients reach, from the last one on; and the
     memory of the rows' costs."""
 
-    stages: list[Stage]
-    learning: list[Stage]
+    stages: list[BoundLayer]
+    learning: list[BoundLayer]
     loss: Array
 
 
-class Binding:
+class LayerPlan:
     """times: how often layers were bound anew: a step that was captured before uses memory that is no longer theirs.
 
-    n_fixed: so many layers at the front work in the network's own type, which in mixed precision others do not.
+    n_preprocessing: so many layers at the front work in the network's own type, which in mixed precision others do not.
     """
 
     def __init__(
         self,
         layers: Sequence[Layer],
-        store: Store,
+        store: FlatParameters,
         device: Device,
         kernels: ModuleType,
         precision: Precision,
-        n_fixed: int,
+        n_preprocessing: int,
     ):
         self.times = 0
-        self._layers, self._store, self._n_fixed = layers, store, n_fixed
+        self._layers, self._store, self._n_fixed = layers, store, n_preprocessing
         self._device, self._kernels, self._precision = device, kernels, precision
         # Gradients go back to the first layer that has any.
         self._first_learning = min((int(name.partition(".")[0]) for name in store.parameters), default=len(layers))
         # By whether it is for training.
-        self._at: dict[bool, Workplace] = {}
-        self._front: dict[bool, Workplace] = {}
-        self._stages: dict[tuple[int, bool], list[Stage]] = {}
+        self._at: dict[bool, Workspace] = {}
+        self._front: dict[bool, Workspace] = {}
+        self._stages: dict[tuple[int, bool], list[BoundLayer]] = {}
         self._steps: dict[tuple[int, int], Step] = {}
 
-    def stages(self, n: int, training: bool) -> list[Stage]:
+    def stages(self, n: int, training: bool) -> list[BoundLayer]:
         """The layers at work on n rows; memory is allocated for the largest n met so far."""
         stages = self._stages.get((n, training))
         if stages is not None:
@@ -57,9 +57,9 @@ class Binding:
         if at is None or at.capacity < n:
             self.times += at is not None
             of = self._precision
-            at = self._at[training] = Workplace(self._device, self._kernels, of.compute, n, of.tf32)
+            at = self._at[training] = Workspace(self._device, self._kernels, of.compute, n, of.tf32)
             if of.mixed:
-                self._front[training] = Workplace(self._device, self._kernels, of.dtype, n)
+                self._front[training] = Workspace(self._device, self._kernels, of.dtype, n)
             self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
             self._steps.clear()
         front = self._front.get(training, at)
@@ -92,7 +92,7 @@ class Binding:
             step = self._steps[n, first] = Step(stages, learning, loss)
         return step
 
-    def at(self, training: bool) -> Workplace:
+    def at(self, training: bool) -> Workspace:
         """Where the layers work behind those at the front, once there are stages."""
         return self._at[training]
 

@@ -12,7 +12,7 @@
 typedef long long Index;  // n·m passes 2³¹
 
 constexpr int WARP = 32;
-constexpr int THREADS = 256;  // of a block, at most; the launching side knows it as shapes.THREADS
+constexpr int THREADS = 256;  // of a block, at most; the launching side knows it as launch_config.THREADS
 constexpr int ACCESS_BYTES = 16;
 
 template <class S> struct Computed { typedef S type; };

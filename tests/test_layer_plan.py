@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from gpu_nn import Dense, Dropout, Standardize
-from gpu_nn.binding import Binding
 from gpu_nn.device import resolve_device
+from gpu_nn.flat_parameters import FlatParameters
 from gpu_nn.kernels import kernels_for
+from gpu_nn.layer_plan import LayerPlan
 from gpu_nn.precision import precision
-from gpu_nn.store import Store
 
 LAYERS = (Standardize(), Dropout(0.5), Dense(7, "relu"), Dense(3))
 WIDTHS = (5, 5, 5, 7)
@@ -16,8 +16,8 @@ WIDTHS = (5, 5, 5, 7)
 def binding():
     device = resolve_device("cpu")
     of = precision("float32", device)
-    store = Store(LAYERS, WIDTHS, device, of, np.random.default_rng(0))
-    return Binding(LAYERS, store, device, kernels_for(device), of, n_fixed=1)
+    store = FlatParameters(LAYERS, WIDTHS, device, of, np.random.default_rng(0))
+    return LayerPlan(LAYERS, store, device, kernels_for(device), of, n_preprocessing=1)
 
 
 def outputs(binding, n, training=False):

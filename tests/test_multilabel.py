@@ -8,7 +8,7 @@ import pytest
 
 from gpu_nn import DataError, Dense, MLPClassifier, Network, export_onnx, load, save
 from gpu_nn import functional as F
-from gpu_nn.several_labels import REFERENCE, SeveralLabels, decided
+from gpu_nn.multilabel import REFERENCE, Multilabel, threshold
 from tests.estimator.blobs import flags
 from tests.test_model_file_header import edited_header
 
@@ -32,9 +32,9 @@ def test_at_the_costs_minimum_the_probabilities_are_those_of_the_labels(compleme
     z = np.zeros_like(targets)
     for _ in range(4_000):  # the expected cost is linear in the targets, so q itself is their expectation
         z -= F.softmax_cross_entropy_with_grad(z, targets, complement_weight=complement_weight)[1]
-    np.testing.assert_array_equal(decided(z), q > 0.5)
+    np.testing.assert_array_equal(threshold(z), q > 0.5)
     net = Network([1, 6], device="cpu", dtype="float64")
-    net.several_labels = SeveralLabels(complement_weight)
+    net.multilabel = Multilabel(complement_weight)
     np.testing.assert_allclose(net.probabilities(z), q, atol=2e-3)
 
 
@@ -55,10 +55,10 @@ def near_ties(dtype):
 def test_a_probability_is_above_a_half_exactly_where_the_label_is_chosen(complement_weight, dtype):
     z = near_ties(dtype)
     net = Network([1, 5], device="cpu", dtype=np.dtype(dtype).name)
-    net.several_labels = SeveralLabels(complement_weight)
+    net.multilabel = Multilabel(complement_weight)
     p = net.probabilities(z.copy())
     assert p.dtype == dtype
-    np.testing.assert_array_equal(p > 0.5, decided(z).astype(bool))
+    np.testing.assert_array_equal(p > 0.5, threshold(z).astype(bool))
     # At a tie it stays next to it.
     assert abs(p[:200, :3] - 0.5).max() <= np.finfo(dtype).eps
 
@@ -70,19 +70,19 @@ def test_onnxruntime_has_them_above_a_half_where_it_gives_the_label(tmp_path, co
     pytest.importorskip("onnx")
     net = Network([Dense(5)], n_inputs=5, device="cpu", dtype=np.dtype(dtype).name)
     net.parameters["0.weight"][...], net.parameters["0.bias"][...] = np.eye(5), 0
-    net.several_labels = SeveralLabels(complement_weight)
+    net.multilabel = Multilabel(complement_weight)
     export_onnx(net, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     z = near_ties(dtype)
     found, p = session.run(["label", "probabilities"], {"x": z})
-    np.testing.assert_array_equal(found, decided(z))
+    np.testing.assert_array_equal(found, threshold(z))
     np.testing.assert_array_equal(p > 0.5, found == 1)
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 10**400, "1", None, True])
 def test_a_complement_weight_that_is_no_finite_number_is_refused(value):
     with pytest.raises(ValueError, match="complement_weight="):
-        SeveralLabels(value)
+        Multilabel(value)
 
 
 def test_the_network_answers_as_the_classifier_does(classifier):
@@ -117,7 +117,7 @@ def test_readers_that_know_one_label_a_row_alone_refuse_the_file(classifier, tmp
 
     net = pickle.loads(pickle.dumps(classifier)).net_
     versions = []
-    for net.several_labels in (SeveralLabels(0.5), None):
+    for net.multilabel in (Multilabel(0.5), None):
         net.classes = None
         save(net, tmp_path / "model")
         with safe_open(tmp_path / "model", "numpy") as file:
@@ -184,7 +184,7 @@ def test_warm_start_goes_on_with_the_cost_that_it_trains_on():
     x, y = flags()
     classifier = fitted(warm_start=True)
     classifier.set_params(complement_weight=0.25, max_iter=1).fit(x, y)
-    assert classifier.net_.several_labels == SeveralLabels(0.25)
+    assert classifier.net_.multilabel == Multilabel(0.25)
 
 
 def test_a_pickle_from_before_networks_knew_of_it_opens(classifier):

@@ -6,13 +6,13 @@ from typing import ClassVar
 import numpy as np
 
 
-class Counted:
+class StochasticLayer:
     """What a pass draws follows from the layer's seed and the number of the pass alone: it is the same on every device,
     and training resumes with what was due."""
 
     fixed: ClassVar[bool] = False
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ()
+    supports_half: ClassVar[bool] = True
+    half_params: ClassVar[tuple[str, ...]] = ()
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:
