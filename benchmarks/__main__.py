@@ -31,8 +31,6 @@ OTHERS = {
     "gpu": "all that needs a GPU",
     "accuracy": "errors of cost and gradient against mpmath",
     "estimators": "test accuracy beside scikit-learn's",
-    "resources": "what every kernel takes on every architecture",
-    "launches": "the launches of a training step on a GPU",
     "torch": "the cost for PyTorch beside PyTorch's own",
     "resume": "runs that are killed and resumed",
     "sums": "sums over ranks on this machine, by MPI and by Gloo",

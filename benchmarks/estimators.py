@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from gpu_nn.data.datasets import read, split
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.neural_network import MLPClassifier as Peer
 from sklearn.preprocessing import StandardScaler
@@ -21,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.results import machine, table, write
 from gpu_nn import MLPClassifier
 from gpu_nn.data import digits
+from gpu_nn.data.datasets import read, split
 
 SEEDS = range(5)
 SETTINGS: dict[str, Any] = {"hidden_layer_sizes": (100,), "max_iter": 200}

@@ -126,6 +126,6 @@ template <class T> __global__ void __launch_bounds__(THREADS) flush_subnormals(T
 }
 
 // counter_0 += 1: the step of an optimizer, the draw of a dropout mask.
-template <class I> __global__ void advance(I* counter) {
+template <class I> __global__ void increment(I* counter) {
     counter[0] += 1;
 }

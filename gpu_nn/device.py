@@ -133,28 +133,28 @@ CPU = Device("cpu", np)
 
 
 # What to install on a GPU.
-EXTRAS = "pip install 'gpu_nn[cuda12x]' (drivers from 525 on) or 'gpu_nn[cuda13x]' (drivers from 580 on)"
+INSTALL_HINT = "pip install 'gpu_nn[cuda12x]' (drivers from 525 on) or 'gpu_nn[cuda13x]' (drivers from 580 on)"
 
 # Takes the place of CuPy where it is not None: the tests' emulated device.
-stand_in: Any = None
+cupy_override: Any = None
 
 
 def cupy_module() -> Any:
-    """CuPy, or what stands in for it. Raises DeviceError, with the cure, where it cannot be imported."""
-    if stand_in is not None:
-        return stand_in
+    """CuPy, or what stands in for it. Raises DeviceError, with a hint, where it cannot be imported."""
+    if cupy_override is not None:
+        return cupy_override
     try:
         import cupy
     except ModuleNotFoundError:
-        raise DeviceError(f"CuPy is not installed: {EXTRAS}") from None
+        raise DeviceError(f"CuPy is not installed: {INSTALL_HINT}") from None
     except ImportError as error:
         reason = next(iter(str(error).split("\n")))
-        raise DeviceError(f"CuPy is installed but cannot be imported ({reason}): {EXTRAS}") from None
+        raise DeviceError(f"CuPy is installed but cannot be imported ({reason}): {INSTALL_HINT}") from None
     return cupy
 
 
-def why_no_cuda() -> str:
-    """The reason why no GPU can be used, with its cure; empty when one can."""
+def cuda_unavailable_reason() -> str:
+    """The reason why no GPU can be used, with its hint; empty when one can."""
     try:
         available = cupy_module().cuda.is_available()
     except DeviceError as error:
@@ -167,7 +167,7 @@ def why_no_cuda() -> str:
 
 
 def _driver_too_old() -> str:
-    """That the driver is older than CuPy, with the cure; empty where it is not, or there is none."""
+    """That the driver is older than CuPy, with a hint; empty where it is not, or there is none."""
     runtime = cupy_module().cuda.runtime
     try:
         driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
@@ -177,7 +177,7 @@ def _driver_too_old() -> str:
     if not 0 < driver // 1000 < built_for // 1000:
         return ""
     said = f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10} and CuPy is made for CUDA {built_for // 1000}"
-    return f"{said}: update the driver, or {EXTRAS}"
+    return f"{said}: update the driver, or {INSTALL_HINT}"
 
 
 def device_of(array: Array) -> Device | None:
@@ -185,7 +185,7 @@ def device_of(array: Array) -> Device | None:
     if isinstance(array, np.ndarray):
         return CPU
     # An array of CuPy exists only where CuPy has been imported.
-    cupy = stand_in or sys.modules.get("cupy")
+    cupy = cupy_override or sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return Device(f"cuda:{array.device.id}", cupy)
     return None
@@ -213,7 +213,7 @@ def resolve_device(name: "str | Device" = "auto") -> Device:
     match = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
     if match is None and name != "auto":
         raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:1"), {"gpu": "cuda", "nvidia": "cuda"})
-    problem = why_no_cuda()
+    problem = cuda_unavailable_reason()
     if name == "auto" and problem:
         return Device("cpu", np, f"auto: {problem}")
     if problem:

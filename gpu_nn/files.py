@@ -15,7 +15,7 @@ from gpu_nn.errors import DataError
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that appears under `path` when all of it is on the disk, and not at all otherwise.
 
     Raises DataError when it cannot be written; what was there before then stays as it was.
@@ -27,7 +27,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = Path(name)
         with open(descriptor, "wb") as file:
             yield file
-            to_disk(file)
+            fsync(file)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -37,7 +37,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def to_disk(file: BinaryIO) -> None:
+def fsync(file: BinaryIO) -> None:
     """Returns when all that was written to the file is on the disk. Raises OSError when there is no room."""
     file.flush()
     os.fsync(file.fileno())

@@ -2,113 +2,121 @@
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gpu_nn.device import Array, Device
 from gpu_nn.flat_parameters import FlatParameters
-from gpu_nn.layers import BoundLayer, Layer, Workspace, join
+from gpu_nn.layers import BoundLayer, Layer, LayerMemory, Workspace, fuse_relu_backward
 from gpu_nn.precision import Precision
 
-# So many sizes of batches are known at a time.
-_MOST_SIZES = 64
+# Bound layers are cached for about this many batch sizes.
+_MAX_SIZES = 64
+
+BoundLayers = list[BoundLayer[Any]]
 
 
-class Step(NamedTuple):
-    """The stages of a training step on so many rows; those of them that gradients reach, from the last one on; and the
-    memory of the rows' costs."""
+class TrainingPass(NamedTuple):
+    """forward: the bound layers of a training step in order.  backward: those of them that gradients pass, the last one
+    first.  loss: where the rows' costs go, (n,)."""
 
-    stages: list[BoundLayer]
-    learning: list[BoundLayer]
+    forward: BoundLayers
+    backward: BoundLayers
     loss: Array
 
 
 class LayerPlan:
-    """times: how often layers were bound anew: a step that was captured before uses memory that is no longer theirs.
+    """version: incremented when bound layers are replaced; a CUDA graph captured before then uses memory that they no
+    longer own.
 
-    n_preprocessing: so many layers at the front work in the network's own type, which in mixed precision others do not.
+    n_preprocessing: the number of preprocessing layers at the front. In mixed precision they compute in float32.
     """
 
     def __init__(
         self,
         layers: Sequence[Layer],
-        store: FlatParameters,
+        flat: FlatParameters,
         device: Device,
         kernels: ModuleType,
         precision: Precision,
         n_preprocessing: int,
     ):
-        self.times = 0
-        self._layers, self._store, self._n_fixed = layers, store, n_preprocessing
+        self.version = 0
+        self._layers, self._flat, self._n_preprocessing = layers, flat, n_preprocessing
         self._device, self._kernels, self._precision = device, kernels, precision
-        # Gradients go back to the first layer that has any.
-        self._first_learning = min((int(name.partition(".")[0]) for name in store.parameters), default=len(layers))
-        # By whether it is for training.
-        self._at: dict[bool, Workspace] = {}
-        self._front: dict[bool, Workspace] = {}
-        self._stages: dict[tuple[int, bool], list[BoundLayer]] = {}
-        self._steps: dict[tuple[int, int], Step] = {}
+        # Gradients go back to the first layer that has parameters.
+        first = (i for i in range(len(layers)) if flat.grads_of_layer(i))
+        self._first_with_parameters = next(first, len(layers))
+        # By whether they are for training.
+        self._workspaces: dict[bool, Workspace] = {}
+        self._preprocessing_workspaces: dict[bool, Workspace] = {}
+        self._bound: dict[tuple[int, bool], BoundLayers] = {}
+        self._passes: dict[tuple[int, int], TrainingPass] = {}
 
-    def stages(self, n: int, training: bool) -> list[BoundLayer]:
-        """The layers at work on n rows; memory is allocated for the largest n met so far."""
-        stages = self._stages.get((n, training))
-        if stages is not None:
-            return stages
-        at = self._at.get(training)
-        if at is None or at.capacity < n:
-            self.times += at is not None
-            of = self._precision
-            at = self._at[training] = Workspace(self._device, self._kernels, of.compute, n, of.tf32)
-            if of.mixed:
-                self._front[training] = Workspace(self._device, self._kernels, of.dtype, n)
-            self._stages = {key: value for key, value in self._stages.items() if key[1] != training}
-            self._steps.clear()
-        front = self._front.get(training, at)
-        stages = [
-            layer.stage(
-                str(i),
-                n,
-                self._store.of_layer(i),
-                self._store.grads_of_layer(i) if training else {},
-                front if i < self._n_fixed else at,
+    def bound_layers(self, n: int, training: bool) -> BoundLayers:
+        """The layers bound for batches of n rows; memory is allocated for the largest n so far."""
+        bound = self._bound.get((n, training))
+        if bound is not None:
+            return bound
+        workspace = self._workspaces.get(training)
+        if workspace is None or workspace.capacity < n:
+            self.version += workspace is not None
+            precision = self._precision
+            workspace = Workspace(self._device, self._kernels, precision.compute, n, precision.tf32)
+            self._workspaces[training] = workspace
+            if precision.mixed:
+                self._preprocessing_workspaces[training] = Workspace(self._device, self._kernels, precision.dtype, n)
+            self._bound = {key: value for key, value in self._bound.items() if key[1] != training}
+            self._passes.clear()
+        preprocessing = self._preprocessing_workspaces.get(training, workspace)
+        bound = [
+            layer.bind(
+                LayerMemory(
+                    i,
+                    n,
+                    self._flat.of_layer(i),
+                    self._flat.grads_of_layer(i) if training else {},
+                    preprocessing if i < self._n_preprocessing else workspace,
+                )
             )
             for i, layer in enumerate(self._layers)
         ]
         if training:
-            join(stages)
-        if len(self._stages) > _MOST_SIZES:
-            self._stages.clear()
-        self._stages[n, training] = stages
-        return stages
+            fuse_relu_backward(bound)
+        if len(self._bound) > _MAX_SIZES:
+            self._bound.clear()
+        self._bound[n, training] = bound
+        return bound
 
-    def step(self, n: int, first: int) -> Step:
-        """A training step on n rows over the layers from number `first` on."""
-        step = self._steps.get((n, first))
-        if step is None:
-            stages = self.stages(n, training=True)[first:]
-            learning = stages[max(self._first_learning - first, 0) :][::-1]
-            if len(self._steps) > _MOST_SIZES:
-                self._steps.clear()
-            loss = self.at(training=True).rows("loss", n, 1, self._precision.dtype)[:, 0]
-            step = self._steps[n, first] = Step(stages, learning, loss)
-        return step
+    def training_pass(self, n: int, first: int) -> TrainingPass:
+        """A training step on n rows over the layers first, first + 1, …"""
+        found = self._passes.get((n, first))
+        if found is None:
+            forward = self.bound_layers(n, training=True)[first:]
+            backward = forward[max(self._first_with_parameters - first, 0) :][::-1]
+            if len(self._passes) > _MAX_SIZES:
+                self._passes.clear()
+            loss = self.workspace(training=True).rows("loss", n, 1, self._precision.dtype)[:, 0]
+            found = self._passes[n, first] = TrainingPass(forward, backward, loss)
+        return found
 
-    def at(self, training: bool) -> Workspace:
-        """Where the layers work behind those at the front, once there are stages."""
-        return self._at[training]
+    def workspace(self, training: bool) -> Workspace:
+        """The workspace of the layers behind the preprocessing ones; it exists once layers are bound."""
+        return self._workspaces[training]
 
     @property
     def nbytes(self) -> int:
-        """The memory that has been taken for batches."""
-        return sum(at.nbytes for at in (*self._at.values(), *self._front.values()))
+        """Bytes allocated for batches."""
+        workspaces = (*self._workspaces.values(), *self._preprocessing_workspaces.values())
+        return sum(workspace.nbytes for workspace in workspaces)
 
-    def rebind(self) -> None:
-        """Bind the layers anew: a stage may hold a host copy of some state."""
-        self.times += 1
-        self._stages.clear()
-        self._steps.clear()
+    def invalidate(self) -> None:
+        """Bind the layers anew, after `state` was written from outside: a bound layer may hold a host copy of some."""
+        self.version += 1
+        self._bound.clear()
+        self._passes.clear()
 
     def release(self) -> None:
-        """Let go of all memory for batches: fewer rows may fit, but not beside what was allocated for too many."""
-        self._at.clear()
-        self._front.clear()
-        self.rebind()
+        """Free all memory for batches: a smaller batch may fit, but not beside the memory of one that was too large."""
+        self._workspaces.clear()
+        self._preprocessing_workspaces.clear()
+        self.invalidate()

@@ -25,7 +25,7 @@ import numpy as np
 
 from gpu_nn.device import Device, resolve_device
 from gpu_nn.errors import DataError
-from gpu_nn.files import whole_file, write_safetensors
+from gpu_nn.files import atomic_write, write_safetensors
 from gpu_nn.layers import LAYERS, Layer
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.network import DTYPES, Network
@@ -44,14 +44,14 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     Raises DataError when it cannot be written, ValueError for a network that could not be read again: with parameters
     that are not finite, or `classes` or names that do not fit.
     """
-    arrays, classes = on_host(net)
+    arrays, classes = host_arrays_and_classes(net)
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     header |= column_names(net)
     if net.multilabel is not None:
         header["several_labels"] = asdict(net.multilabel)
     text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         write_safetensors(file, arrays, {"format": FORMAT, "version": _version(header), "network": text})
 
 
@@ -59,7 +59,7 @@ def _version(header: dict[str, Any]) -> str:
     return VERSIONS["several_labels" in header]
 
 
-def on_host(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
+def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
     """What a file of the network holds: parameters and state as NumPy arrays, and the classes.
 
     Raises TypeError for what is no network, ValueError for one with parameters that are not finite, or `classes` that

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from gpu_nn import __version__
-from gpu_nn.files import whole_file
+from gpu_nn.files import atomic_write
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
-from gpu_nn.model_file import column_names, on_host
+from gpu_nn.model_file import column_names, host_arrays_and_classes
 from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 from gpu_nn.network import Network
 
@@ -144,7 +144,7 @@ def export_onnx(net: Network, path: str | os.PathLike[str]) -> None:
     with parameters that are not finite, `classes` that do not fit or do not fit into int64, or more than 2 GiB.
     """
     content = _model(net).SerializeToString()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -154,7 +154,7 @@ def _model(net: Network) -> Any:
     except ModuleNotFoundError as error:
         raise ImportError("ONNX export needs the package onnx: pip install 'gpu_nn[onnx]'") from error
 
-    arrays, classes = on_host(net)
+    arrays, classes = host_arrays_and_classes(net)
     graph = Graph(net.dtype)
     logits = _logits(graph, net, arrays)
     graph.scope = "output"

@@ -153,7 +153,7 @@ def test_arrays_on_the_cpu_are_contiguous_and_not_copied_without_need():
 
 
 def test_nothing_of_cupy_is_needed_for_the_cpu(monkeypatch):
-    monkeypatch.setattr(device, "why_no_cuda", lambda: pytest.fail("asked for a GPU"))
+    monkeypatch.setattr(device, "cuda_unavailable_reason", lambda: pytest.fail("asked for a GPU"))
     assert resolve_device("cpu") is CPU
 
 
@@ -194,11 +194,11 @@ def failures(cupy_with, monkeypatch):
     for error in (ModuleNotFoundError("No module named 'cupy'"), ImportError("libcudart.so.12: cannot open")):
         with monkeypatch.context() as patch:
             broken_cupy(patch, error)
-            yield device.why_no_cuda()
+            yield device.cuda_unavailable_reason()
     cupy_with(0)
-    yield device.why_no_cuda()
+    yield device.cuda_unavailable_reason()
     cupy_with(0, driver=12040, built_for=13000)
-    yield device.why_no_cuda()
+    yield device.cuda_unavailable_reason()
     cupy_with(2)
     yield message_of(DeviceError, lambda: resolve_device("cuda:2"))
     yield message_of(DeviceError, compile_kernel)
@@ -211,7 +211,7 @@ def test_readme_quotes_what_is_said_where_the_gpu_does_not_come(cupy_with, monke
     text = (Path(__file__).parent.parent / "README.md").read_text()
     passage = text.partition("## When the GPU does not come\n")[2].partition("<!-- /failures -->")[0]
     before, _, table = passage.partition("<!-- failures -->\n")
-    assert f"`{device.EXTRAS}`" in " ".join(before.split())
+    assert f"`{device.INSTALL_HINT}`" in " ".join(before.split())
     quotes = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     said = [" ".join(message.split()) for message in failures(cupy_with, monkeypatch)]
     assert len(quotes) == len(said) == 9

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import DataError, files
-from gpu_nn.files import whole_file, write_safetensors
+from gpu_nn.files import atomic_write, write_safetensors
 
 OLD = b"what was there before"
 
@@ -24,12 +24,12 @@ def untouched(path) -> bool:
 
 
 def write(path, content=b"new"):
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
 def test_a_file_takes_the_place_of_the_one_before_when_it_is_whole(path):
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == OLD
@@ -87,7 +87,7 @@ def test_a_file_has_the_permissions_of_any_other(path):
 
 def test_the_arrays_of_a_safetensors_file_are_aligned_to_eight_bytes_and_its_header_is_in_order(path):
     for name in ("a", "ab", "abc"):
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             write_safetensors(file, {name: np.ones(3)}, {"z": "1", "a": name})
         content = path.read_bytes()
         length = struct.unpack("<Q", content[:8])[0]

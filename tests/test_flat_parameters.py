@@ -11,14 +11,14 @@ LAYERS = (Standardize(), InputNoise(0.1), Dense(7), BatchNorm(), Dense(9, bias=F
 WIDTHS = (5, 5, 5, 7, 7, 9, 9)
 
 
-def store(device=None, dtype="float32"):
+def flat_parameters(device=None, dtype="float32"):
     device = resolve_device("cpu") if device is None else device
     return FlatParameters(LAYERS, WIDTHS, device, precision(dtype, device), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_parameters_and_gradients_are_aligned_parts_of_one_array_each_that_do_not_meet(dtype):
-    found = store(dtype=dtype)
+    found = flat_parameters(dtype=dtype)
     assert found.parameters.keys() == found.grads.keys()
     assert len(found.parameters) == 3 + 2 + 2 + 2
     for flat, parts in ((found.flat_parameters, found.parameters), (found.flat_grads, found.grads)):
@@ -33,7 +33,7 @@ def test_parameters_and_gradients_are_aligned_parts_of_one_array_each_that_do_no
 
 
 def test_what_decays_comes_first_and_is_the_weights_of_dense_layers():
-    found = store()
+    found = flat_parameters()
     found.flat_parameters[...] = 0
     found.flat_parameters[: found.n_decayed] = 1
     decayed = {name for name, part in found.parameters.items() if part.all()}
@@ -42,7 +42,7 @@ def test_what_decays_comes_first_and_is_the_weights_of_dense_layers():
 
 
 def test_a_layer_gets_its_own_arrays_by_their_names_in_it():
-    found = store()
+    found = flat_parameters()
     assert found.of_layer(1).keys() == {"seed", "counter"}
     assert found.of_layer(2).keys() == found.grads_of_layer(2).keys() == {"weight", "bias"}
     assert found.of_layer(2)["weight"] is found.parameters["2.weight"]
@@ -60,10 +60,10 @@ def test_layers_number_10_and_1_are_not_mixed_up():
 
 def test_a_half_type_has_copies_of_what_layers_take_in_it_and_they_follow_the_parameters():
     with emulated_device(nvmath=True) as device:
-        found = store(device, "mixed_float16")
+        found = flat_parameters(device, "mixed_float16")
         numbers = np.random.default_rng(1).normal(size=found.flat_parameters.shape).astype(np.float32)
         found.flat_parameters[...] = device.asarray(numbers)
-        found.copy()
+        found.update_half_copies()
         for name, part in found.parameters.items():
             i, _, field = name.partition(".")
             given = found.of_layer(int(i))[field]
@@ -71,5 +71,5 @@ def test_a_half_type_has_copies_of_what_layers_take_in_it_and_they_follow_the_pa
                 np.testing.assert_array_equal(device.to_host(given), device.to_host(part).astype(np.float16))
             else:
                 assert given.dtype == np.float16 or given is part
-        assert found.parameter_bytes == 6 * len(numbers)
-    assert store().parameter_bytes == 4 * len(numbers)
+        assert found.nbytes == 6 * len(numbers)
+    assert flat_parameters().nbytes == 4 * len(numbers)

@@ -394,7 +394,7 @@ class TestRefusals:
                 ({"chunk_rows": rows}, rf"chunk_rows={rows!r}; expected a whole number of rows ≥ 1, or None")
                 for rows in (0, -1, 1.5, "3", True)
             ),
-            ({"reduction": "none"}, "has no single dw"),
+            ({"reduction": "none"}, "has no single gradient"),
         ],
     )
     def test_linear_arguments(self, change, message):

@@ -201,8 +201,8 @@ def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run.fit(X, Y, epochs=2)
     run.steps.counters.fill(0)
     step = run.steps.of(16)
-    binding = run.net.plan
-    binding._at.clear(), binding._stages.clear(), binding._steps.clear()
+    plan = run.net.plan
+    plan._workspaces.clear(), plan._bound.clear(), plan._passes.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
         step()
 

@@ -219,7 +219,7 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(path):
 
 
 def test_the_device_is_asked_for_before_the_file(path, monkeypatch):
-    monkeypatch.setattr(device, "why_no_cuda", lambda: "there is none")
+    monkeypatch.setattr(device, "cuda_unavailable_reason", lambda: "there is none")
     with pytest.raises(DeviceError, match="there is none"):
         load(path, "cuda")
     with pytest.raises(ValueError, match="is not one of auto, cpu, cuda, cuda:1") as error:

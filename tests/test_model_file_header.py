@@ -66,7 +66,7 @@ def test_a_rewritten_file_is_a_good_one_when_nothing_is_changed(rewritten):
 
 
 @pytest.mark.parametrize("version", ["3", "0", "", "1.0", None])
-def test_another_version_is_refused_with_the_cure(rewritten, version):
+def test_another_version_is_refused_with_the_hint(rewritten, version):
     message = refused(rewritten(metadata={"version": version}))
     assert "this gpu_nn reads versions 1 and 2: upgrade gpu_nn" in message
 

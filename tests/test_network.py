@@ -176,7 +176,7 @@ class TestLossAndGrad:
     def test_no_gradient_goes_back_beyond_the_first_layer_that_learns(self):
         net = Network([Standardize(), Dropout(0.5), Dense(5), Dense(4)], n_inputs=6, device="cpu")
         net.loss_and_grad(*batch())
-        held = net.plan.at(training=True)._memory
+        held = net.plan.workspace(training=True)._memory
         assert "3.input_grad" in held
         assert "2.input_grad" not in held
 

@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_other(path, monkeypatch):
     assert os.listdir(path.parent) == ["model.onnx"]
 
 
-def test_without_onnx_the_cure_is_named(path, monkeypatch):
+def test_without_onnx_the_hint_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'gpu_nn\[onnx\]'"):
         export_onnx(small(), path)

@@ -83,7 +83,7 @@ class TestNames:
                 Network([4, 2], device=device, dtype=dtype)
 
     def test_a_layer_that_works_in_float32_alone_is_named(self, device):
-        with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) works in float32 alone"):
+        with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) needs float32"):
             Network([Dense(3), Standardize(), Dense(2)], n_inputs=4, device=device, dtype="mixed_float16")
 
 

@@ -35,7 +35,7 @@ def is_text(arrow: Any, kind: Any) -> bool:
 
 
 def pyarrow() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises DataError, with the cure, without them."""
+    """The modules pyarrow and pyarrow.parquet. Raises DataError, with a hint, without them."""
     try:
         import pyarrow
         import pyarrow.parquet

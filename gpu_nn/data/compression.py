@@ -6,6 +6,6 @@ from pathlib import Path
 _BYTES_PER_BYTE = 1032
 
 
-def most_bytes(path: Path) -> int:
+def max_inflated_bytes(path: Path) -> int:
     """The most bytes that a file packed with deflate can unpack to."""
     return _BYTES_PER_BYTE * path.stat().st_size

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
-from gpu_nn.data.labels import labels_of_text
+from gpu_nn.data.labels import labels_from_text
 from gpu_nn.data.table import Table, Target
 from gpu_nn.errors import DataError
 
@@ -112,7 +112,7 @@ class _Reading:
         where = f"{self.path}: column {target!r}"
         labels = None
         if target is not None and not self.for_prediction:
-            labels = labels_of_text(where, list(seen), np.frombuffer(codes, np.int64))
+            labels = labels_from_text(where, list(seen), np.frombuffer(codes, np.int64))
         names = self.inputs
         if self.places is not None and self.places != sorted(self.places):
             x, names = x[:, self.places], [names[i] for i in self.places]

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from gpu_nn.data.compression import most_bytes
+from gpu_nn.data.compression import max_inflated_bytes
 from gpu_nn.errors import DataError
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -21,7 +21,7 @@ def read_idx(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             if file.peek(2)[:2] == GZIP:
                 with gzip.open(file) as unpacked:
-                    return _array(path, cast(BinaryIO, unpacked), most_bytes(path))
+                    return _array(path, cast(BinaryIO, unpacked), max_inflated_bytes(path))
             return _array(path, file, path.stat().st_size)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

@@ -31,7 +31,7 @@ class Labels:
         return len(self.codes)
 
 
-def labels_of_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
+def labels_from_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
     """`y`, (n,), as labels. where: the name, for errors, of all of them, and first: the number there of y[0]. Raises
     DataError for what is neither whole numbers nor text.
     """
@@ -48,7 +48,7 @@ def labels_of_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
     return Labels(classes, codes.reshape(-1))
 
 
-def labels_of_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Labels:
+def labels_from_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Labels:
     """Rows whose labels are texts[codes]: numbers where all are whole numbers as they are written, else names."""
     long = max(texts, key=len)
     if len(long) > _LONGEST:
@@ -56,11 +56,11 @@ def labels_of_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Label
             f"{where} has a label of {len(long)} characters, {long[:20]!r} …; expected names of up to {_LONGEST}: "
             "is another column the target?"
         )
-    found = labels_of_array(where, _numbers(where, texts))
+    found = labels_from_array(where, _numbers(where, texts))
     return Labels(found.classes, found.codes[codes])
 
 
-def encoded(name: str, labels: Labels, classes: Any, first: int = 0) -> np.ndarray:
+def encode_labels(name: str, labels: Labels, classes: Any, first: int = 0) -> np.ndarray:
     """Labels as indices into `classes`, (n,) of int64. first: the number of their first row. Raises DataError for one
     that is not there.
     """

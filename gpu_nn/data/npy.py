@@ -38,7 +38,7 @@ def read_npy(path: Path) -> np.ndarray:
         return array(file)
 
 
-class NpyRows:
+class NpyReader:
     """The array in a file, (n, …), of which `rows[start:stop]` reads what is asked for.
 
     By plain reads: a file that is cut short meanwhile is an error, where one that is mapped would end the process.
@@ -58,9 +58,9 @@ class NpyRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def opened(self) -> "NpyRows":
+    def reopen(self) -> "NpyReader":
         """The same for another thread."""
-        again = NpyRows(self.path)
+        again = NpyReader(self.path)
         if (again.shape, again.dtype) != (self.shape, self.dtype):
             raise DataError(f"{self.path} was changed while it was read")
         return again
@@ -90,11 +90,11 @@ class NpyRows:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
         self._advise(start, stop, "POSIX_FADV_WILLNEED")
 
-    def let_go(self, start: int, stop: int) -> None:
+    def release(self, start: int, stop: int) -> None:
         """These rows need not stay in the system's memory."""
         self._advise(start, stop, "POSIX_FADV_DONTNEED")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_nn.data.compression import most_bytes
+from gpu_nn.data.compression import max_inflated_bytes
 from gpu_nn.data.npy import UNREADABLE, array, check_whole, header
 from gpu_nn.errors import DataError
 
@@ -36,7 +36,7 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInf
         raise DataError(f"{path}: {name} is packed in a way that numpy.savez does not use; save it anew")
     with archive.open(info) as member:
         shape, dtype, _ = header(f"{path}: {name}", member)
-        check_whole(f"{path}: {name}", shape, dtype, min(info.file_size, most_bytes(path)) - member.tell())
+        check_whole(f"{path}: {name}", shape, dtype, min(info.file_size, max_inflated_bytes(path)) - member.tell())
     with archive.open(info) as member:
         found = array(member)
         # Reading to the end also makes zipfile compare the checksum.

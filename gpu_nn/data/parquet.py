@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from gpu_nn.data.arrow import Errors, is_text, pyarrow
-from gpu_nn.data.labels import Labels, labels_of_array, labels_of_text
+from gpu_nn.data.labels import Labels, labels_from_array, labels_from_text
 from gpu_nn.data.memory import check_fits
 from gpu_nn.data.table import Table, Target
 from gpu_nn.errors import DataError
@@ -127,7 +127,7 @@ class ParquetTable:
     def _labels(self, column: Any, first: int) -> Labels:
         """first: the number of the column's first row in the file."""
         if not is_text(self._arrow, column.type):
-            return labels_of_array(self._where, column.to_numpy(zero_copy_only=False), first)
+            return labels_from_array(self._where, column.to_numpy(zero_copy_only=False), first)
         texts, codes = self._distinct(column)
         all_texts, classes = self.texts.of(self)
         at = np.searchsorted(all_texts, texts).clip(max=len(all_texts) - 1)
@@ -145,7 +145,7 @@ class ParquetTable:
                 if column == self._place:
                     found.update(self._distinct(values)[0])
         texts = sorted(found)
-        labels = labels_of_text(self._where, texts, np.arange(len(texts)))
+        labels = labels_from_text(self._where, texts, np.arange(len(texts)))
         return np.array(texts, str), labels.classes[labels.codes]
 
     @property

@@ -45,7 +45,7 @@ class Scaling:
         return self._scaler.mean_, np.minimum(1 / self._scaler.scale_, LARGEST)
 
 
-def scaling(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shift_and_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(shift, scale) of all rows at once; see `Scaling`."""
     found = Scaling()
     found.add(x)

@@ -16,13 +16,13 @@ import numpy as np
 
 from gpu_nn.data.csv import read_csv
 from gpu_nn.data.digits import digits
+from gpu_nn.data.formats import file_format
 from gpu_nn.data.idx import read_idx, read_idx_folder, read_idx_images
-from gpu_nn.data.kinds import kind
-from gpu_nn.data.labels import Labels, labels_of_array
-from gpu_nn.data.npy import NpyRows, read_npy
+from gpu_nn.data.labels import Labels, labels_from_array
+from gpu_nn.data.npy import NpyReader, read_npy
 from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
-from gpu_nn.data.table import Features, Table, Target, distinct
+from gpu_nn.data.table import Features, Table, Target, unique_names
 from gpu_nn.errors import DataError
 
 # Inputs and their scale stay below this, so that float32, which ends at 3e38, has room for what is computed from them.
@@ -40,7 +40,9 @@ class Part:
     names: list[str] | None = None
 
 
-def labelled_parts(source: str | None, target: str | int | None = None, features: Features | None = None) -> list[Part]:
+def read_labelled_splits(
+    source: str | None, target: str | int | None = None, features: Features | None = None
+) -> list[Part]:
     """The labelled parts of the source: all of it, or training and test. None: the digits of scikit-learn.
 
     features: of a model, which a table must have, in any order.
@@ -51,8 +53,8 @@ def labelled_parts(source: str | None, target: str | int | None = None, features
         if target is not None:
             raise ValueError(f"target={target!r}, but no source that it is in: the digits have labels of their own")
         x, y = digits()
-        return [Part(x, labels_of_array("y", y))]
-    found = kind(source)
+        return [Part(x, labels_from_array("y", y))]
+    found = file_format(source)
     if target is not None and found in ("npz", "folder"):
         names = "its labels are y" if found == "npz" else "its labels are in its files"
         raise DataError(f"{source} takes no target: {names}; a target goes with npy, CSV, Parquet and IDX files")
@@ -64,16 +66,16 @@ def labelled_parts(source: str | None, target: str | int | None = None, features
         table = _table(found, source, Target(target, None, features))
         if table.labels is None:
             raise DataError(f"{source} has no target")
-        columns = distinct(table.names) if table.named else None
+        columns = unique_names(table.names) if table.named else None
         return [Part(checked_inputs(source, "", table.x, table.cell), table.labels, table.target, columns)]
     return [_array_part(source, _array(found, source), target)]
 
 
-def labelled(
+def read_labelled(
     source: str | None, target: str | int | None = None, features: Features | None = None
 ) -> tuple[np.ndarray, Labels]:
-    """x and labels: of the test part where the source has one, else of all. features: as for `labelled_parts`."""
-    part = labelled_parts(source, target, features)[-1]
+    """x and labels: of the test part where the source has one, else of all. features: as for `read_labelled_splits`."""
+    part = read_labelled_splits(source, target, features)[-1]
     return part.x, part.labels
 
 
@@ -84,9 +86,9 @@ def read_inputs(
 
     Of an npz file that is x; of a folder all its images; of a table, and of a two-dimensional array with a column as
     target, all columns but the target's, if it has one. n_inputs: how many inputs there should be, by which a table
-    with a target is told from one without. features: as for `labelled_parts`; the target may be there or not.
+    with a target is told from one without. features: as for `read_labelled_splits`; the target may be there or not.
     """
-    found = kind(source)
+    found = file_format(source)
     if found == "folder":
         parts = [checked_inputs(source, f"{name} images", x) for name, x in read_idx_images(Path(source)).items()]
         if len({x.shape[1] for x in parts}) > 1:
@@ -108,12 +110,12 @@ def read_inputs(
     return checked_inputs(source, "its array", x)
 
 
-def names_a_file(source: str | None, target: str | int) -> bool:
+def is_label_file(source: str | None, target: str | int) -> bool:
     """Whether the target is the file of the labels and not a column."""
-    return os.path.isfile(str(target)) and (source is None or kind(source) not in ("CSV", "Parquet"))
+    return os.path.isfile(str(target)) and (source is None or file_format(source) not in ("CSV", "Parquet"))
 
 
-def target_column(source: str, x: np.ndarray | NpyRows, target: str | int | None) -> int | None:
+def target_column(source: str, x: np.ndarray | NpyReader, target: str | int | None) -> int | None:
     """The column of `x` that the target names by number; None where it names a file or nothing."""
     if target is None:
         return None
@@ -129,13 +131,13 @@ def target_column(source: str, x: np.ndarray | NpyRows, target: str | int | None
 def array_target(source: str, target: str | int | None) -> np.ndarray:
     """The array in the file that the target of an array names."""
     if target is None:
-        cure = "name the file of the labels (y.npy), or the number of the column that they are, as target"
-        raise DataError(f"{source} holds one array, without labels: {cure}")
+        hint = "name the file of the labels (y.npy), or the number of the column that they are, as target"
+        raise DataError(f"{source} holds one array, without labels: {hint}")
     if not os.path.exists(str(target)):
         raise DataError(
             f"the target {target} of {source} does not exist; expected a file of labels, or a column number"
         )
-    found = kind(str(target))
+    found = file_format(str(target))
     if found not in ("npy", "IDX"):
         raise DataError(f"the target {target} of {source} is a {found} file; expected npy or IDX")
     return _array(found, str(target))
@@ -145,7 +147,7 @@ def checked_labels(source: str, target: str | int | None, x: np.ndarray, y: np.n
     """`y`, from the target's file, as the labels of x."""
     if y.shape != (len(x),):
         raise DataError(f"{target} has shape {y.shape}; expected ({len(x)},), one label for each row of {source}")
-    return labels_of_array(str(target), y)
+    return labels_from_array(str(target), y)
 
 
 def checked_inputs(
@@ -184,13 +186,13 @@ def _array_part(source: str, x: np.ndarray, target: str | int | None) -> Part:
     if column is None:
         y = array_target(source, target)
         return Part(checked_inputs(source, "its array", x), checked_labels(source, target, x, y))
-    labels = labels_of_array(f"{source}: column {column}", x[:, column])
+    labels = labels_from_array(f"{source}: column {column}", x[:, column])
     return Part(checked_inputs(source, "its array", np.delete(x, column, axis=1)), labels)
 
 
 def _folder_parts(source: str) -> list[Part]:
     parts = {
-        name: Part(checked_inputs(source, f"{name} images", x), labels_of_array(f"{source}: {name} labels", y))
+        name: Part(checked_inputs(source, f"{name} images", x), labels_from_array(f"{source}: {name} labels", y))
         for name, (x, y) in read_idx_folder(Path(source)).items()
     }
     if len(parts) == 1:
@@ -214,5 +216,5 @@ def _npz_parts(source: str) -> list[Part]:
         if y.shape != (len(x),):
             expected = f"({len(x)},), one label for each row of x{suffix}"
             raise DataError(f"{source}: y{suffix} has shape {y.shape}; expected {expected}")
-        parts.append(Part(x, labels_of_array(f"{source}: y{suffix}", y)))
+        parts.append(Part(x, labels_from_array(f"{source}: y{suffix}", y)))
     return parts

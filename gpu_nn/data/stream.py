@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.checks import generator, whole
-from gpu_nn.data.read_ahead import ReadAhead
-from gpu_nn.data.row_sources import ArrayRows, ParquetRows, RowSource, open_rows, open_rows_beside
+from gpu_nn.data.prefetcher import Prefetcher
+from gpu_nn.data.row_readers import (
+    ArrayRowReader,
+    ParquetRowReader,
+    RowReader,
+    open_npy_reader_with_labels,
+    open_row_reader,
+)
 from gpu_nn.errors import DataError
+from gpu_nn.validation import check_int, random_generator
 
 # What is read at once, and what is shuffled together, in bytes of float32 inputs.
 _BLOCK_BYTES, _WINDOW_BYTES = 1 << 20, 64 << 20
@@ -24,7 +30,7 @@ _BLOCKS = 256
 _SAMPLED_ROWS = 1024
 
 
-class Pieces:
+class RowRanges:
     """Ranges of rows, (k, 2), as one sequence."""
 
     def __init__(self, ranges: np.ndarray):
@@ -34,7 +40,7 @@ class Pieces:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def of(self, begin: int, end: int) -> list[tuple[int, int]]:
+    def slice(self, begin: int, end: int) -> list[tuple[int, int]]:
         """The ranges under places begin … end-1 of the sequence."""
         if begin >= end:
             return []
@@ -46,7 +52,7 @@ class Pieces:
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class StreamDataset:
     """Rows of x and y that a Trainer, or an evaluation, reads as it goes. Made by `stream`, parted by `split`.
 
     In each epoch blocks come in a new order, and rows are shuffled within windows of many blocks; so a row meets rows
@@ -57,13 +63,13 @@ class Stream:
     Parquet file, is the memory that a stream takes. Of ranks that train together each reads, and has in memory, its
     share of each window.
 
-    source: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
+    reader: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
     of the source that each is in; pieces of a group come one after the other.  block_rows, window_rows: rows of a block
     and a window; a Trainer makes a window a whole number of batches.  classes: what the indices of y stand for, in
     order; None where y holds indices already, or targets (n, classes).
     """
 
-    source: RowSource
+    reader: RowReader
     pieces: np.ndarray
     group: np.ndarray
     block_rows: int
@@ -71,22 +77,22 @@ class Stream:
     classes: np.ndarray | None = None
 
     @classmethod
-    def of(
-        cls, source: RowSource, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
-    ) -> "Stream":
+    def from_reader(
+        cls, reader: RowReader, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
+    ) -> "StreamDataset":
         """All rows of a source. block_rows, window_rows, classes: as for `stream`."""
         for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
             if value is not None:
-                whole(name, value, 1, ", or None")
-        row = 4 * source.shape[1]
-        block = int(block_rows or max(1, min(_BLOCK_BYTES // row, source.shape[0] // _BLOCKS)))
+                check_int(name, value, 1, ", or None")
+        row = 4 * reader.shape[1]
+        block = int(block_rows or max(1, min(_BLOCK_BYTES // row, reader.shape[0] // _BLOCKS)))
         window = int(window_rows or max(block, _WINDOW_BYTES // row))
-        ends = source.groups(block)
+        ends = reader.groups(block)
         starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
         group = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
         begins = np.concatenate(starts)
         pieces = np.stack([begins, np.append(begins[1:], ends[-1])], 1)
-        return cls(source, pieces, group, block, window, None if classes is None else np.asarray(classes))
+        return cls(reader, pieces, group, block, window, None if classes is None else np.asarray(classes))
 
     def __len__(self) -> int:
         return int((self.pieces[:, 1] - self.pieces[:, 0]).sum())
@@ -94,22 +100,22 @@ class Stream:
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, inputs)."""
-        return len(self), self.source.shape[1]
+        return len(self), self.reader.shape[1]
 
     @property
     def targets(self) -> tuple[int, ...]:
         """The shape of a row's y: () for a label, (classes,) for targets."""
-        return self.source.targets
+        return self.reader.targets
 
-    def order(self, random: np.random.Generator | None) -> Pieces:
+    def epoch_ranges(self, random: np.random.Generator | None) -> RowRanges:
         """The pieces in the order of an epoch: the groups by lot, and by lot those of a group, which is read as one.
         None: as they lie in the source.
         """
         if random is None:
-            return Pieces(self.pieces)
+            return RowRanges(self.pieces)
         numbers, group = np.unique(self.group, return_inverse=True)
         rank, place = random.permutation(len(numbers)), random.permutation(len(group))
-        return Pieces(self.pieces[np.lexsort((place, rank[group]))])
+        return RowRanges(self.pieces[np.lexsort((place, rank[group]))])
 
     def windows(self, dtype: Any = np.float32, n_classes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows in order, as (x, y) of up to window_rows rows; good until the next ones are asked for.
@@ -118,17 +124,19 @@ class Stream:
         """
         if not len(self):
             return
-        n, pieces = len(self), self.order(None)
+        n, pieces = len(self), self.epoch_ranges(None)
         rows = min(self.window_rows, n)
         out = np.empty((rows, self.shape[1]), dtype)
         begins = range(0, n, rows)
-        windows = ((pieces.of(begin, min(begin + rows, n)), None) for begin in begins)
-        with ReadAhead(self, windows, out, None, n_classes) as ahead:
+        windows = ((pieces.slice(begin, min(begin + rows, n)), None) for begin in begins)
+        with Prefetcher(self, windows, out, None, n_classes) as ahead:
             for _ in begins:
                 with ahead.window() as window:
                     yield window
 
-    def split(self, name: str, fraction: float, last: int | None = None, seed: int = 0) -> tuple["Stream", "Stream"]:
+    def split(
+        self, name: str, fraction: float, last: int | None = None, seed: int = 0
+    ) -> tuple["StreamDataset", "StreamDataset"]:
         """Two parts, of which the second has a `fraction` of the rows of each block, drawn by the seed, or the `last`
         rows of all.
 
@@ -139,12 +147,12 @@ class Stream:
         """
         n = len(self)
         if last is None:
-            return self._drawn(name, fraction, generator(seed))
+            return self._drawn(name, fraction, random_generator(seed))
         if not 0 < last < n:
-            raise DataError(f"{self.source.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
-        return self.between(0, n - last), self.between(n - last, n)
+            raise DataError(f"{self.reader.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
+        return self.row_slice(0, n - last), self.row_slice(n - last, n)
 
-    def between(self, begin: int, end: int) -> "Stream":
+    def row_slice(self, begin: int, end: int) -> "StreamDataset":
         """The rows begin … end-1 of this stream."""
         rows = self.pieces[:, 1] - self.pieces[:, 0]
         before = np.cumsum(rows) - rows
@@ -156,10 +164,12 @@ class Stream:
         last = np.searchsorted(self.pieces[:, 0], end, "left")
         return self.pieces[first:last].clip(begin, end).tolist()
 
-    def _drawn(self, name: str, fraction: float, random: np.random.Generator) -> tuple["Stream", "Stream"]:
+    def _drawn(
+        self, name: str, fraction: float, random: np.random.Generator
+    ) -> tuple["StreamDataset", "StreamDataset"]:
         rows, n = self.pieces[:, 1] - self.pieces[:, 0], len(self)
         if n < 2:
-            raise DataError(f"{self.source.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
+            raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
         share = min(max(round(fraction * n), 1), n - 1) / n
         # The fractions of rows that pieces are due add up, in an order that is drawn, to rows of one or the other.
         order = random.permutation(len(rows))
@@ -171,7 +181,7 @@ class Stream:
         edges = self.pieces[:, :1] + np.stack([np.zeros_like(rows), over, first, stop, rows], 1)
         return self._of(edges[:, [1, 2, 3, 4]]), self._of(edges[:, [0, 1, 2, 3]])
 
-    def _of(self, ranges: np.ndarray) -> "Stream":
+    def _of(self, ranges: np.ndarray) -> "StreamDataset":
         """Of each piece the ranges of rows, (k, 2·ranges), that are not empty."""
         pieces = ranges.reshape(-1, 2)
         some = pieces[:, 0] < pieces[:, 1]
@@ -180,7 +190,7 @@ class Stream:
     def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
         pieces = self.pieces
-        if isinstance(self.source, ParquetRows) and len(pieces):
+        if isinstance(self.reader, ParquetRowReader) and len(pieces):
             # A row costs the reading of its group.
             pieces = pieces[(self.group == self.group[0]) | (self.group == self.group[-1])]
         ends = np.cumsum(pieces[:, 1] - pieces[:, 0])
@@ -190,12 +200,12 @@ class Stream:
         # Parts of equal rows are told apart, too.
         checksum = zlib.crc32(np.ascontiguousarray(self.pieces, "<i8").data)
         # One of its own: the row group that it holds goes with it.
-        source = self.source.opened()
+        reader = self.reader.reopen()
         for row in (pieces[piece, 1] - (ends[piece] - chosen)).tolist():
-            x, y = source.load(row, row + 1)
+            x, y = reader.load(row, row + 1)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
-            source.let_go(row, row + 1)
+            reader.release(row, row + 1)
         return {
             "rows": len(self),
             "columns": self.shape[1],
@@ -208,7 +218,7 @@ class Stream:
 
 def stream(
     x: Any, y: Any = None, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
-) -> Stream:
+) -> StreamDataset:
     """A stream of an npy or Parquet file's rows, or of arrays.
 
     Of a file the name does better than the array that `np.load(file, mmap_mode="r")` makes of it, whose pages stay with
@@ -217,15 +227,15 @@ def stream(
     x: the file's name, or an array (n, …). y: of a file the file of its labels or the column that they are, as for
     `read`; of arrays, or an npy file, an array (n,) of labels, (n, classes) of targets. block_rows: rows that are read
     at once; window_rows: rows that are shuffled together; by default what takes 1 MiB, or a 256th of all, and 64 MiB in
-    float32. classes: see `Stream`.
+    float32. classes: see `StreamDataset`.
 
     Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
     """
-    source: RowSource
+    reader: RowReader
     if not isinstance(x, str | Path):
-        source = ArrayRows("x", np.asanyarray(x), np.asanyarray(y))
+        reader = ArrayRowReader("x", np.asanyarray(x), np.asanyarray(y))
     elif np.ndim(y):
-        source = open_rows_beside(x, np.asanyarray(y))
+        reader = open_npy_reader_with_labels(x, np.asanyarray(y))
     else:
-        source = open_rows(x, str(y) if isinstance(y, Path) else y)
-    return Stream.of(source, block_rows=block_rows, window_rows=window_rows, classes=classes)
+        reader = open_row_reader(x, str(y) if isinstance(y, Path) else y)
+    return StreamDataset.from_reader(reader, block_rows=block_rows, window_rows=window_rows, classes=classes)

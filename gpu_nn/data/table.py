@@ -56,8 +56,8 @@ class Features:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DataError(f"{source} has no {_listed(missing)}, which the model was trained on.{hint}")
         if others:
-            cure = "drop what is no input, and name the labels as target"
-            raise DataError(f"{source} has the {_listed(others)}, which the model was not trained on: {cure}")
+            hint = "drop what is no input, and name the labels as target"
+            raise DataError(f"{source} has the {_listed(others)}, which the model was not trained on: {hint}")
         if len(columns) > len(known):
             name, count = Counter(columns).most_common(1)[0]
             raise DataError(f"{source} has {count} columns {name!r}; the model was trained on one")
@@ -78,7 +78,7 @@ class Features:
         return usual[0] if len(usual) == 1 else others[-1]
 
 
-def distinct(names: Iterable[str]) -> list[str] | None:
+def unique_names(names: Iterable[str]) -> list[str] | None:
     """The names by which inputs can be told apart; None where two are alike."""
     found = list(names)
     return found if len(set(found)) == len(found) else None

@@ -1,23 +1,9 @@
 """The one place where CPU and GPU differ: two modules with the same functions and the same signatures.
 
-`numpy_kernels` and `cuda_kernels` implement, one file an operation:
+`numpy_kernels` and `cuda_kernels` implement what `operations.OPERATIONS` lists, in modules of the same names.
 
-    softmax_cross_entropy   loss and output gradient of each row, in one pass
-    softmax                 softmax, log_softmax, log1m_softmax, all_but_one_softmax
-    activation              bias + activation forward, activation backward with the bias gradient
-    dense                   a dense layer and its backward pass: products, bias, activation
-    linear                  matrix products and column sums
-    optimizer               sgd, adam over the flat parameter vector; gradient_norm
-    gather                  the rows of a batch
-    batch_norm, layer_norm  normalisation + activation, and back with the gradients of scale and shift
-    dropout, noise          counter-based: a mask, Gaussian noise
-    record_loss             the cost of a batch, kept for the host, at the end of a step
-    cast                    between float32 and the half types
-    loss_scale              dynamic loss scaling for float16
-    captured, apart         a step as one launch: a CUDA graph on a GPU; and what is done between two of them
-
-Rules of the interface. Every output is an array that the caller owns and that is C-contiguous; only `captured` and
-`relu_mask_bytes` return.
+Rules of the interface. Every output is a C-contiguous array that the caller owns; only `cuda_graph` and
+`relu_mask_bytes` return a value.
 Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an
 address: its row becomes NaN. A number that changes from step to step (learning rate, step count, random counter) is an
 array of one element on the device, so that a captured CUDA graph sees its new value.

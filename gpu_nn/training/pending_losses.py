@@ -31,9 +31,9 @@ class PendingLosses:
         self.counters[...] = self._device.asarray(np.array([place, self.count]))
 
     @classmethod
-    def of_fit(cls, net: Network, steps_per_epoch: int, ranks: int) -> Self:
+    def of_fit(cls, net: Network, steps_per_epoch: int, communicator: int) -> Self:
         """Of the capacity after which the host reads them in a fit on that many ranks."""
-        every = _READ_EVERY if net.device.kind == "cpu" or ranks > 1 else _READ_EVERY_ON_A_GPU
+        every = _READ_EVERY if net.device.kind == "cpu" or communicator > 1 else _READ_EVERY_ON_A_GPU
         return cls(net.device, net.dtype, min(every, steps_per_epoch))
 
     @property

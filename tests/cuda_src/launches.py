@@ -1,22 +1,37 @@
-"""python -m tests.cuda_src launches: what a training step asks of a GPU, launch by launch, written down without one.
+"""python -m tests.cuda_src launches: cuda_src/LAUNCHES.md, what a training step asks of a GPU, launch by launch.
 
-A step of each network of benchmarks/step.py, with Adam and labels, is recorded on the emulated device: the package's
-own launch code, captured as the CUDA graph that it is on a GPU. The tables go into
-benchmarks/README.md. Nothing is timed.
+A step of each network, with Adam and labels, is recorded on the emulated device. The package's own launch code makes
+it, captured as the CUDA graph that it is on a GPU. Nothing is timed.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.results import table
-from benchmarks.step import NETWORKS
 from gpu_nn import Adam, Network, Trainer
+from gpu_nn.kernels.cuda_kernels.sources import source_folder
 
-README = Path(__file__).parent / "README.md"
+FILE = source_folder() / "LAUNCHES.md"
+
+# Widths and batch size of the networks that benchmarks/step.py times.
+NETWORKS = {"A1": ([784, 256, 128, 10], 128), "A2": ([784, 1024, 1024, 10], 256), "A3": ([64, 64, 10], 32)}
+
+_ABOUT = """\
+# Launches of a training step
+
+Made by `python -m tests.cuda_src launches`. These are the launches of one step, forward, loss, backward and Adam, as
+the package's launch code makes them with nvmath-python. On a GPU they are one CUDA graph, captured at the second step
+of a batch shape and launched as a whole from then on. They are recorded on the emulated device.
+
+Bytes are those that a launch has to read and write, labels and counters included; B is the bandwidth of a copy within
+the device's memory, F the rate of matrix products. The last row is the least that a step can take where nothing stays
+in a cache. No time is measured here.
+
+Without nvmath-python the same kernels run, one launch after the other. The bias, its gradient, and ReLU in both
+directions are then kernels of their own: `bias_activation`, `bias_activation_backward`, `chunk_sums` and `column_sum`.
+"""
 
 # How often each array of a launch crosses the bus, in the order of its arguments: 2 for what is read and written.
 _MOVED = {
@@ -82,40 +97,29 @@ def _launch(work: Any) -> Launch:
     return Launch(function, work.grid, work.block, moved, flops)
 
 
-def markdown(name: str) -> str:
-    """The table of one network."""
-    widths, batch, _ = NETWORKS[name]
+def text() -> str:
+    """LAUNCHES.md as the launch code makes it now."""
+    return "\n".join([_ABOUT, *(_section(name, *network) for name, network in NETWORKS.items())])
+
+
+def _section(name: str, widths: list[int], batch: int) -> str:
     launches = launches_of(widths, batch)
-    head = ["launch", "grid", "block", "bytes", "floor"]
-    lines = []
+    rows = [["launch", "grid", "block", "bytes", "floor"], ["---", *["---:"] * 4]]
     for launch in launches:
         floor = f"{launch.bytes:,} / B"
         if launch.flops:
             floor = f"max({floor}, {launch.flops:,} / F)"
-        lines.append([f"`{launch.name}`", _shape(launch.grid), _shape(launch.block), f"{launch.bytes:,}", floor])
+        rows.append([f"`{launch.name}`", _shape(launch.grid), _shape(launch.block), f"{launch.bytes:,}", floor])
     moved, flops = sum(launch.bytes for launch in launches), sum(launch.flops for launch in launches)
-    lines.append([f"**{len(launches)} launches**", "", "", f"{moved:,}", f"≥ max({moved:,} / B, {flops:,} / F)"])
-    title = f"**{name}**: {'-'.join(map(str, widths))}, batch {batch}, float32"
-    return f"{title}\n\n{table(head, lines)}"
+    rows.append([f"**{len(launches)} launches**", "", "", f"{moved:,}", f"≥ max({moved:,} / B, {flops:,} / F)"])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"## {name}: {'-'.join(map(str, widths))}, batch {batch}, float32", "", *lines, ""])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape)) if shape else "cublasLt's"
 
 
-def with_tables(text: str) -> str:
-    """The README with each network's table between the marks <!-- launches NAME --> and <!-- /launches NAME -->."""
-    for name in NETWORKS:
-        opening, closing = f"<!-- launches {name} -->\n", f"<!-- /launches {name} -->"
-        before, found, rest = text.partition(opening)
-        _, ends, after = rest.partition(closing)
-        if not (found and ends):
-            raise ValueError(f"{README} lacks the marks {opening.strip()} and {closing}")
-        text = f"{before}{opening}{markdown(name)}\n{closing}{after}"
-    return text
-
-
 def main() -> None:
-    text = with_tables(README.read_text(encoding="utf-8"))
-    README.write_text(text, encoding="utf-8")
-    print(f"the launches of {', '.join(NETWORKS)} are in {README.name}")
+    FILE.write_text(text(), encoding="utf-8")
+    print(f"the launches of {', '.join(NETWORKS)} are in {FILE.name}")

@@ -191,7 +191,3 @@ def main() -> None:
         kept = {row: cells for row, cells in table.cells.items() if row.partition(" | ")[0] != operation}
         table = Table(kept | made, {**table.digests, operation: current})
         FILE.write_text(table.text(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

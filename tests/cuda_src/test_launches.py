@@ -1,16 +1,13 @@
-"""benchmarks/README.md lists the launches that a step really makes."""
-
-import pytest
+"""cuda_src/LAUNCHES.md lists the launches that a step really makes."""
 
 from tests.cuda_emulator import require
 from tests.cuda_src import launches
 from tests.cuda_src.launches import Launch, launches_of
 
 
-def test_the_tables_are_those_of_the_launch_code_as_it_is():
+def test_the_file_lists_the_launches_that_the_launch_code_makes():
     require()
-    text = launches.README.read_text(encoding="utf-8")
-    assert launches.with_tables(text) == text, "run python -m tests.cuda_src launches"
+    assert launches.FILE.read_text(encoding="utf-8") == launches.text(), "run python -m tests.cuda_src launches"
 
 
 def test_bytes_and_flops_of_a_small_step_by_hand():
@@ -31,8 +28,3 @@ def test_bytes_and_flops_of_a_small_step_by_hand():
     ]
     assert all(launch.grid for launch in found if not launch.flops)
     assert isinstance(found[0], Launch)
-
-
-def test_a_readme_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match="lacks the marks <!-- launches A1 -->"):
-        launches.with_tables("nothing")

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from gpu_nn.data.labels import encoded, labels_of_array, labels_of_text
+from gpu_nn.data.labels import encode_labels, labels_from_array, labels_from_text
 from gpu_nn.errors import DataError
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_some_that_it_does():
     with pytest.raises(DataError, match=r"a: label 99 at row 2 is not a class of the model: 0, 1, .*, 9 …"):
-        encoded("a", labels_of_array("y", np.array([0, 5, 99, 98])), range(50))
+        encode_labels("a", labels_from_array("y", np.array([0, 5, 99, 98])), range(50))
 
 
 def test_labels_are_told_by_value_not_by_place():
-    assert encoded("a", labels_of_array("y", np.array(["y", "x"])), ["x", "y"]).tolist() == [1, 0]
+    assert encode_labels("a", labels_from_array("y", np.array(["y", "x"])), ["x", "y"]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_labels_are_told_by_value_not_by_place():
     ],
 )
 def test_text_is_a_number_where_all_of_it_is(texts, classes):
-    labels = labels_of_text("a", texts, np.arange(len(texts)))
+    labels = labels_from_text("a", texts, np.arange(len(texts)))
     assert labels.classes.tolist() == classes
     expected = [type(classes[0])(float(text) if isinstance(classes[0], int) else text) for text in texts]
     assert labels.classes[labels.codes].tolist() == expected
@@ -57,9 +57,9 @@ def test_text_is_a_number_where_all_of_it_is(texts, classes):
 @pytest.mark.parametrize("text", ["2.5", "nan", "inf", "-Infinity"])
 def test_numbers_that_are_not_whole_are_no_classes(text):
     with pytest.raises(DataError, match=rf"a has {text}, not a class; expected whole numbers or names"):
-        labels_of_text("a", ["1", text], np.arange(2))
+        labels_from_text("a", ["1", text], np.arange(2))
 
 
 def test_a_column_of_prose_is_no_target():
     with pytest.raises(DataError, match=r"a has a label of 300 characters, 'x+' …; .*is another column the target\?"):
-        labels_of_text("a", ["short", "x" * 300], np.arange(2))
+        labels_from_text("a", ["short", "x" * 300], np.arange(2))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpu_nn.data import read, read_inputs, read_npy
-from gpu_nn.data.npy import NpyRows
+from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
 from tests.data.files import Payload, idx_bytes, mutations, npy_bytes
 
@@ -30,7 +30,7 @@ def npy(tmp_path):
 
 def rows_of(path):
     """All rows of the file, by the reader of some."""
-    rows = NpyRows(path)
+    rows = NpyReader(path)
     return rows[0 : len(rows)] if rows.ndim else None
 
 
@@ -51,27 +51,27 @@ IMAGES = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_some_rows_of_an_array_are_read(tmp_path, x, order):
     np.save(tmp_path / "x.npy", np.asarray(x, order=order))
-    rows = NpyRows(tmp_path / "x.npy")
+    rows = NpyReader(tmp_path / "x.npy")
     assert (rows.shape, rows.dtype, rows.ndim, len(rows)) == (x.shape, x.dtype, x.ndim, len(x))
     for start in range(len(x) + 1):
         for stop in range(start, len(x) + 1):
-            for some in (rows, rows.opened()):
-                some.expect(start, stop)
+            for some in (rows, rows.reopen()):
+                some.prefetch(start, stop)
                 np.testing.assert_array_equal(some[start:stop], x[start:stop])
-                some.let_go(start, stop)
+                some.release(start, stop)
 
 
 def test_a_file_that_is_cut_short_or_changed_while_it_is_read_is_an_error(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, X)
-    rows = NpyRows(path)
+    rows = NpyReader(path)
     os.truncate(path, path.stat().st_size - 1)
     np.testing.assert_array_equal(rows[0:19], X[:19])
     with pytest.raises(DataError, match=r"x\.npy was cut short while it was read"):
         rows[19:20]
     np.save(path, X[:5])
     with pytest.raises(DataError, match=r"x\.npy was changed while it was read"):
-        rows.opened()
+        rows.reopen()
 
 
 @pytest.mark.parametrize("labels", [Y, np.array(["cat", "dog"])[Y]], ids=["numbers", "names"])

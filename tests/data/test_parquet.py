@@ -244,7 +244,7 @@ def test_columns_of_several_pieces_keep_their_places(written, monkeypatch):
     assert (found.names, texts(found.labels)) == (["a", "a.b", "c"], NAMES.tolist())
 
 
-def test_without_pyarrow_the_cure_is_named(written, monkeypatch):
+def test_without_pyarrow_the_hint_is_named(written, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'gpu_nn\[parquet\]'"):
         read(str(written(columns())))

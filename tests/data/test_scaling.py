@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_nn.data.scaling import Scaling, scaling
+from gpu_nn.data.scaling import Scaling, shift_and_scale
 
 
 def added(x, parts):
@@ -51,4 +51,4 @@ def test_columns_of_larger_whole_numbers_come_to_the_same_size(dtype, parts, mon
 
 
 def test_a_constant_column_keeps_its_size():
-    assert scaling(np.full((5, 1), 7.0))[1] == 1
+    assert shift_and_scale(np.full((5, 1), 7.0))[1] == 1

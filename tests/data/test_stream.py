@@ -9,8 +9,8 @@ import pytest
 
 from gpu_nn import DataError
 from gpu_nn.data import stream
-from gpu_nn.data.read_ahead import ReadAhead
-from gpu_nn.data.stream import Pieces
+from gpu_nn.data.prefetcher import Prefetcher
+from gpu_nn.data.stream import RowRanges
 
 parquet = pytest.importorskip("pyarrow.parquet")
 arrow = pytest.importorskip("pyarrow")
@@ -53,7 +53,7 @@ def test_the_file_of_the_labels_may_be_a_path(tmp_path):
 
 
 def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "gpu_nn read ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +70,7 @@ def test_every_row_comes_once_and_in_order(tmp_path, kind, block, window):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_epoch_draws_the_blocks_and_keeps_row_groups_together(tmp_path, kind):
     some = stream(*written(tmp_path, kind), block_rows=32)
-    one, other = (some.order(np.random.default_rng(seed)).of(0, ROWS) for seed in (0, 1))
+    one, other = (some.epoch_ranges(np.random.default_rng(seed)).slice(0, ROWS) for seed in (0, 1))
     assert one != other
     for pieces in (one, other):
         covered = np.concatenate([np.arange(*piece) for piece in pieces])
@@ -82,7 +82,7 @@ def test_an_epoch_draws_the_blocks_and_keeps_row_groups_together(tmp_path, kind)
 def test_the_blocks_of_a_row_group_come_in_an_order_of_their_own(tmp_path):
     parquet.write_table(arrow.table({"x": X[:, 0], "label": Y}), tmp_path / "t.parquet", row_group_size=500)
     some = stream(tmp_path / "t.parquet", block_rows=10)
-    orders = [np.array(some.order(np.random.default_rng(seed)).of(0, ROWS))[:, 0] for seed in (0, 1)]
+    orders = [np.array(some.epoch_ranges(np.random.default_rng(seed)).slice(0, ROWS))[:, 0] for seed in (0, 1)]
     for order in orders:
         for group in range(2):
             blocks = order[order // 500 == group]
@@ -105,12 +105,12 @@ def test_places_of_a_sequence_are_found_in_its_pieces():
     starts = np.cumsum(random.integers(1, 9, 40))
     ranges = np.stack([starts[:-1], starts[1:]], 1)[random.permutation(39)]
     flat = np.concatenate([np.arange(*piece) for piece in ranges])
-    pieces = Pieces(ranges)
+    pieces = RowRanges(ranges)
     assert len(pieces) == len(flat)
-    assert pieces.of(4, 4) == pieces.of(0, 0) == pieces.of(len(flat), len(flat)) == []
+    assert pieces.slice(4, 4) == pieces.slice(0, 0) == pieces.slice(len(flat), len(flat)) == []
     for begin in range(0, len(flat), 3):
         for end in range(begin + 1, len(flat) + 1, 7):
-            found = np.concatenate([np.arange(*piece) for piece in pieces.of(begin, end)])
+            found = np.concatenate([np.arange(*piece) for piece in pieces.slice(begin, end)])
             np.testing.assert_array_equal(found, flat[begin:end])
 
 
@@ -187,23 +187,23 @@ class TestSplit:
                 stream(X, Y).split("test", 0.2, last)
 
 
-class TestReadAhead:
+class TestPrefetcher:
     def reader(self, some, window=64):
-        x, pieces = np.empty((window, INPUTS), np.float32), some.order(None)
-        windows = ((pieces.of(begin, min(begin + window, ROWS)), None) for begin in range(0, ROWS, window))
-        return ReadAhead(some, windows, x, None, None)
+        x, pieces = np.empty((window, INPUTS), np.float32), some.epoch_ranges(None)
+        windows = ((pieces.slice(begin, min(begin + window, ROWS)), None) for begin in range(0, ROWS, window))
+        return Prefetcher(some, windows, x, None, None)
 
     def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
         some = stream(X, Y, block_rows=16)
         read = threading.Event()
-        load = some.source.load
+        load = some.reader.load
 
         def spy(start, stop):
             if start >= 64:
                 read.set()
             return load(start, stop)
 
-        monkeypatch.setattr(some.source, "load", spy)
+        monkeypatch.setattr(some.reader, "load", spy)
         with self.reader(some) as ahead:
             with ahead.window() as (x, _):
                 assert not read.wait(0.05)  # the buffer is in use
@@ -214,7 +214,7 @@ class TestReadAhead:
         some, buffers = stream(X, Y, block_rows=16), (np.empty((30, INPUTS)), np.empty(30, np.int64))
         mask = np.arange(30) % 3 == 1
         windows = [([(5, 9), (2, 4)], None), ([], None), ([(100, 116), (700, 714)], mask), ([], mask[:0])]
-        with ReadAhead(some, windows, *buffers, 7) as ahead:
+        with Prefetcher(some, windows, *buffers, 7) as ahead:
             for ranges, wanted in windows:
                 rows = np.concatenate([np.empty(0, int), *(np.arange(*one) for one in ranges)])
                 rows = rows if wanted is None else rows[wanted]
@@ -239,14 +239,14 @@ class TestReadAhead:
 
     def test_an_error_of_the_thread_is_raised_where_the_window_is_asked_for(self, monkeypatch):
         some = stream(X, Y, block_rows=16)
-        load = some.source.load
+        load = some.reader.load
 
         def broken(start, stop):
             if start >= 128:
                 raise OSError("the disk is gone")
             return load(start, stop)
 
-        monkeypatch.setattr(some.source, "load", broken)
+        monkeypatch.setattr(some.reader, "load", broken)
         with self.reader(some) as ahead:
             for _ in range(2):
                 with ahead.window():
@@ -365,9 +365,9 @@ def test_a_description_tells_other_data(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_without_rows_has_an_order_and_a_description(tmp_path, kind):
     some = stream(*written(tmp_path, kind))
-    empty = some.between(5, 5)
+    empty = some.row_slice(5, 5)
     for random in (None, np.random.default_rng(0)):
-        assert len(empty.order(random)) == 0
+        assert len(empty.epoch_ranges(random)) == 0
     assert list(empty.windows()) == []
     described = empty.fingerprint()
     assert (described["rows"], described["columns"]) == (0, INPUTS)

@@ -6,7 +6,12 @@ import ml_dtypes
 import numpy as np
 
 from gpu_nn.kernels.cuda_kernels.launch import Limits
-from gpu_nn.kernels.cuda_kernels.row_strategy import ACCESS_BYTES, LANE_CLASSES, REDUCTION_BYTES, longer_ways
+from gpu_nn.kernels.cuda_kernels.row_strategy import (
+    ACCESS_BYTES,
+    REDUCTION_BYTES,
+    THREAD_PER_ROW_CLASSES,
+    multi_thread_variants,
+)
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
@@ -18,8 +23,8 @@ LONG = 180_003
 
 def thresholds(itemsize, equal):
     """The longest row of each way, up to the last one that keeps a row on the chip."""
-    lanes = LANE_CLASSES[itemsize][0 if equal else 1]
-    held = [longest for longest, _ in longer_ways(itemsize, A100)[:-1] if longest > lanes]
+    lanes = THREAD_PER_ROW_CLASSES[itemsize][0 if equal else 1]
+    held = [longest for longest, _ in multi_thread_variants(itemsize, A100)[:-1] if longest > lanes]
     # The packs that shared memory holds, and less than one more in head and tail.
     staged = ((A100.shared_bytes - REDUCTION_BYTES) // ACCESS_BYTES + 1) * (ACCESS_BYTES // itemsize) - 1
     return [lanes, *held, staged]
@@ -30,16 +35,16 @@ def lengths_around_thresholds(itemsize, equal):
     return sorted({2, 3, 4, 5, 10, *around, LONG})
 
 
-def length_of_each_way(itemsize, equal):
+def length_of_each_variant(itemsize, equal):
     """One odd length of each: its rows begin at every residue of 16 bytes."""
     ends = thresholds(itemsize, equal)
     between = [(low + high) // 2 | 1 for low, high in pairwise(ends)]
     return [3, ends[0] | 1, *between, LONG]
 
 
-def length_of_some_ways(itemsize, equal):
-    """Of the different programs among the ways: a lane, a warp's part, a block, shared memory, passes."""
-    lane, *registers, staged, passes = length_of_each_way(itemsize, equal)
+def length_of_some_variants(itemsize, equal):
+    """Of the different programs among the variants: a lane, a warp's part, a block, shared memory, passes."""
+    lane, *registers, staged, passes = length_of_each_variant(itemsize, equal)
     return [lane, registers[1], registers[-3], staged, passes]
 
 

@@ -7,13 +7,17 @@ import sys
 import pytest
 
 from gpu_nn.kernels import cuda_kernels, numpy_kernels
+from gpu_nn.kernels.operations import OPERATIONS, functions
 
 
-def test_both_have_the_same_public_names():
-    assert sorted(numpy_kernels.__all__) == sorted(cuda_kernels.__all__)
+def test_both_packages_export_the_operations_and_not_their_modules():
+    for package in (numpy_kernels, cuda_kernels):
+        for name, function in functions(package.__name__).items():
+            assert inspect.isfunction(function)
+            assert getattr(package, name) is function
 
 
-@pytest.mark.parametrize("name", numpy_kernels.__all__)
+@pytest.mark.parametrize("name", [name for names in OPERATIONS.values() for name in names])
 def test_parameters_have_the_same_names_kinds_and_defaults(name):
     def parameters(module):
         function = getattr(module, name)

@@ -6,7 +6,7 @@ from mpmath import mp, mpf, workdps
 
 from benchmarks import exact
 from gpu_nn.kernels import numpy_kernels
-from tests.kernels.rows import BFLOAT16, FLOATS, length_of_some_ways, lengths_around_thresholds, logits, rows_for
+from tests.kernels.rows import BFLOAT16, FLOATS, length_of_some_variants, lengths_around_thresholds, logits, rows_for
 from tests.kernels.truth import assert_rows_close, smallest_normal
 
 FUNCTIONS = ("softmax", "log_softmax", "log1m_softmax", "all_but_one_softmax")
@@ -58,7 +58,7 @@ def assert_values_close(answer, truth, z):
 
 
 @EVERY_FUNCTION
-@pytest.mark.parametrize("m", length_of_some_ways(4, True))
+@pytest.mark.parametrize("m", length_of_some_variants(4, True))
 def test_every_way(backend, function, m):
     check(backend, function, logits(rows_for(m), m, np.float32))
 
@@ -110,7 +110,7 @@ def test_against_the_seed(backend, m, scale):
                 assert_rows_close(answers[function][row : row + 1].astype(np.float32), as_float)
 
 
-@pytest.mark.parametrize("m", length_of_some_ways(4, True))
+@pytest.mark.parametrize("m", length_of_some_variants(4, True))
 def test_rows_of_unusual_logits(backend, m):
     """No class, one class, NaN, infinity: the limits, and each in its row alone."""
     z = logits(6, m, np.float32)
@@ -137,7 +137,7 @@ def test_rows_of_unusual_logits(backend, m):
         assert not np.isnan(out[[0, 1, 4, 5]]).any()
 
 
-@pytest.mark.parametrize("m", length_of_some_ways(4, True))
+@pytest.mark.parametrize("m", length_of_some_variants(4, True))
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_leaving_out_the_class_that_is_not_finite_does_not_hide_it(backend, m, value):
     z = logits(6, m, np.float32)

@@ -6,14 +6,19 @@ import pytest
 from benchmarks import exact
 from gpu_nn.kernels import numpy_kernels
 from gpu_nn.kernels.cuda_kernels.launch import Limits
-from gpu_nn.kernels.cuda_kernels.row_strategy import LANE_CLASSES, REDUCTION_BYTES, choose, longer_ways
+from gpu_nn.kernels.cuda_kernels.row_strategy import (
+    REDUCTION_BYTES,
+    THREAD_PER_ROW_CLASSES,
+    choose,
+    multi_thread_variants,
+)
 from gpu_nn.kernels.numpy_kernels import costs
 from tests.kernels.rows import (
     A100,
     BFLOAT16,
     FLOATS,
     LONG,
-    length_of_some_ways,
+    length_of_some_variants,
     lengths_around_thresholds,
     logits,
     rows_for,
@@ -88,13 +93,13 @@ def test_index_labels_around_every_threshold_of_the_other_types(backend, dtype, 
     check(backend, z, indices(z), {"complement_weight": 0.0})
 
 
-@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS[1:], length_of_some_ways, True))
+@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS[1:], length_of_some_variants, True))
 def test_index_labels_in_every_type(backend, dtype, m):
     z = logits(rows_for(m), m, dtype)
     check(backend, z, indices(z, np.int32))
 
 
-@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS[:1], length_of_some_ways, False))
+@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS[:1], length_of_some_variants, False))
 def test_targets_of_each_class(backend, dtype, m):
     z = logits(rows_for(m), m, dtype)
     weight = np.random.default_rng(3).random(m) + 0.5
@@ -121,13 +126,13 @@ def test_targets_around_every_threshold(backend, dtype, m):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", FLOATS, ids=str)
-@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS, length_of_some_ways, False))
+@pytest.mark.parametrize(("dtype", "m"), grid(FLOATS, length_of_some_variants, False))
 def test_targets_of_every_type(backend, dtype, m, target):
     z = logits(rows_for(m), m, dtype)
     check(backend, z, targets(z, target))
 
 
-@pytest.mark.parametrize("m", length_of_some_ways(4, False))
+@pytest.mark.parametrize("m", length_of_some_variants(4, False))
 def test_class_weights_on_index_labels(backend, m):
     z = logits(rows_for(m), m, np.float32)
     weight = np.random.default_rng(4).random(m) * 2
@@ -136,7 +141,7 @@ def test_class_weights_on_index_labels(backend, m):
     check(backend, z, indices(z), {"class_weight": weight, "label_smoothing": 0.2, "complement_weight": 0.5})
 
 
-@pytest.mark.parametrize("m", length_of_some_ways(4, True))
+@pytest.mark.parametrize("m", length_of_some_variants(4, True))
 def test_the_everyday_loss_and_smoothing(backend, m):
     z = logits(rows_for(m), m, np.float32)
     check(backend, z, indices(z), {"complement_weight": 0.0})
@@ -362,25 +367,25 @@ def test_rows_of_ordinary_logits_by_themselves(backend, m, dtype):
 
 
 def test_the_strategy_table_leaves_no_length_out():
-    for itemsize in LANE_CLASSES:
+    for itemsize in THREAD_PER_ROW_CLASSES:
         for limits in (Limits(75, 40, 64 * 1024), A100, Limits(90, 132, 227 * 1024)):
             for equal in (True, False):
-                longest = [end for end, _ in longer_ways(itemsize, limits)]
+                longest = [end for end, _ in multi_thread_variants(itemsize, limits)]
                 assert longest == sorted(set(longest))
-                assert choose(262_144, itemsize, limits, equal).way == (
-                    "in_cluster" if limits.compute_capability == 90 and itemsize < 8 else "in_passes"
+                assert choose(262_144, itemsize, limits, equal).variant == (
+                    "in_cluster" if limits.compute_capability == 90 and itemsize < 8 else "multi_pass"
                 )
                 for m in {
                     2,
                     10**6,
-                    *(end + d for end in (LANE_CLASSES[itemsize][0], *longest[:-1]) for d in (-1, 0, 1)),
+                    *(end + d for end in (THREAD_PER_ROW_CLASSES[itemsize][0], *longest[:-1]) for d in (-1, 0, 1)),
                 }:
                     strategy = choose(m, itemsize, limits, equal)
                     pack = 16 // itemsize
-                    if strategy.way in ("in_registers", "in_cluster"):
+                    if strategy.variant in ("in_registers", "in_cluster"):
                         lanes, packs = strategy.template[:2]
                         assert m // pack <= lanes * packs * strategy.blocks
-                    if strategy.way == "in_passes":
+                    if strategy.variant == "multi_pass":
                         whole = m // pack
                         assert strategy.numbers == (min(whole, (limits.shared_bytes - REDUCTION_BYTES) // 16),)
                         assert strategy.shared_bytes == strategy.numbers[0] * 16

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, elementwise_grid
 
 _HALVES = ("float16", "bfloat16")
 
@@ -27,5 +27,5 @@ def every_kernel() -> Iterator[Kernel]:
 def cast(source: Array, out: Array) -> None:
     """out_i = source_i, to the nearest number that the type of out has; both of one size."""
     size = source.size
-    grid = tiles(size, out.itemsize)
+    grid = elementwise_grid(size, out.itemsize)
     launch(_cast(source.dtype.name, out.dtype.name), grid, (THREADS,), (source, out), (size, size), (size,))

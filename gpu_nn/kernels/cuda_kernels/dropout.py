@@ -7,7 +7,14 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, THREADS, draw_blocks, key_words, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import (
+    COMPUTED,
+    CUDA_FLOATS,
+    THREADS,
+    elementwise_grid,
+    key_words,
+    philox_grid,
+)
 
 
 @cache
@@ -38,11 +45,11 @@ def dropout(a: Array, out: Array, mask: Array, rate: float, seed: int, counter: 
     """
     numbers = (*key_words(seed), int(rate * 2.0**32), 1 / (1 - rate), a.size)
     sizes = (a.size, a.size, a.size, 1)
-    launch(_dropout(a.dtype.name), draw_blocks(a.size), (THREADS,), (a, out, mask, counter), sizes, numbers)
+    launch(_dropout(a.dtype.name), philox_grid(a.size), (THREADS,), (a, out, mask, counter), sizes, numbers)
 
 
 def dropout_backward(da: Array, mask: Array, rate: float) -> None:
     """∂C/∂a in place of ∂C/∂(dropped a)."""
     kernel = _backward(da.dtype.name)
-    grid = tiles(da.size, da.itemsize)
+    grid = elementwise_grid(da.size, da.itemsize)
     launch(kernel, grid, (THREADS,), (da, mask), (da.size, da.size), (1 / (1 - rate), da.size))

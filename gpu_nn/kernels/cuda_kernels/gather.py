@@ -7,7 +7,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, elementwise_grid
 
 _CUDA_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", **CUDA_FLOATS}
 
@@ -57,4 +57,4 @@ def gather(source: Array, order: Array, out: Array, first: Array | None = None) 
     width = source.shape[1] if source.ndim == 2 else 1
     n = order.size if first is None else len(out)
     arrays, sizes = (source, order, first, out), (source.size, order.size, 1, n * width)
-    launch(kernel, tiles(out.size, out.itemsize), (THREADS,), arrays, sizes, (width, out.size))
+    launch(kernel, elementwise_grid(out.size, out.itemsize), (THREADS,), arrays, sizes, (width, out.size))

@@ -99,7 +99,7 @@ class Kernel:
                 f"Where CUDA's compiler or headers are missing or the driver is older than they: {INSTALL_HINT}"
             ) from error
 
-    def refusal(self, arrays: Sequence[Array | None], sizes: Sequence[int]) -> Exception:
+    def argument_error(self, arrays: Sequence[Array | None], sizes: Sequence[int]) -> Exception:
         """What is wrong with the arrays of a launch that was refused."""
         module, first = cupy_module(), None
         for place, (array, dtype, size) in enumerate(zip(arrays, self.arrays, sizes, strict=True)):
@@ -142,10 +142,10 @@ def launch(
             arguments.append(_NULL)
             continue
         if not isinstance(array, array_type) or array.dtype != dtype or array.size != size:
-            raise kernel.refusal(arrays, sizes)
+            raise kernel.argument_error(arrays, sizes)
         index = _device_index(array)
         if not array.flags.c_contiguous or index != device >= 0:
-            raise kernel.refusal(arrays, sizes)
+            raise kernel.argument_error(arrays, sizes)
         device = index
         arguments.append(array)
     for number, as_type in zip(numbers, kernel.numbers, strict=True):

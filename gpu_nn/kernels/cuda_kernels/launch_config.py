@@ -39,8 +39,8 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def tiles(size: int, itemsize: int) -> tuple[int]:
-    """The grid of a kernel whose blocks cut a flat array into tiles of packs."""
+def elementwise_grid(size: int, itemsize: int) -> tuple[int]:
+    """The grid of a kernel whose blocks cut a flat array into tiles of vectors."""
     pack = ACCESS_BYTES // itemsize
     return (ceil_div(size + pack - 1, THREADS * pack) if size else 0,)
 
@@ -51,7 +51,7 @@ def row_chunks(n: int, groups: int) -> tuple[int, int]:
     return ceil_div(n, rows), rows
 
 
-def draw_blocks(size: int) -> tuple[int]:
+def philox_grid(size: int) -> tuple[int]:
     """The grid of a kernel whose threads draw a block of random words each."""
     return (ceil_div(size, THREADS * DRAWN),)
 

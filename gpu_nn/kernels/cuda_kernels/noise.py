@@ -7,7 +7,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, THREADS, draw_blocks, key_words
+from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, THREADS, key_words, philox_grid
 
 
 @cache
@@ -29,4 +29,4 @@ def noise(x: Array, out: Array, deviation: float, seed: int, counter: Array) -> 
     2π w/2³², v and w being the 32-bit words i and i+1 of the stream that `dropout` draws from.
     """
     numbers = (*key_words(seed), deviation, x.size)
-    launch(_noise(x.dtype.name), draw_blocks(x.size), (THREADS,), (x, out, counter), (x.size, x.size, 1), numbers)
+    launch(_noise(x.dtype.name), philox_grid(x.size), (THREADS,), (x, out, counter), (x.size, x.size, 1), numbers)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_nn.device import Array
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
-from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, scratch, tiles
+from gpu_nn.kernels.cuda_kernels.launch_config import CUDA_FLOATS, THREADS, elementwise_grid, scratch
 
 # Blocks that share out the sum of a norm; a constant, so that it is cut alike on every GPU.
 _NORM_BLOCKS = 1024
@@ -60,8 +60,8 @@ def _flush_subnormals(dtype: str) -> Kernel:
 
 
 @cache
-def _advance(dtype: str) -> Kernel:
-    return Kernel("optimizer.cu", f"advance<{_COUNTERS[dtype]}>", (dtype,))
+def _increment(dtype: str) -> Kernel:
+    return Kernel("optimizer.cu", f"increment<{_COUNTERS[dtype]}>", (dtype,))
 
 
 def every_kernel() -> Iterator[Kernel]:
@@ -70,7 +70,7 @@ def every_kernel() -> Iterator[Kernel]:
         yield from (_sgd(dtype, False), _sgd(dtype, True), _adam(dtype), _square_sum(dtype))
         yield from (_clip_scale(dtype), _flush_subnormals(dtype))
     yield _gradient_norm()
-    yield from map(_advance, _COUNTERS)
+    yield from map(_increment, _COUNTERS)
 
 
 def sgd(
@@ -93,7 +93,7 @@ def sgd(
     kernel = _sgd(parameter.dtype.name, velocity is not None)
     arrays = (parameter, gradient, velocity, learning_rate, gradient_scale)
     numbers = (momentum, nesterov, weight_decay, decayed, size)
-    launch(kernel, tiles(size, parameter.itemsize), (THREADS,), arrays, (size, size, size, 1, 1), numbers)
+    launch(kernel, elementwise_grid(size, parameter.itemsize), (THREADS,), arrays, (size, size, size, 1, 1), numbers)
 
 
 def adam(
@@ -134,7 +134,7 @@ def adam(
         decayed,
         size,
     )
-    grid = tiles(size, parameter.itemsize)
+    grid = elementwise_grid(size, parameter.itemsize)
     launch(_adam(parameter.dtype.name), grid, (THREADS,), arrays, (*(size,) * 4, 1, 1, 1), numbers)
 
 
@@ -145,7 +145,7 @@ def _log(beta: float) -> float:
 def gradient_norm(gradient: Array, out: Array) -> None:
     """out_0 = √(Σ g²)."""
     size = gradient.size
-    (count,) = tiles(size, gradient.itemsize)
+    (count,) = elementwise_grid(size, gradient.itemsize)
     blocks = min(count, _NORM_BLOCKS)
     partial = scratch(gradient, "float64", blocks)
     launch(_square_sum(gradient.dtype.name), (blocks,), (THREADS,), (gradient, partial), (size, blocks), (size, count))
@@ -161,9 +161,16 @@ def flush_subnormals(state: Array) -> None:
     """Set to 0 what is about to decay into subnormal numbers, as on the CPU, where they cost time."""
     threshold = np.finfo(state.dtype.name).tiny * 2.0**26
     kernel = _flush_subnormals(state.dtype.name)
-    launch(kernel, tiles(state.size, state.itemsize), (THREADS,), (state,), (state.size,), (threshold, state.size))
+    launch(
+        kernel,
+        elementwise_grid(state.size, state.itemsize),
+        (THREADS,),
+        (state,),
+        (state.size,),
+        (threshold, state.size),
+    )
 
 
 def increment(counter: Array) -> None:
     """counter_0 += 1, where it lies."""
-    launch(_advance(counter.dtype.name), (1,), (1,), (counter,), (1,))
+    launch(_increment(counter.dtype.name), (1,), (1,), (counter,), (1,))

@@ -10,19 +10,19 @@ from typing import Protocol
 
 import numpy as np
 
-from gpu_nn.data.kinds import kind
+from gpu_nn.data.formats import file_format
 from gpu_nn.data.memory import available_bytes
-from gpu_nn.data.npy import NpyRows
+from gpu_nn.data.npy import NpyReader
 from gpu_nn.data.parquet import ParquetTable, Texts
 from gpu_nn.data.sources import array_target, target_column
-from gpu_nn.data.table import Features, Target, distinct
+from gpu_nn.data.table import Features, Target, unique_names
 from gpu_nn.errors import DataError
 
 # A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
 _CACHED = 0.5
 
 
-class RowSource(Protocol):
+class RowReader(Protocol):
     """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label,
     (0,) for none. names: of the inputs, None where they have none that tell them apart. target: the name of its column
     in a table."""
@@ -43,25 +43,25 @@ class RowSource(Protocol):
         block: rows that a group should have where the source leaves it open.
         """
 
-    def opened(self) -> "RowSource":
+    def reopen(self) -> "RowReader":
         """The same source for another thread."""
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """x (rows, inputs) and y of the rows of one group; good until the next call."""
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
 
-    def let_go(self, start: int, stop: int) -> None:
+    def release(self, start: int, stop: int) -> None:
         """These rows are not read again for a while: they need not stay in memory."""
 
 
-def open_rows(
+def open_row_reader(
     source: str | Path,
     target: str | int | None = None,
     n_inputs: int | None = None,
     features: Features | None = None,
-) -> RowSource:
+) -> RowReader:
     """The rows of an npy file (whose labels, `target`, are another or a column of it) or of a Parquet file.
 
     n_inputs: for prediction, as for `read_inputs`: labels may be there or not, and are not read. features: of a model,
@@ -70,30 +70,30 @@ def open_rows(
     Raises DataError for other files and for what cannot be read.
     """
     name = str(source)
-    found = kind(name)
+    found = file_format(name)
     if found == "Parquet":
-        return ParquetRows(Path(name), Target(target, n_inputs, features))
+        return ParquetRowReader(Path(name), Target(target, n_inputs, features))
     if found != "npy":
         raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
-    x = NpyRows(Path(name))
+    x = NpyReader(Path(name))
     column = target_column(name, x, target)
     if n_inputs is not None:
-        return ArrayRows(name, x, _unlabelled(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
+        return ArrayRowReader(name, x, _unlabelled(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
     if column is not None:
-        return ArrayRows(name, x, None, column)
+        return ArrayRowReader(name, x, None, column)
     path = Path(str(target))
-    beside = path.is_file() and kind(str(path)) == "npy"
-    return ArrayRows(name, x, NpyRows(path) if beside else array_target(name, target))
+    beside = path.is_file() and file_format(str(path)) == "npy"
+    return ArrayRowReader(name, x, NpyReader(path) if beside else array_target(name, target))
 
 
-def open_rows_beside(source: str | Path, y: np.ndarray) -> RowSource:
-    """The rows of an npy file, whose labels or targets are an array. Raises DataError as `open_rows` does."""
+def open_npy_reader_with_labels(source: str | Path, y: np.ndarray) -> RowReader:
+    """The rows of an npy file, whose labels or targets are an array. Raises DataError as `open_row_reader` does."""
     name = str(source)
-    found = kind(name)
+    found = file_format(name)
     if found != "npy":
-        cure = "name the column of its labels" if found == "Parquet" else "save it as npy"
-        raise DataError(f"{name} is {found}; an array of labels goes with an npy file: {cure}")
-    return ArrayRows(name, NpyRows(Path(name)), y)
+        hint = "name the column of its labels" if found == "Parquet" else "save it as npy"
+        raise DataError(f"{name} is {found}; an array of labels goes with an npy file: {hint}")
+    return ArrayRowReader(name, NpyReader(Path(name)), y)
 
 
 def _unlabelled(rows: tuple[int, ...]) -> np.ndarray:
@@ -101,13 +101,15 @@ def _unlabelled(rows: tuple[int, ...]) -> np.ndarray:
     return np.empty((*rows, 0))
 
 
-class ArrayRows:
+class ArrayRowReader:
     """The rows of an array x, (n, …) of numbers, with y, (n,) or (n, classes), in memory or in npy files.
 
     y: None where the `column` of x is it, and no input.
     """
 
-    def __init__(self, name: str, x: np.ndarray | NpyRows, y: np.ndarray | NpyRows | None, column: int | None = None):
+    def __init__(
+        self, name: str, x: np.ndarray | NpyReader, y: np.ndarray | NpyReader | None, column: int | None = None
+    ):
         if x.ndim < 2 or not math.prod(x.shape) or x.dtype.kind not in "fiub":
             expected = "rows of numbers, at least one"
             raise DataError(f"{name} has shape {x.shape} of {x.dtype}; expected {expected}")
@@ -120,7 +122,7 @@ class ArrayRows:
         self.dtype, self.targets = x.dtype, () if y is None else y.shape[1:]
         self.names: list[str] | None = None
         self.target: str | None = None
-        self._files = [array for array in (x, y) if isinstance(array, NpyRows)]
+        self._files = [array for array in (x, y) if isinstance(array, NpyReader)]
         # Of the page cache only what would not stay there anyway is given back: the next epoch finds the rest.
         size = sum(math.prod(file.shape) * file.dtype.itemsize for file in self._files)
         available = available_bytes()
@@ -132,34 +134,34 @@ class ArrayRows:
     def groups(self, block: int) -> np.ndarray:
         return np.append(np.arange(0, len(self.x), block), len(self.x))
 
-    def opened(self) -> "ArrayRows":
+    def reopen(self) -> "ArrayRowReader":
         if not self._files:
             return self
-        x = self.x.opened() if isinstance(self.x, NpyRows) else self.x
-        return ArrayRows(self.name, x, self.y.opened() if isinstance(self.y, NpyRows) else self.y, self.column)
+        x = self.x.reopen() if isinstance(self.x, NpyReader) else self.x
+        return ArrayRowReader(self.name, x, self.y.reopen() if isinstance(self.y, NpyReader) else self.y, self.column)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         x = self.x[start:stop].reshape(stop - start, -1)
         y = x[:, self.column] if self.y is None else self.y[start:stop]
         return x if self.column is None else np.delete(x, self.column, axis=1), y
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         for file in self._files:
-            file.expect(start, stop)
+            file.prefetch(start, stop)
 
-    def let_go(self, start: int, stop: int) -> None:
+    def release(self, start: int, stop: int) -> None:
         for file in () if self._stays else self._files:
-            file.let_go(start, stop)
+            file.release(start, stop)
 
 
-class ParquetRows:
+class ParquetRowReader:
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
     def __init__(self, path: Path, target: Target, texts: Texts | None = None):
         self._path, self._target = path, target
         self._table = ParquetTable(path, target, texts)
         self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
-        self.names = distinct(self._table.names)
+        self.names = unique_names(self._table.names)
         self.shape = self._table.n_rows, len(self._table.names)
         self.targets: tuple[int, ...] = () if target.n_inputs is None else (0,)
         self._ends = np.cumsum([0, *self._table.group_rows])
@@ -172,8 +174,8 @@ class ParquetRows:
     def groups(self, block: int) -> np.ndarray:
         return np.unique(self._ends)
 
-    def opened(self) -> "ParquetRows":
-        return ParquetRows(self._path, self._target, self._table.texts)
+    def reopen(self) -> "ParquetRowReader":
+        return ParquetRowReader(self._path, self._target, self._table.texts)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         group = int(np.searchsorted(self._ends, start, "right")) - 1
@@ -188,8 +190,8 @@ class ParquetRows:
         first = int(self._ends[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         pass
 
-    def let_go(self, start: int, stop: int) -> None:
+    def release(self, start: int, stop: int) -> None:
         pass

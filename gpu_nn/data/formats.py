@@ -22,7 +22,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
-def kind(source: str) -> str:
+def file_format(source: str) -> str:
     """ "folder", "npz", "npy", "IDX", "CSV" or "Parquet". Raises DataError for what is none of them."""
     path = Path(source)
     # Unlike Path's own, os.path's questions have the answer no for what cannot be a path.

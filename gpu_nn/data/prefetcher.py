@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpu_nn.cost import check_values
-from gpu_nn.data.labels import encoded, labels_of_array
-from gpu_nn.data.row_sources import RowSource
+from gpu_nn.data.labels import encode_labels, labels_from_array
+from gpu_nn.data.row_readers import RowReader
 from gpu_nn.data.sources import checked_inputs
 from gpu_nn.errors import DataError
 
 if TYPE_CHECKING:
-    from gpu_nn.data.stream import Stream
+    from gpu_nn.data.stream import StreamDataset
 
-# The ranges of a source's rows that are read, in order, and which of all these are of the window, a mask; None for all.
+# The ranges of a reader's rows that are read, in order, and which of all these are of the window, a mask; None for all.
 Window = tuple[list[tuple[int, int]], np.ndarray | None]
 
 
-class ReadAhead:
+class Prefetcher:
     """A context in which a thread reads window after window of rows, each while the one before is in use.
 
     windows: some may have no rows.  x: the buffer, (rows of the largest window, inputs), in whose type the inputs come.
-    y: that of the targets, None for y as the source has it, of windows that have rows.  n_classes: for checked indices
+    y: that of the targets, None for y as the reader has it, of windows that have rows.  n_classes: for checked indices
     and targets; None where `y` is None.
 
     What goes wrong in the thread is raised by `window`. When the context ends, for whatever reason, so does the thread.
@@ -33,7 +33,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        stream: "Stream",
+        stream: "StreamDataset",
         windows: Iterable[Window],
         x: np.ndarray,
         y: np.ndarray | None,
@@ -44,9 +44,9 @@ class ReadAhead:
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._full: SimpleQueue[tuple[int, np.ndarray] | BaseException] = SimpleQueue()
         self._closed = False
-        self._thread = Thread(target=self._run, name="gpu_nn read ahead", daemon=True)
+        self._thread = Thread(target=self._run, name="gpu_nn prefetcher", daemon=True)
 
-    def __enter__(self) -> "ReadAhead":
+    def __enter__(self) -> "Prefetcher":
         self._free.put(True)
         self._thread.start()
         return self
@@ -75,17 +75,17 @@ class ReadAhead:
             self._full.put(error)
 
     def _read(self) -> None:
-        source = self._stream.source.opened()
+        reader = self._stream.reader.reopen()
         for ranges, wanted in self._windows:
             for start, stop in ranges:
-                source.expect(start, stop)
+                reader.prefetch(start, stop)
             self._free.get()
             at, passed, labels = 0, 0, list[np.ndarray]()
             for start, stop in ranges:
                 if self._closed:
                     return
-                x, y = source.load(start, stop)
-                checked_inputs(source.name, "x", x, _Cell(source, start), start)
+                x, y = reader.load(start, stop)
+                checked_inputs(reader.name, "x", x, _Cell(reader, start), start)
                 if self._n_classes is not None:
                     y = indices(self._stream, y, start, self._n_classes)
                 if wanted is not None:
@@ -98,27 +98,27 @@ class ReadAhead:
                 else:
                     self._y[at : at + len(x)] = y
                 at += len(x)
-                source.let_go(start, stop)
+                reader.release(start, stop)
             self._full.put((at, np.concatenate(labels) if self._y is None else self._y[:at]))
 
 
 class _Cell:
     """Says where a value of the rows from number `first` on stands."""
 
-    def __init__(self, source: RowSource, first: int):
-        self._source, self._first = source, first
+    def __init__(self, reader: RowReader, first: int):
+        self._source, self._first = reader, first
 
     def __call__(self, row: int, column: int) -> str:
         return self._source.cell(self._first + row, column)
 
 
-def indices(stream: "Stream", y: np.ndarray, first: int, n_classes: int) -> np.ndarray:
+def indices(stream: "StreamDataset", y: np.ndarray, first: int, n_classes: int) -> np.ndarray:
     """The y of rows from number `first` on as indices of classes or as targets; raises DataError for others."""
-    name, classes = stream.source.name, stream.classes
+    name, classes = stream.reader.name, stream.classes
     if classes is not None:
         numbers = y.dtype.kind in "iufb" and classes.dtype.kind in "iufb"
         if not (numbers and (classes[1:] > classes[:-1]).all()):
-            return encoded(name, labels_of_array(f"{name}: y", y, first), classes, first)
+            return encode_labels(name, labels_from_array(f"{name}: y", y, first), classes, first)
         places = np.searchsorted(classes, y).clip(max=len(classes) - 1)
         wrong = classes[places] != y
         if wrong.any():

@@ -8,11 +8,11 @@ import pytest
 
 from gpu_nn import SGD, Adam, AdamW, MLPClassifier, Network, Trainer, pictures, schedules
 from gpu_nn import functional as F
-from gpu_nn.checks import Range, is_whole, number, whole
 from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
+from gpu_nn.validation import Interval, check_int, check_number, is_int
 
 NO_NUMBERS = [True, np.True_, "1", None, [1], np.ones(1), 1j, np.complex64(1), math.nan, np.float32("nan"), 10**400]
 NO_NUMBERS += [math.inf, -math.inf, np.float16("inf"), Fraction(1, 2), object]
@@ -21,47 +21,47 @@ X, Y = np.zeros((8, 2), np.float32), np.arange(8) % 2
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 def test_what_is_no_finite_number_is_in_no_range(value):
-    assert not Range(-math.inf).has(value)
+    assert value not in Interval(-math.inf)
 
 
 @pytest.mark.parametrize("kind", [int, float, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble])
 def test_numbers_of_all_types_are_told_by_their_value(kind):
-    assert [Range(0, 1).has(kind(value)) for value in (0, 1, 2)] == [True, True, False]
-    assert [Range(0, 1, above=True, below=True).has(kind(value)) for value in (0, 1)] == [False, False]
-    assert (number("a", kind(1)), type(number("a", kind(1)))) == (1.0, float)
+    assert [kind(value) in Interval(0, 1) for value in (0, 1, 2)] == [True, True, False]
+    assert [kind(value) in Interval(0, 1, above=True, below=True) for value in (0, 1)] == [False, False]
+    assert (check_number("a", kind(1)), type(check_number("a", kind(1)))) == (1.0, float)
 
 
 def test_ends_are_exact():
-    assert Range(0, 1, below=True).has(math.nextafter(1, 0))
-    assert not Range(0, 1).has(math.nextafter(1, 2))
-    assert Range(0, above=True).has(5e-324)
-    assert not Range(0).has(-5e-324)
-    assert Range(0).has(np.float16(65504))
-    assert Range().has(2**1000)
+    assert math.nextafter(1, 0) in Interval(0, 1, below=True)
+    assert math.nextafter(1, 2) not in Interval(0, 1)
+    assert 5e-324 in Interval(0, above=True)
+    assert -5e-324 not in Interval(0)
+    assert np.float16(65504) in Interval(0)
+    assert 2**1000 in Interval()
 
 
 @pytest.mark.parametrize(
     ("within", "said"),
     [
-        (Range(), "a finite number ≥ 0"),
-        (Range(0, above=True), "a finite number above 0"),
-        (Range(0, 1), "a finite number ≥ 0 and ≤ 1"),
-        (Range(0, 1, below=True), "a finite number ≥ 0 and below 1"),
-        (Range(-math.inf), "a finite number"),
-        (Range(-math.inf, 2.5), "a finite number ≤ 2.5"),
+        (Interval(), "a finite number ≥ 0"),
+        (Interval(0, above=True), "a finite number above 0"),
+        (Interval(0, 1), "a finite number ≥ 0 and ≤ 1"),
+        (Interval(0, 1, below=True), "a finite number ≥ 0 and below 1"),
+        (Interval(-math.inf), "a finite number"),
+        (Interval(-math.inf, 2.5), "a finite number ≤ 2.5"),
     ],
 )
 def test_the_error_names_what_came_and_what_was_expected(within, said):
     with pytest.raises(ValueError, match=f"^rate='high'; expected {said}, such as 1$"):
-        number("rate", "high", within, ", such as 1")
+        check_number("rate", "high", within, ", such as 1")
 
 
 def test_whole_numbers_are_whole_by_their_type():
-    assert [value for value in (1, np.int8(1), np.uint64(1)) if not is_whole(value)] == []
-    assert [value for value in (1.0, np.float64(1), True, np.True_, "1", None) if is_whole(value)] == []
-    assert type(whole("a", np.int16(3), 1)) is int
+    assert [value for value in (1, np.int8(1), np.uint64(1)) if not is_int(value)] == []
+    assert [value for value in (1.0, np.float64(1), True, np.True_, "1", None) if is_int(value)] == []
+    assert type(check_int("a", np.int16(3), 1)) is int
     with pytest.raises(ValueError, match=r"^a=0; expected a whole number ≥ 1 or 'auto'$"):
-        whole("a", 0, 1, " or 'auto'")
+        check_int("a", 0, 1, " or 'auto'")
 
 
 def net():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from gpu_nn.data import digits, labelled, read, read_inputs, read_streams, scaling
+from gpu_nn.data import digits, read, read_inputs, read_labelled, read_streams, shift_and_scale
 from gpu_nn.data.parquet import ParquetTable
-from gpu_nn.data.row_sources import ArrayRows, ParquetRows
+from gpu_nn.data.row_readers import ArrayRowReader, ParquetRowReader
 from gpu_nn.errors import DataError
 from tests.data.files import idx_bytes, write_idx_pair
 
@@ -88,7 +88,7 @@ def test_an_idx_folder_is_read_with_its_own_test_part(tmp_path):
     data = read(str(tmp_path))
     np.testing.assert_array_equal(data.x, IMAGES.reshape(N, 4))
     np.testing.assert_array_equal(data.y_test, Y[:4])
-    x, labels = labelled(str(tmp_path))
+    x, labels = read_labelled(str(tmp_path))
     assert len(x) == 4
     np.testing.assert_array_equal(labels.classes[labels.codes], Y[:4])
 
@@ -247,13 +247,13 @@ def test_labels_are_not_images(tmp_path):
 
 
 def test_pixels_are_divided_by_the_largest():
-    shift, scale = scaling(digits()[0])
+    shift, scale = shift_and_scale(digits()[0])
     assert not shift.any()
     np.testing.assert_array_equal(scale, 1 / 16)
 
 
 def test_other_numbers_are_standardised_by_column():
-    shift, scale = scaling(X)
+    shift, scale = shift_and_scale(X)
     scaled = (X - shift) * scale
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-12)
@@ -263,7 +263,7 @@ def test_other_numbers_are_standardised_by_column():
     "x", [X * 0, X * 0 + 5, X * 1e-40, X * 1e29, X * 0 - 1, (X * 0).astype(int), (X * 10).astype(int), X > 0]
 )
 def test_a_scale_is_a_positive_float32_whatever_the_column(x):
-    shift, scale = (values.astype(np.float32) for values in scaling(x))
+    shift, scale = (values.astype(np.float32) for values in shift_and_scale(x))
     assert np.isfinite(shift).all()
     assert np.isfinite(scale).all()
     assert (scale > 0).all()
@@ -293,7 +293,7 @@ def large(tmp_path, request):
 def test_one_pass_over_the_rows_is_enough(large, monkeypatch):
     x, source, target = large(np.arange(1000) % 3)
     read = []
-    for kind in (ArrayRows, ParquetRows):
+    for kind in (ArrayRowReader, ParquetRowReader):
 
         def spy(self, start, stop, load=kind.load):
             read.append((start, stop))
