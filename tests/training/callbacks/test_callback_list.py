@@ -110,7 +110,7 @@ class Failing(Callback):
 
     def __call__(self, trainer, record):
         if self.method == "call":
-            self.abort()
+            self.fail()
 
     def fail(self, *_):
         raise ZeroDivisionError("so it goes")
