@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.exact import Exact, cost_and_grad
 from benchmarks.results import machine, table, write
 from gpu_nn import functional as F
+from gpu_nn.testing.reference import Exact, cost_and_grad
 
 CLASSES = (2, 3, 10, 100, 1000)
 SCALES = (1, 10, 50, 200, 1000)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from benchmarks.gpu_kernels import LOSS_COLUMNS
-from benchmarks.gpu_large_m import CHUNKS, WHOLE
-from benchmarks.gpu_steps import EAGER, FULL, GRAPH, PRODUCTS, REDUCE_OVERHEAD, TORCH_EAGER
+from benchmarks.gpu.kernels import LOSS_COLUMNS
+from benchmarks.gpu.large_m import CHUNKS, WHOLE
+from benchmarks.gpu.steps import EAGER, FULL, GRAPH, PRODUCTS, REDUCE_OVERHEAD, TORCH_EAGER
 from benchmarks.results import table
 from benchmarks.timing import OURS, cell
 

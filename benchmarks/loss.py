@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import THREADS, present, why_not_compiled
+from benchmarks.baselines import THREADS, present, why_not_compiled
 from benchmarks.results import table
 from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, repeats_for, spreads
 from gpu_nn import functional as F

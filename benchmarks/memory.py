@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present, use_threads
+from benchmarks.baselines import present, use_threads
 from benchmarks.predict import peer_runs
 from benchmarks.results import table
 from benchmarks.step import NETWORKS, our_epoch

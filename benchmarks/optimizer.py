@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present
+from benchmarks.baselines import present
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
 from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads

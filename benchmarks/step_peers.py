@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present, why_not_compiled
+from benchmarks.baselines import present, why_not_compiled
 
 Epoch = Callable[[], object]
 Widths = list[int]

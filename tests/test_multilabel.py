@@ -9,7 +9,7 @@ import pytest
 from gpu_nn import DataError, Dense, MLPClassifier, Network, export_onnx, load, save
 from gpu_nn import functional as F
 from gpu_nn.multilabel import REFERENCE, Multilabel, threshold
-from tests.estimator.blobs import flags
+from tests.estimator.datasets import flags
 from tests.test_model_file_header import edited_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

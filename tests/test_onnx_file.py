@@ -14,8 +14,8 @@ from gpu_nn import Adam, DataError, Dense, Dropout, Network, Standardize, Traine
 from gpu_nn.data import digits
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import LAYERS, BatchNorm, InputNoise, LayerNorm
+from gpu_nn.testing.activations import ACTIVATION_FORMULAS
 from tests.cuda_emulator.device import emulated_device
-from tests.kernels.formulas import FORMULAS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -105,7 +105,7 @@ def test_an_activation_has_the_digits_of_exact_arithmetic(path, activation, dtyp
     onnx.save(model, path)
     (found,) = session(path).run(None, {"z": z})
     with mpmath.workdps(40):
-        expected = np.array([float(FORMULAS[activation](mpmath.mpf(float(value)))) for value in z])
+        expected = np.array([float(ACTIVATION_FORMULAS[activation](mpmath.mpf(float(value)))) for value in z])
     tolerance = 3e-7 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_nn import pictures
+from gpu_nn import plots
 from gpu_nn.cli.arguments import SOURCES, TARGET, one_of, whole
 from gpu_nn.cli.parts import read_parts
 from gpu_nn.cli.results import print_json, say, to_stdout
@@ -50,13 +50,13 @@ def run(options: argparse.Namespace) -> None:
     folder = RunFolder(options.folder)
     settings = folder.settings(add_arguments_of_train, "FOLDER")
     try:
-        pictures.require_matplotlib()
+        plots.require_matplotlib()
     except ImportError as error:
         raise ValueError(str(error)) from None
     history = folder.read_history()
     draw: dict[str, Callable[[], Any]] = {
-        "learning-curves": lambda: pictures.learning_curves(history),
-        "learning-rate": lambda: pictures.learning_rates(history),
+        "learning-curves": lambda: plots.learning_curves(history),
+        "learning-rate": lambda: plots.learning_rates(history),
     }
     if folder.is_finished:
         draw |= _of_answers(folder, settings, options)
@@ -109,7 +109,7 @@ def _of_answers(
     else:
         rows = labelled_rows(options, net, classes, as_stored=True)
     names = [str(value) for value in classes]
-    confusion, calibration = pictures.ConfusionCounts(names), pictures.CalibrationBins(names)
+    confusion, calibration = plots.ConfusionCounts(names), plots.CalibrationBins(names)
     draw: dict[str, Callable[[], Any]] = {"confusion": confusion.figure, "calibration": calibration.figure}
     add: dict[str, Callable[[Any, Any, Any], None]] = {
         "confusion": lambda x, y, p: confusion.add(y, p.argmax(axis=1)),
@@ -117,7 +117,7 @@ def _of_answers(
     }
     shape = _image_shape(net.n_inputs, options.image_shape)
     if shape is not None:
-        mistakes = pictures.WorstMistakes(shape, names)
+        mistakes = plots.WorstMistakes(shape, names)
         draw["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
     right = 0
     for x, y in rows.pieces:

@@ -6,10 +6,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from gpu_nn.device import Array, Device
-from gpu_nn.estimator import _portable
-from gpu_nn.estimator._arrays import class_names, inputs, labels, moved, opened, place, row_weights
-from gpu_nn.estimator._fitting import fit
+from gpu_nn.estimator import _pickling
+from gpu_nn.estimator._fit import fit
 from gpu_nn.estimator._from_sklearn import adopted
+from gpu_nn.estimator._validation import class_names, inputs, labels, moved, opened, place, row_weights
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -236,12 +236,12 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     @property
     def coefs_(self) -> list[np.ndarray]:
         """The weights of the dense layers, (inputs, units) each: read-only copies; `net_.parameters` can be changed."""
-        return _portable.parameters(self.net_, "weight")
+        return _pickling.parameters(self.net_, "weight")
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of the dense layers, (units,) each, 0 before a `BatchNorm`: copies, read-only."""
-        return _portable.parameters(self.net_, "bias")
+        return _pickling.parameters(self.net_, "bias")
 
     def __sklearn_is_fitted__(self) -> bool:
         return "net_" in vars(self)
@@ -252,7 +252,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        return _portable.without_device(dict(super().__getstate__()))
+        return _pickling.without_device(dict(super().__getstate__()))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(_portable.with_device(dict(state)))
+        super().__setstate__(_pickling.with_device(dict(state)))

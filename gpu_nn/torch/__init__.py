@@ -43,7 +43,7 @@ if _problem:
         name="torch",
     )
 
-from gpu_nn.torch._linear import linear_softmax_cross_entropy
+from gpu_nn.torch._linear_softmax_cross_entropy import linear_softmax_cross_entropy
 from gpu_nn.torch._softmax_cross_entropy import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = ["SoftmaxCrossEntropy", "linear_softmax_cross_entropy", "softmax_cross_entropy"]

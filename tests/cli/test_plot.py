@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_nn import pictures
+from gpu_nn import plots
 from gpu_nn.cli import main, plot, rows
 from gpu_nn.cli.parts import read_parts
 from gpu_nn.cli.run_folder import RunFolder
@@ -45,7 +45,7 @@ def drawn(monkeypatch):
     seen = Drawn()
 
     def watched(name):
-        class Watched(getattr(pictures, name)):
+        class Watched(getattr(plots, name)):
             def __init__(self, *arguments):
                 super().__init__(*arguments)
                 seen.made[name] = arguments
@@ -62,11 +62,9 @@ def drawn(monkeypatch):
         return Watched
 
     for name in ("ConfusionCounts", "CalibrationBins", "WorstMistakes"):
-        monkeypatch.setattr(plot.pictures, name, watched(name))
-    curves = pictures.learning_curves
-    monkeypatch.setattr(
-        pictures, "learning_curves", lambda history: seen.made.update(curves=history) or curves(history)
-    )
+        monkeypatch.setattr(plot.plots, name, watched(name))
+    curves = plots.learning_curves
+    monkeypatch.setattr(plots, "learning_curves", lambda history: seen.made.update(curves=history) or curves(history))
     return seen
 
 
@@ -281,7 +279,7 @@ def test_without_matplotlib_the_extra_is_named(refused, run, tmp_path, monkeypat
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     line = refused(2, "plot", run, "--out", tmp_path / "p")
-    assert line == "gpu-nn plot: pictures need Matplotlib: pip install 'gpu_nn[plot]'\n"
+    assert line == "gpu-nn plot: plots need Matplotlib: pip install 'gpu_nn[plot]'\n"
 
 
 def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(refused, run, data, tmp_path):

@@ -671,7 +671,7 @@ def test_the_resolved_configuration_is_beside_the_model(command, data, tmp_path)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="kills processes as Linux does")
 def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits():
-    from benchmarks.resume import measured
+    from tests.fuzz.kills import measured
 
     result = measured(kills=4, seed=1)
     assert result["problems"] == []
