@@ -1,4 +1,4 @@
-"""The libraries that ours is measured beside on the CPU: which are here, and on how many threads they work."""
+"""The libraries that gpu_nn is measured beside: which are installed, and how many threads they use."""
 
 import os
 from collections.abc import Iterable
@@ -7,22 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-# By the name in the tables: what is imported, and the package whose version is written down.
-PEERS = {
-    "scikit-learn": "sklearn",
-    "torch": "torch",
-    "jax": "jax",
-    "thinc": "thinc",
-}
+# On the CPU: the name of each in tables and of its package, and the module to import.
+BASELINES = {"scikit-learn": "sklearn", "torch": "torch", "jax": "jax", "thinc": "thinc"}
 THREADS = 2
+TORCH_DEVICE = "cuda"  # of PyTorch in the benchmark of the GPU
 
 
 @cache
 def present(name: str) -> bool:
-    return find_spec(PEERS[name]) is not None
+    return find_spec(BASELINES[name]) is not None
 
 
-def versions(packages: Iterable[str] = ("numpy", *PEERS)) -> dict[str, str]:
+def versions(packages: Iterable[str] = ("numpy", *BASELINES)) -> dict[str, str]:
     found = {}
     for name in packages:
         try:
@@ -33,7 +29,7 @@ def versions(packages: Iterable[str] = ("numpy", *PEERS)) -> dict[str, str]:
 
 
 def use_threads(count: int = THREADS) -> dict[str, Any]:
-    """So many cores for this process, which bounds jax's threads too, and so many threads for BLAS and torch."""
+    """Limit this process to `count` cores, which limits jax too, and BLAS and torch to as many threads."""
     from threadpoolctl import threadpool_info, threadpool_limits
 
     if hasattr(os, "sched_setaffinity"):
@@ -62,8 +58,29 @@ def why_not_compiled() -> str | None:
 
 
 def absent() -> list[str]:
-    """Peers that are not measured, and why."""
-    gone = [f"{name} (not installed)" for name in PEERS if not present(name)]
+    """Baselines that are not measured on the CPU, and why."""
+    gone = [f"{name} (not installed)" for name in BASELINES if not present(name)]
     gone.append("Liger (its kernels need a GPU: python -m benchmarks gpu runs them)")
     reason = why_not_compiled()
     return gone + ([f"torch.compile ({reason})"] if reason else [])
+
+
+def why_no_torch(emulated: bool) -> str:
+    """Empty where PyTorch can run on the GPU beside gpu_nn, otherwise why not."""
+    if emulated:
+        return "no GPU: ours is emulated"
+    if not present("torch"):
+        return "not installed"
+    import torch
+
+    return "" if torch.cuda.is_available() else "it sees no GPU"
+
+
+def why_no_liger(emulated: bool) -> str:
+    return why_no_torch(emulated) or ("" if find_spec("liger_kernel") is not None else "not installed")
+
+
+def absent_on_gpu(emulated: bool) -> list[str]:
+    """Baselines that are not measured on the GPU, and why."""
+    reasons = {"PyTorch": why_no_torch(emulated), "Liger": why_no_liger(emulated)}
+    return [f"{name} ({reason})" for name, reason in reasons.items() if reason]

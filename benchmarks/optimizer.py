@@ -1,7 +1,8 @@
-"""An optimizer step on the CPU over the parameters of a network: ours, torch's, jax's, and a copy of the same bytes.
+"""An optimizer step on the CPU over all parameters of a network.
 
-Adam reads parameters, gradient and two moments and writes all but the gradient, 28 bytes a float32 parameter; SGD with
-momentum moves 20. The floor is a copy that moves as many bytes in all.
+Shapes: the parameters of step.py's networks, in float32. Baselines: scikit-learn, PyTorch (fused and default), jax and
+thinc. Floor: a copy that moves as many bytes: Adam reads parameters, gradient and two moments and writes all but the
+gradient, 28 bytes a parameter; SGD with momentum moves 20.
 """
 
 import warnings
@@ -13,12 +14,12 @@ import numpy as np
 from benchmarks.baselines import present
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
-from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads
+from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
 from gpu_nn import SGD, Adam, Network
 
 # Arrays of the parameters' size that a step reads or writes.
 MOVED = {"adam": 7, "sgd": 5}
-PEERS = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
+BASELINES = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
 CANNOT = {("thinc", "sgd"): "has no momentum"}
 FLOOR = "copying as many bytes"
 
@@ -68,7 +69,7 @@ def jax_run(net: Network, kind: str) -> Run:
 
 
 def sklearn_run(net: Network, kind: str) -> Run:
-    """What MLPClassifier uses; no public name reaches it."""
+    """The optimizers of MLPClassifier, which have no public name."""
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
     weights = [array.copy() for array in net.parameters.values()]
@@ -81,13 +82,13 @@ def thinc_run(net: Network) -> Run:
     """Its Adam over one flat vector, as ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from thinc.api import Adam as Peer
+        from thinc.api import Adam as ThincAdam
 
-    adam = Peer(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
+    adam = ThincAdam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
     held, grads = [net.flat_parameters.copy()], net.flat_grads.copy()
 
     def run() -> None:
-        # It writes over the gradients: from step to step they are smaller, its work is the same.
+        # It overwrites the gradients, which shrink from step to step; its work stays the same.
         held.append(adam((0, "parameters"), held.pop(), grads)[0])
 
     return run
@@ -130,14 +131,8 @@ def measure(quick: bool) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     lines = []
     for row in result["steps"]:
-        cells = []
-        for name in PEERS:
-            ratio = row["times_as_fast"].get(name)
-            if (name, row["optimizer"]) in CANNOT:
-                cells.append(CANNOT[name, row["optimizer"]])
-                continue
-            cells.append(cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×"))
         ours, floor = (cell(row["microseconds"][name]) for name in (OURS, FLOOR))
-        share = f"{100 * row['share_of_floor']:.0f} %"
-        lines.append([f"{row['optimizer']}, {row['parameters']:,} parameters", ours, *cells, floor, share])
-    return table(["µs a step", OURS, *PEERS, FLOOR, "our share"], lines)
+        theirs = [CANNOT.get((name, row["optimizer"])) or compared(row, name) for name in BASELINES]
+        cells = [ours, *theirs, floor, percent(row["share_of_floor"])]
+        lines.append([f"{row['optimizer']}, {row['parameters']:,} parameters", *cells])
+    return table(["µs a step", OURS, *BASELINES, FLOOR, "our share"], lines)

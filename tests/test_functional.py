@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from gpu_nn.testing.accuracy import BOUNDS, LABELS, cells, rows
 
 from gpu_nn import functional as F
+from gpu_nn.testing.accuracy import BOUNDS, LABELS, cells, rows
 from gpu_nn.testing.reference import cost_and_grad
 
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in ("float32", "float64")}

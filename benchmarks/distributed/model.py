@@ -1,28 +1,29 @@
-"""Data-parallel training on paper: the seconds of a step by the number of ranks.
+"""A model of data-parallel training: the seconds of a step by the number of ranks.
 
-A step of p ranks is the work on batch/p rows, then the sum over the ranks of the flat gradient, with which the cost
-goes, then the optimizer: t(p) = work(batch/p) + sum(gradient, p). Layers of 16 MiB or more are summed while those
-before them go backward. The gradient is summed in float32 in every precision. On GPUs work is a floor from nominal
-rates, so shares of the sums are the largest that can be; and a sum is taken to slow nothing that runs beside it.
+A step of p ranks is the work on batch/p rows, then the all-reduce of the flat gradient and the cost, then the
+optimizer: t(p) = work(batch/p) + all_reduce(gradient, p). Layers of 16 MiB or more are summed while backward goes on.
+On GPUs work is a floor from nominal rates (`benchmarks.roofline`), so the shares of the all-reduce are upper bounds,
+and an all-reduce is taken to slow nothing that runs beside it.
 
-Sums of B bytes over p GPUs in h hosts follow the better of two ways, with the latencies that NCCL's own model has
-(src/graph/tuning.cc): a ring, 2(p-1)/p·B/bandwidth + 2(p-h) and 2(h-1) hops within and between hosts; two trees,
+An all-reduce of B bytes over p GPUs in h hosts takes the faster of two algorithms, with the latencies of NCCL's own
+model (src/graph/tuning.cc): a ring, 2(p-1)/p·B/bandwidth + 2(p-h) and 2(h-1) hops within and between hosts; two trees,
 2B/(0.92 bandwidth) + 2(p/h-1) and 2 log₂h hops.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from textwrap import fill
 
+from benchmarks.results import table
+from benchmarks.roofline import FLOAT32, Launch, Training
+from benchmarks.step import NETWORKS
+from benchmarks.timing import percent
 from gpu_nn.training.gradient_sync import is_bucket
-
-FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Link:
-    """bandwidth: bytes a second, one way, nominal. ring, tree: seconds of a hop."""
+    """bandwidth: bytes a second in one direction, nominal. ring, tree: seconds of a hop."""
 
     name: str
     bandwidth: float
@@ -30,7 +31,7 @@ class Link:
     tree: float
 
 
-# Per GPU and one way, as the vendors state them.
+# Per GPU and direction, as the vendors state them.
 NVLINK = Link("NVLink 4", 450e9, 3.4e-6, 1.2e-6)
 PCIE_5 = Link("PCIe 5.0 × 16", 63e9, 5.7e-6, 1.9e-6)
 PCIE_4 = Link("PCIe 4.0 × 16", 31.5e9, 5.7e-6, 1.9e-6)
@@ -40,7 +41,7 @@ GPUS_OF_A_HOST = 8
 
 
 def sum_seconds(n_bytes: float, p: int, inside: Link = NVLINK, between: Link = NDR) -> float:
-    """A sum of so many bytes over p GPUs, 8 in a host, each with a link to other hosts of its own."""
+    """An all-reduce over p GPUs, 8 in a host, each with its own link to other hosts."""
     if p == 1:
         return 0.0
     hosts = max(p // GPUS_OF_A_HOST, 1)
@@ -67,85 +68,11 @@ H100 = Gpu(3.35e12, {4: 67e12, 2: 989e12}, 2e-6)
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What a kernel of a step, or several as one, must move and compute."""
-
-    kernels: int
-    bytes: float
-    operations: float = 0.0
-
-
-@dataclass(frozen=True)
-class Training:
-    """widths: as `Network` takes them. batch: rows. size: bytes of an activation and of a factor of a product."""
-
-    name: str
-    widths: Sequence[int]
-    batch: int
-    size: int = FLOAT32
-
-    @property
-    def layers(self) -> list[tuple[int, int]]:
-        return list(pairwise(self.widths))
-
-    @property
-    def parameters(self) -> list[int]:
-        """Of each layer."""
-        return [inputs * outputs + outputs for inputs, outputs in self.layers]
-
-    @property
-    def gradient_bytes(self) -> int:
-        return FLOAT32 * sum(self.parameters)
-
-    def forward(self, rows: float) -> list[Launch]:
-        """Gather of rows and labels, the layers, and the loss with its gradient."""
-        first, last = self.widths[0], self.widths[-1]
-        return [
-            Launch(2, rows * (first * (FLOAT32 + self.size) + 4 * 8)),
-            *(self._product(rows, inputs, outputs, masked=outputs) for inputs, outputs in self.layers[:-1]),
-            self._product(rows, *self.layers[-1]),
-            Launch(1, rows * (2 * FLOAT32 * last + 12)),
-        ]
-
-    def backward(self, rows: float) -> list[list[Launch]]:
-        """By layer, the last first: when its launches are through, its gradient is there."""
-        found = []
-        for i, (inputs, outputs) in reversed(list(enumerate(self.layers))):
-            launches = [self._product(rows, inputs, outputs, of_weight=FLOAT32)]
-            if i:
-                # It brings the derivative of the ReLU below, and the gradient of its bias, along.
-                launches.append(self._product(rows, inputs, outputs, masked=inputs))
-                if self.size < FLOAT32:
-                    # That gradient is of float32, which a product of a half type does not leave: it is summed after it.
-                    launches.append(Launch(2, rows * inputs * self.size))
-            found.append(launches)
-        return found
-
-    def update(self) -> Launch:
-        """Adam reads and writes parameters and moments and reads the gradient; mixed, a cast then reads the parameters
-        and writes the copies. And the bookkeeping of losses and steps."""
-        kernels, cast = (4, FLOAT32 + self.size) if self.size < FLOAT32 else (3, 0)
-        return Launch(kernels, sum(self.parameters) * (7 * FLOAT32 + cast))
-
-    def _product(self, rows: float, inputs: int, outputs: int, masked: int = 0, of_weight: int = 0) -> Launch:
-        """masked: of so many units a mask of bits is written or read, which says where the ReLU is not 0. of_weight:
-        bytes of a weight, or of its gradient, where they are not those of an activation."""
-        moved = self.size * rows * (inputs + outputs) + (of_weight or self.size) * inputs * outputs
-        moved += rows * _mask_bytes(masked)
-        return Launch(1, moved, 2 * rows * inputs * outputs)
-
-
-def _mask_bytes(units: int) -> int:
-    """Of a row: whole 128 bits, as cublasLt has them."""
-    return -(-units // 128) * 16
-
-
-@dataclass(frozen=True)
 class Step:
     """Seconds of a step on GPUs.
 
-    work: a rank's own.  backward: by layer, the last first, within work.  sums: of everything at once.  bucket_sums: of
-    what is summed when each of those layers is through, 0 for nothing.
+    work: of one rank. backward: the part of work of each layer, the last first. sums: one all-reduce of everything.
+    bucket_sums: the all-reduce that starts after each of these layers, 0 for none.
     """
 
     work: float
@@ -155,7 +82,7 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """As gpu_nn does it: one sum after the other, while the layers before go backward."""
+        """As gpu_nn does it: one all-reduce after another, while backward goes on."""
         ready, through = 0.0, 0.0
         for backward, summed in zip(self.backward, self.bucket_sums, strict=True):
             ready += backward
@@ -165,17 +92,17 @@ class Step:
 
     @property
     def at_once(self) -> float:
-        """With one sum, after all layers."""
+        """With one all-reduce, after backward."""
         return self.work + self.sums
 
     @property
     def hidden(self) -> float:
-        """Which share of the one sum the overlap saves; below 0 where several sums take longer than they hide."""
+        """The share of the one all-reduce that the overlap saves; below 0 where several take longer than they hide."""
         return (self.at_once - self.seconds) / self.sums if self.sums else 0.0
 
 
 def step(training: Training, rows: float, p: int, gpu: Gpu = H100) -> Step:
-    """A step of p ranks on so many rows each."""
+    """A step of p ranks on `rows` rows each."""
 
     def seconds(launch: Launch) -> float:
         floor = max(launch.bytes / gpu.memory, launch.operations / gpu.products[training.size])
@@ -184,14 +111,14 @@ def step(training: Training, rows: float, p: int, gpu: Gpu = H100) -> Step:
     backward = [sum(map(seconds, launches)) for launches in training.backward(rows)]
     work = sum(map(seconds, training.forward(rows))) + sum(backward) + seconds(training.update())
     if p > 1:
-        work += gpu.launch  # the cost of all ranks, after that of this one
+        work += gpu.launch  # the cost of all ranks
     sums = [sum_seconds(n_bytes, p) if n_bytes else 0.0 for n_bytes in buckets(training)]
     return Step(work, backward, sum_seconds(training.gradient_bytes, p), sums)
 
 
 def buckets(training: Training) -> list[int]:
-    """Bytes that are summed when each layer is through, the last first: its weights, with those behind that were too
-    few for a sum of their own, and with the first layer all that is left."""
+    """Bytes that are summed after each layer's backward, the last layer first: its weights, with those of later layers
+    that were too few for a bucket, and after the first layer all that is left."""
     found, waiting, left = [], 0, training.gradient_bytes
     for inputs, outputs in training.layers[:0:-1]:
         waiting += FLOAT32 * inputs * outputs
@@ -219,11 +146,11 @@ def rows_for(training: Training, p: int, share: float) -> int:
 
 @dataclass(frozen=True)
 class Cpu:
-    """Ranks of MPI on one host, with figures of micro-runs.
+    """MPI ranks on one host, with figures of micro-benchmarks.
 
-    fixed, a_row: seconds of the work of a step, for a batch and for each row in it.  start, a_byte: seconds of an
-    exchange between two ranks, and of each byte in it with its addition.  wait: seconds more that an exchange takes
-    where ranks share a core: who waits for another keeps it from working.
+    fixed, a_row: seconds of a step's work, for the batch and for each of its rows. start, a_byte: seconds of an
+    exchange between two ranks, and of each byte in it with its addition. wait: seconds more that an exchange takes
+    where ranks share a core, since a rank that waits keeps the other from working.
     """
 
     cores: int
@@ -234,14 +161,117 @@ class Cpu:
     wait: float = 0.0
 
     def work(self, rows: float, p: int) -> float:
-        """Of ranks that share cores, each works for a part of the time."""
+        """Ranks that share cores take turns."""
         return (self.fixed + self.a_row * rows) * max(1.0, p / self.cores)
 
     def sum(self, n_bytes: float, p: int) -> float:
-        """log₂p exchanges of it all; p a power of two, as `gpu_nn.distributed.mpi` sums then."""
+        """log₂p exchanges of all bytes: how `gpu_nn.distributed.mpi` sums where p is a power of two."""
         shared = p > self.cores
         each = (self.start + self.a_byte * n_bytes) * max(1.0, p / self.cores) + self.wait * shared
         return math.log2(p) * each
 
     def step(self, rows: float, n_bytes: float, p: int) -> float:
         return self.work(rows, p) + self.sum(n_bytes, p)
+
+
+WIDE = Training("wide", [4096] * 5 + [1000], 2048, size=2)
+PAPER = [*(Training(name, widths, batch) for name, (widths, batch, _) in NETWORKS.items()), WIDE]
+GPUS = [2**i for i in range(11)]
+# The batch of strong scaling, in batches of one GPU: each of 1,024 GPUs has at least one row.
+STRONG = 64
+LINKS = (NVLINK, PCIE_5, PCIE_4)
+# The share of the perfect rate from which on more GPUs are worthwhile.
+WORTH = 0.9
+
+
+def _gradients() -> str:
+    """What is summed, how long 8 GPUs of one host take by each link, and how many rows make it worthwhile."""
+    lines = []
+    for training in PAPER:
+        widths, dtype = "-".join(map(str, training.widths)), "mixed_bfloat16" if training.size == 2 else "float32"
+        links = [1e6 * sum_seconds(training.gradient_bytes, 8, link) for link in LINKS]
+        lines.append(
+            [
+                f"{training.name}: {widths}, {dtype}, {training.batch:,} rows",
+                f"{sum(training.parameters):,}",
+                f"{training.gradient_bytes / 1e6:,.3g}",
+                f"{1e6 * step(training, training.batch, 1).work:,.0f}",
+                *(f"{microseconds:,.0f}" for microseconds in links),
+                *(f"{rows_for(training, p, WORTH):,}" for p in (8, GPUS[-1])),
+            ]
+        )
+    head = [
+        "network",
+        "parameters",
+        "gradient, MB",
+        "step of one GPU, µs",
+        *(f"8 by {link.name}, µs" for link in LINKS),
+    ]
+    return table([*head, *(f"rows each for {percent(WORTH)}, {p:,} GPUs" for p in (8, GPUS[-1]))], lines)
+
+
+def _conclusions() -> str:
+    """What follows for the batch size."""
+    waits = [1e6 * sum_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
+    rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
+    more = [many / few for few, many in zip(*rows, strict=True)]
+    steps = " and ".join(
+        f"{1e6 * step(training, training.batch, 1).work:,.0f} µs of {training.name}"
+        for training in PAPER
+        if training.name in ("A1", "A3")
+    )
+    text = f"""A batch that suits one GPU does not suit many. The latency of the sums alone, {waits[0]:.0f} to
+        {waits[1]:.0f} µs, is soon as long as a step, {steps}; more GPUs pay off with more rows each, or with a step
+        that takes long. The last columns of the first table are the rows that each GPU needs for {percent(WORTH)} of
+        the perfect rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and {min(more):.0f} to
+        {max(more):.0f} times as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient crosses a link that is
+        {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Sums by layers help where backward takes about as long as
+        the sums: wide layers within a host. Over many hosts backward is too short to hide them, and for small networks
+        several sums would cost more latency than they hide, so those sum once."""
+    return fill(" ".join(text.split()), 120, break_on_hyphens=False)
+
+
+def _weak() -> str:
+    lines = []
+    for p in GPUS[1:]:
+        cells = []
+        for training in PAPER:
+            found = step(training, training.batch, p)
+            kept = percent(step(training, training.batch, 1).work / found.seconds)
+            cells.append(f"{1e6 * found.sums:,.0f} µs, {kept}, {percent(found.hidden)}")
+        lines.append([f"{p:,}", *cells])
+    return table(["GPUs", *(training.name for training in PAPER)], lines)
+
+
+def _strong() -> str:
+    """Speed relative to one GPU, and the number of GPUs at which each network is fastest."""
+    lines, speeds = [], []
+    for p in GPUS[1:]:
+        found = [step(training, STRONG * training.batch / p, p) for training in PAPER]
+        alone = [step(training, STRONG * training.batch, 1).work for training in PAPER]
+        speeds.append([one / here.seconds for one, here in zip(alone, found, strict=True)])
+        cells = [f"{speed:.2g} ×" for speed in speeds[-1]]
+        lines.append([f"{p:,}", *cells, f"{alone[-1] / found[-1].at_once:.2g} ×"])
+    rows = [f"{training.name}, {STRONG * training.batch:,} rows" for training in PAPER]
+    best = [max(zip((1.0, *of_one), GPUS, strict=True))[1] for of_one in zip(*speeds, strict=True)]
+    fastest = ", ".join(f"{training.name} on {p}" for training, p in zip(PAPER, best, strict=True))
+    return f"{table(['GPUs', *rows, f'{WIDE.name}, in one sum'], lines)}\n\nFastest: {fastest}."
+
+
+def markdown() -> str:
+    """What the model predicts for GPUs."""
+    rates = ", ".join(f"{link.name} {link.bandwidth / 1e9:g}" for link in (*LINKS, NDR))
+    return f"""Nominal rates of the links, GB/s in one direction for each GPU: {rates}.
+
+{_gradients()}
+
+{_conclusions()}
+
+Weak scaling, the batch above on each GPU: the time of the sums, the share of the perfect rate, and the share of the
+sums that is hidden because layers of 16 MiB or more are summed during the rest of backward.
+
+{_weak()}
+
+Strong scaling, {STRONG} times the batch divided among the GPUs: speed relative to one GPU.
+
+{_strong()}"""

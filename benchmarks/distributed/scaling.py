@@ -1,54 +1,45 @@
-"""python -m benchmarks scaling: training by many ranks, on paper up to 1,024 GPUs, and on the CPU as predicted.
+"""python -m benchmarks scaling: training on many ranks, predicted for up to 1,024 GPUs and measured on CPU ranks.
 
-The paper is benchmarks/scaling_model.py. On the CPU one, two and four ranks of MPI on this machine make micro-runs,
-whose figures are put into the same model, and then train: predicted beside measured. BLAS has one thread in each rank.
-Four ranks share two cores: the model lets each work for half of the time.
+`benchmarks.distributed.model` predicts. On this machine one, two and four MPI ranks run micro-benchmarks, whose figures
+become the parameters of the same model, and then train: predicted beside measured. BLAS has one thread in each rank;
+four ranks on two cores get half of a core each.
+
+The micro-benchmarks are sums by bytes, and steps by rows without a sum, on all ranks at once. A training divides one
+batch among the ranks (strong) or gives such a batch to each (weak).
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from benchmarks.distributed.model import (
-    GPUS_OF_A_HOST,
-    NDR,
-    NVLINK,
-    PCIE_4,
-    PCIE_5,
-    Cpu,
-    Training,
-    rows_for,
-    step,
-    sum_seconds,
-)
+from benchmarks.distributed import model
+from benchmarks.distributed.model import Cpu
 from benchmarks.results import machine, table, write
+from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
+from gpu_nn import Adam, Network, Trainer
+from gpu_nn.device import Array
+from gpu_nn.distributed import Communicator, init_process_group
 
-WIDE = Training("wide", [4096] * 5 + [1000], 2048, size=2)
-PAPER = [*(Training(name, widths, batch) for name, (widths, batch, _) in NETWORKS.items()), WIDE]
-GPUS = [2**i for i in range(11)]
-# Batches that one step of strong scaling is made of: each of 1,024 GPUs has a row at least.
-STRONG = 64
-LINKS = (NVLINK, PCIE_5, PCIE_4)
-# The share of the perfect rate from which on more GPUs are well spent.
-WORTH = 0.9
 RANKS = (1, 2, 4)
-# Batches of an epoch in the measured runs: some tenths of a second.
+BYTES = (4, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
+# Batches of an epoch in the measured runs, which then take some tenths of a second.
 STEPS = {"A1": 60, "A2": 8, "A3": 600}
 
 
 def ranks_measured(p: int, repeats: int, rounds: int) -> list[dict[str, Any]]:
-    """What so many ranks found, so many times."""
+    """What p ranks measure, `rounds` times."""
     networks = [[name, *NETWORKS[name][:2], steps] for name, steps in STEPS.items()]
     job = json.dumps({"networks": networks, "repeats": repeats})
     launcher = Path(sys.executable).parent / "mpiexec"
-    command = [str(launcher), "-n", str(p), sys.executable, "-m", "benchmarks.scaling_ranks", job]
+    command = [str(launcher), "-n", str(p), sys.executable, "-m", "benchmarks.distributed.scaling", "--rank", job]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     found = []
     for _ in range(rounds):
@@ -58,7 +49,7 @@ def ranks_measured(p: int, repeats: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def median(found: list[Any]) -> Any:
-    """The medians of equal nestings of numbers; what is no number is the first one's."""
+    """The medians of equal nestings of floats; other values are those of the first."""
     if isinstance(found[0], dict):
         return {name: median([one[name] for one in found]) for name in found[0]}
     return float(np.median(found)) if isinstance(found[0], float) else found[0]
@@ -75,11 +66,11 @@ def line_through(points: dict[str, float]) -> tuple[float, float]:
 
 
 def cpu_of(name: str, runs: dict[int, Any], p: int, cores: int) -> Cpu:
-    """The model's figures for p ranks: of micro-runs with every core at work that p ranks keep so, and no core shared.
+    """The model's figures for p ranks, from micro-benchmarks in which p ranks keep every core busy and share none.
 
-    What waiting for ranks on the same core costs comes from p ranks' smallest sum.
+    The wait for ranks on the same core comes from the smallest sum of p ranks.
     """
-    busy = max(ranks for ranks in runs if ranks <= min(p, cores))
+    busy = max(communicator for communicator in runs if communicator <= min(p, cores))
     fixed, a_row = line_through(runs[busy]["networks"][name]["by_rows"])
     pair = runs[min(2, max(runs))]["sums"]
     start, a_byte = line_through(pair) if pair else (0.0, 0.0)
@@ -121,82 +112,88 @@ def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def _percent(share: float) -> str:
-    return f"{round(100 * share)} %"
+class TimedRanks(Communicator):
+    """Ranks that record the seconds of one array's sums, including the wait for other ranks."""
+
+    def __init__(self, communicator: Communicator):
+        super().__init__(communicator.rank, communicator.size)
+        self._communicator = communicator
+        self.seconds = 0.0
+        self.timed: Array = None
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        return self._communicator.all_gather_object(value)
+
+    def all_reduce(self, array: Array) -> None:
+        began = time.perf_counter()
+        self._communicator.all_reduce(array)
+        if array is self.timed:
+            self.seconds += time.perf_counter() - began
 
 
-def gradients() -> str:
-    """What is summed, how long it takes 8 GPUs of one host by each link, and how many rows it is worth."""
-    lines = []
-    for training in PAPER:
-        widths, dtype = "-".join(map(str, training.widths)), "mixed_bfloat16" if training.size == 2 else "float32"
-        links = [1e6 * sum_seconds(training.gradient_bytes, 8, link) for link in LINKS]
-        lines.append(
-            [
-                f"{training.name}: {widths}, {dtype}, {training.batch:,} rows",
-                f"{sum(training.parameters):,}",
-                f"{training.gradient_bytes / 1e6:,.3g}",
-                f"{1e6 * step(training, training.batch, 1).work:,.0f}",
-                *(f"{microseconds:,.0f}" for microseconds in links),
-                *(f"{rows_for(training, p, WORTH):,}" for p in (8, GPUS[-1])),
-            ]
-        )
-    head = [
-        "network",
-        "parameters",
-        "gradient, MB",
-        "step of one GPU, µs",
-        *(f"8 by {link.name}, µs" for link in LINKS),
-    ]
-    return table([*head, *(f"rows each for {_percent(WORTH)}, {p:,} GPUs" for p in (8, GPUS[-1]))], lines)
+class SilentRanks(Communicator):
+    """Ranks that compute a step without exchanging anything."""
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        return [value] * self.size
 
 
-def conclusions() -> str:
-    """What follows for the size of a batch, in words and figures of the model."""
-    waits = [1e6 * sum_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
-    rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
-    more = [many / few for few, many in zip(*rows, strict=True)]
-    steps = " and ".join(
-        f"{1e6 * step(training, training.batch, 1).work:,.0f} µs of {training.name}"
-        for training in PAPER
-        if training.name in ("A1", "A3")
-    )
-    text = f"""What follows from it: a batch that suits one GPU does not suit many. The sums' latency alone,
-        {waits[0]:.0f} to {waits[1]:.0f} µs, is soon as long as a step, {steps}; what more GPUs are good for is more
-        rows each, or a step that takes long. The first table's last columns say how many rows each GPU needs for
-        {_percent(WORTH)} of the perfect rate: {min(rows[0]):,} to {max(rows[0]):,} within one host by NVLink, and
-        {min(more):.0f} to {max(more):.0f} times as many over {GPUS[-1] // GPUS_OF_A_HOST} hosts, where the gradient
-        crosses a link that is {NVLINK.bandwidth / NDR.bandwidth:.0f} times slower. Sums by layers help where
-        backward takes about as long as they do: wide layers within a host. Over many hosts there is too little to hide
-        them under, and for small networks several sums would cost more latency than they hide: those sum once."""
-    return fill(" ".join(text.split()), 120, break_on_hyphens=False)
+def slowest(communicator: Communicator, seconds: float) -> float:
+    return max(communicator.all_gather_object(seconds))
 
 
-def weak() -> str:
-    lines = []
-    for p in GPUS[1:]:
-        cells = []
-        for training in PAPER:
-            found = step(training, training.batch, p)
-            kept = _percent(step(training, training.batch, 1).work / found.seconds)
-            cells.append(f"{1e6 * found.sums:,.0f} µs, {kept}, {_percent(found.hidden)}")
-        lines.append([f"{p:,}", *cells])
-    return table(["GPUs", *(training.name for training in PAPER)], lines)
+def sums(communicator: Communicator, repeats: int) -> dict[int, float]:
+    """Median seconds of a sum, by its bytes."""
+    found = {}
+    meet = np.zeros(1)
+    for n_bytes in BYTES:
+        array, seconds = np.zeros(n_bytes // 4, np.float32), []
+        for _ in range(repeats):
+            communicator.all_reduce(meet)
+            began = time.perf_counter()
+            communicator.all_reduce(array)
+            seconds.append(time.perf_counter() - began)
+        found[n_bytes] = slowest(communicator, statistics.median(seconds))
+    return found
 
 
-def strong() -> str:
-    """Times the speed of one GPU, and with how many GPUs each network is quickest."""
-    lines, speeds = [], []
-    for p in GPUS[1:]:
-        found = [step(training, STRONG * training.batch / p, p) for training in PAPER]
-        alone = [step(training, STRONG * training.batch, 1).work for training in PAPER]
-        speeds.append([one / here.seconds for one, here in zip(alone, found, strict=True)])
-        cells = [f"{speed:.2g} ×" for speed in speeds[-1]]
-        lines.append([f"{p:,}", *cells, f"{alone[-1] / found[-1].at_once:.2g} ×"])
-    rows = [f"{training.name}, {STRONG * training.batch:,} rows" for training in PAPER]
-    best = [max(zip((1.0, *of_one), GPUS, strict=True))[1] for of_one in zip(*speeds, strict=True)]
-    quickest = ", ".join(f"{training.name} on {p}" for training, p in zip(PAPER, best, strict=True))
-    return f"{table(['GPUs', *rows, f'{WIDE.name}, in one sum'], lines)}\n\nQuickest: {quickest}."
+def steps(communicator: Communicator, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
+    """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches.
+
+    batch: rows of all ranks. together: with sums; without, each rank computes its share alone.
+    """
+    random = np.random.default_rng(0)
+    x = random.random((batch * count, widths[0]), dtype=np.float32)
+    y = random.integers(0, widths[-1], len(x))
+    timed = TimedRanks(communicator if together else SilentRanks(communicator.rank, communicator.size))
+    trainer = Trainer(Network(widths, device="cpu"), Adam(1e-3), batch_size=batch, communicator=timed)
+    timed.timed = trainer.net.flat.reduce_buffer
+    trainer.fit(x, y, epochs=1)
+    seconds, in_sum = [], []
+    for _ in range(5):
+        communicator.all_reduce(np.zeros(1))
+        before = timed.seconds
+        seconds.append(trainer.fit(x, y, epochs=1)[-1].seconds / count)
+        in_sum.append((timed.seconds - before) / count)
+    return {name: slowest(communicator, statistics.median(s)) for name, s in (("seconds", seconds), ("in_sum", in_sum))}
+
+
+def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
+    """What one of the ranks that mpiexec started measures; empty but on rank 0.
+
+    job: the networks, as name, widths, batch and batches of an epoch, and the repeats of a sum.
+    """
+    communicator = init_process_group("cpu")[0]
+    p = communicator.size
+    found: dict[str, Any] = {"ranks": p, "sums": sums(communicator, job["repeats"]) if p > 1 else {}, "networks": {}}
+    for name, widths, batch, count in job["networks"]:
+        rows = [batch // 4, batch // 2, batch]
+        found["networks"][name] = {
+            "by_rows": {r: steps(communicator, widths, r * p, False, count)["seconds"] for r in rows},
+            "strong": steps(communicator, widths, batch, True, count),
+            "weak": steps(communicator, widths, batch * p, True, count),
+        }
+    return found if communicator.rank == 0 else {}
 
 
 def on_the_cpu(result: dict[str, Any]) -> str:
@@ -213,23 +210,9 @@ def on_the_cpu(result: dict[str, Any]) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    rates = ", ".join(f"{link.name} {link.bandwidth / 1e9:g}" for link in (*LINKS, NDR))
-    return f"""The links' nominal rates, GB/s one way for each GPU: {rates}.
+    return f"""{model.markdown()}
 
-{gradients()}
-
-{conclusions()}
-
-Weak scaling, the batch above on each GPU: what the sums take, the share of the perfect rate, and how much of the sums
-hides since layers of 16 MiB or more are summed while the layers before them go backward.
-
-{weak()}
-
-Strong scaling, one batch of {STRONG} times the rows shared out: times the speed of one GPU.
-
-{strong()}
-
-Ranks of MPI on {result["machine"]["cores"]} cores, one BLAS thread each, predicted from micro-runs and measured:
+MPI ranks on {result["machine"]["cores"]} cores, one BLAS thread each, predicted from micro-benchmarks and measured:
 
 {on_the_cpu(result)}"""
 
@@ -238,3 +221,9 @@ def main() -> None:
     result = {"machine": machine("numpy", "mpi4py", "mpich"), "threads_of_a_rank": 1, "runs": measured()}
     write("scaling", result)
     print(markdown(result))
+
+
+if __name__ == "__main__":
+    _, _, job = sys.argv  # --rank JOB
+    if found := _measured_by_rank(json.loads(job)):
+        print(json.dumps(found))

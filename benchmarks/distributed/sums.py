@@ -1,26 +1,34 @@
-"""python -m benchmarks sums: sums of float32 arrays over ranks on this machine, by MPI and by Gloo.
+"""python -m benchmarks sums: all-reduces of float32 arrays over ranks on this machine, by MPI and by Gloo.
 
-Engines take turns, each time with processes of their own; a sum's time is the slowest rank's, ranks met before it.
---before FOLDER measures the ranks of another checkout too, started with torchrun's variables.
+Shapes: BYTES on RANKS ranks, one BLAS thread each. The engines take turns, each time with new processes; a time is that
+of the slowest rank, after a barrier. --before FOLDER also measures the ranks of another checkout, started with
+torchrun's variables.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.results import machine, table, write
 from benchmarks.timing import cell, ratios, spreads
+from gpu_nn.distributed import Communicator, init_process_group
 
 RANKS = (2, 4)
 BYTES = (8, 65_536, 1_000_000, 30_000_000)
 ROUNDS = 7
+# For each size: about so many seconds, and at least and at most so many sums.
+ENOUGH, LEAST, MOST = 0.5, 5, 500
 BY_MPI, BY_GLOO, BEFORE = "MPI", "Gloo", "before"
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PORT = 29_471
 
 
@@ -29,9 +37,9 @@ def sizes(quick: bool) -> tuple[int, ...]:
 
 
 def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str, float]:
-    """Median seconds of a sum, by its bytes, over so many ranks."""
-    # -P: beside it lies benchmarks/torch.py.
-    worker = [sys.executable, "-P", str(ROOT / "benchmarks" / "sums_ranks.py"), *map(str, sizes(quick))]
+    """Median seconds of a sum over p ranks, by its bytes."""
+    # By its path: `gpu_nn` is that of the checkout, this file is not.
+    worker = [sys.executable, "-P", __file__, "--rank", *map(str, sizes(quick))]
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PMI", "MPI", "OMPI", "SLURM"))
     } | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -85,3 +93,32 @@ def main() -> None:
     if not options.quick:
         write("sums", result)
     print(markdown(result))
+
+
+def sum_seconds(communicator: Communicator, n_bytes: int) -> float:
+    """Median of the slowest rank's seconds."""
+    array, meet = np.ones(n_bytes // 4, np.float32), np.zeros(1)
+    seconds: list[float] = []
+    repeats = MOST
+    while len(seconds) < repeats:
+        communicator.all_reduce(meet)
+        began = time.perf_counter()
+        communicator.all_reduce(array)
+        seconds.append(max(communicator.all_gather_object(time.perf_counter() - began)))
+        if len(seconds) == LEAST:  # the same on all ranks, as are these times
+            repeats = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
+        array.fill(1)
+    return statistics.median(seconds)
+
+
+def _rank(sizes: list[str]) -> None:
+    """Measure as one of the ranks; rank 0 prints JSON."""
+    communicator, _ = init_process_group("cpu")
+    with communicator:
+        found = {n_bytes: sum_seconds(communicator, int(n_bytes)) for n_bytes in sizes}
+        if communicator.rank == 0:
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _rank(sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Runs on a GPU by turns, with a copy that moves as many bytes among them."""
+"""Seconds of single launches on a GPU, by turns with a copy that moves as many bytes."""
 
 import time
 from collections.abc import Callable, Mapping

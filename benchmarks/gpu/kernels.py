@@ -1,31 +1,26 @@
-"""What `python -m benchmarks gpu` times of ours: each kernel with the bytes that it has to move."""
+"""The kernels of layers and optimizers on a GPU, in float32, each beside a copy that moves as many bytes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 
+from benchmarks.results import table
+from benchmarks.timing import OURS, cell, percent
 from gpu_nn.device import Array, Device
 from gpu_nn.kernels import kernels_for
 from gpu_nn.kernels.activations import ACTIVATIONS
 
-CLASSES = (2, 10, 32, 100, 256, 1000, 1025, 4096, 16384, 32768, 65536, 131072, 262144)
-DTYPES = ("float32", "bfloat16", "float16")
-TARGETS = ("index", "dense")
-COSTS = {"everyday": 0.0, "full": 1.0}
-LOSS_COLUMNS = list(product(DTYPES, TARGETS, COSTS))
 WIDTH = 1024
 NOISE_FACTOR, NOISE_MODULUS = 48271, 65521
 
 
 @dataclass
 class Workload:
-    """facts: its name and sizes.  bytes: read and written by one run.  prepare: allocates, and returns the run, which
-    may return a loss.
-    """
+    """facts: its name and sizes. bytes: what one run must read and write. prepare: allocates and returns the run, whose
+    result may be a loss."""
 
     facts: dict[str, Any]
     bytes: int
@@ -40,43 +35,15 @@ def named_dtype(name: str) -> Any:
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def loss_workloads(device: Device, size: int, emulated: bool) -> Iterator[Workload]:
-    """Loss and gradient in one launch, over `size` bytes of logits."""
-    classes = (2, 10, 100, 1000) if emulated else CLASSES
-    for m, dtype, target, cost in product(classes, DTYPES, TARGETS, COSTS):
-        itemsize = named_dtype(dtype).itemsize
-        n = max(1, size // (m * itemsize))
-        moved = 2 * n * m * itemsize + n * 4 + (n * m * 4 if target == "dense" else n * 8)
-        facts = {"kernel": "softmax_cross_entropy", "m": m, "n": n, "dtype": dtype, "target": target, "cost": cost}
-        yield Workload(facts, moved, partial(_loss_run, device, facts))
-
-
-def _loss_run(device: Device, facts: dict[str, Any]) -> Callable[[], object]:
-    xp, kernels = device.xp, kernels_for(device)
-    n, m = facts["n"], facts["m"]
-    z = _noise(device, n * m).reshape(n, m).astype(named_dtype(facts["dtype"]))
-    y = xp.arange(n, dtype=np.int64) * 7919 % m
-    if facts["target"] == "dense":
-        y = xp.full((n, m), 1 / m, np.float32)
-    loss, dz = xp.empty(n, np.float32), xp.empty_like(z)
-    weight = COSTS[facts["cost"]]
-
-    def run() -> Array:
-        kernels.softmax_cross_entropy(z, y, loss, dz, complement_weight=weight)
-        return loss
-
-    return run
-
-
-def _noise(device: Device, size: int) -> Array:
+def noise(device: Device, size: int) -> Array:
     """Numbers between -5 and 5 that do not repeat along rows of any length in use."""
     xp = device.xp
     whole = (xp.arange(size, dtype=np.int64) * NOISE_FACTOR % NOISE_MODULUS).astype(np.float32)
     return whole * np.float32(10 / NOISE_MODULUS) - np.float32(5)
 
 
-def other_workloads(device: Device, size: int) -> Iterator[Workload]:
-    """The kernels of layers and optimizers, over `size` bytes an array, in float32."""
+def workloads(device: Device, size: int) -> Iterator[Workload]:
+    """Every kernel, over `size` bytes an array."""
     xp, kernels = device.xp, kernels_for(device)
     elements = size // 4
     n = max(1, elements // WIDTH)
@@ -87,7 +54,7 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
         return Workload(facts, int(arrays_moved * 4 * elements), prepare)
 
     def matrix() -> Array:
-        return _noise(device, elements).reshape(n, WIDTH)
+        return noise(device, elements).reshape(n, WIDTH)
 
     def forward(activation: str) -> Callable[[], object]:
         z, b = matrix(), xp.zeros(WIDTH, np.float32)
@@ -113,14 +80,14 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
         out = xp.empty_like(a)
         return lambda: kernels.dropout(a, out, mask, 0.5, 1, counter)
 
-    def noise() -> Callable[[], object]:
+    def input_noise() -> Callable[[], object]:
         x, counter = matrix(), xp.zeros(1, np.uint64)
         out = xp.empty_like(x)
         return lambda: kernels.noise(x, out, 0.1, 1, counter)
 
     yield workload("gather", 2, gather)
     yield workload("dropout", 2.25, dropout)
-    yield workload("noise", 2, noise)
+    yield workload("noise", 2, input_noise)
 
     def normalisation(name: str) -> Callable[[], object]:
         x, d, out = matrix(), matrix(), xp.empty((n, WIDTH), np.float32)
@@ -141,18 +108,13 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
             "layer_norm_backward": lambda: kernels.layer_norm_backward(d, x, *of_rows, *learned, 1e-5, "relu"),
         }[name]
 
-    arrays_moved = {
-        "batch_statistics": 1,
-        "batch_norm": 2,
-        "batch_norm_backward": 5,
-        "layer_norm": 2,
-        "layer_norm_backward": 3,
-    }
+    arrays_moved = {"batch_statistics": 1, "batch_norm": 2, "batch_norm_backward": 5}
+    arrays_moved |= {"layer_norm": 2, "layer_norm_backward": 3}
     for name, arrays in arrays_moved.items():
         yield workload(name, arrays, partial(normalisation, name))
 
     def optimizer(name: str) -> Callable[[], object]:
-        p, g, v, s = (_noise(device, elements) for _ in range(4))
+        p, g, v, s = (noise(device, elements) for _ in range(4))
         rate, step = xp.full(1, 1e-3, np.float64), xp.ones(1, np.int64)
         xp.square(s, out=s)
         common: dict[str, Any] = {"weight_decay": 0.0, "decayed": 0}
@@ -163,3 +125,16 @@ def other_workloads(device: Device, size: int) -> Iterator[Workload]:
 
     yield workload("sgd", 5, lambda: optimizer("sgd"))
     yield workload("adam", 7, lambda: optimizer("adam"))
+
+
+def floor_cells(row: Mapping[str, Any]) -> list[str]:
+    """The copy's time, and our share of its bandwidth."""
+    return [cell(row["microseconds"]["copy"]), percent(row["share_of_copy"])]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = [
+        [f"{row['kernel']}, {row['dtype']}", f"{row['bytes']:,}", cell(row["microseconds"][OURS]), *floor_cells(row)]
+        for row in result["kernels"]
+    ]
+    return table(["kernel, µs", "bytes", OURS, "copying as many bytes", "our share"], lines)

@@ -1,6 +1,7 @@
-"""Loss and gradients of a last layer with very many classes, by chunks of rows and with all logits at once.
+"""A last layer with very many classes on a GPU: loss and gradients by chunks of rows, and with all logits at once.
 
-Memory is what CuPy's pool takes beyond inputs and outputs, from a pool that was emptied before.
+Shapes: ROWS × CLASSES × INPUTS in float32. Memory is what CuPy's pool takes beyond inputs and outputs, from a pool that
+was emptied before.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.clock import Clock
-from benchmarks.timing import ratios, spreads
+from benchmarks.results import table
+from benchmarks.timing import cell, ratios, spreads
 from gpu_nn import functional as F
 from gpu_nn.device import Array, Device
 
@@ -19,7 +21,7 @@ CHUNKS, WHOLE = "chunks", "all logits at once"
 
 
 def measured(device: Device, clock: Clock, emulated: bool) -> list[dict[str, Any]]:
-    """A row for each number of classes, in which a way that memory does not allow is missing; by turns."""
+    """A row for each number of classes; a way that does not fit into memory is missing from it."""
     rows, inputs = (64, 8) if emulated else (ROWS, INPUTS)
     found = []
     for m in (100,) if emulated else CLASSES:
@@ -66,3 +68,18 @@ def _beyond(device: Device, arrays: list[Array], chunk_rows: int | None) -> int:
     before = pool.total_bytes()
     outputs = F.linear_softmax_cross_entropy_with_grad(*arrays, chunk_rows=chunk_rows)
     return int(pool.total_bytes() - before - sum(output.nbytes for output in outputs if output is not None))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["large_m"]:
+        cells = []
+        for way in (CHUNKS, WHOLE):
+            beyond = row["bytes_beyond"].get(way)
+            memory = "" if beyond is None else f", {beyond / 2**20:,.0f} MiB"
+            cells.append("not enough memory" if beyond is None else cell(row["microseconds"][way]) + memory)
+        label = f"{row['rows']:,} × {row['classes']:,} × {row['inputs']:,}"
+        lines.append([label, *cells, f"{row['logits_bytes'] / 2**20:,.0f} MiB"])
+    return table(
+        ["linear layer, loss and gradients, µs; beyond inputs and outputs", CHUNKS, WHOLE, "all logits"], lines
+    )

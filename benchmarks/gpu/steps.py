@@ -1,30 +1,28 @@
-"""A training step on a GPU by turns: ours as a CUDA graph and kernel by kernel, PyTorch's, and the products alone.
+"""A training step on a GPU: as a CUDA graph and kernel by kernel, PyTorch's, and the matrix products alone, by turns.
 
-All take batches out of data that lie on the device, by an order of rows drawn for each epoch, and step with Adam on the
-everyday cross entropy, which PyTorch computes without NaN; ours also on the full cost. A time is that of an epoch over
-its number of steps. Of ours it is the second epoch of a `fit`, in whose first one graphs are captured.
-
-The floors: the matrix products one after the other as one graph; bytes, launches and operations of a step as
-benchmarks/scaling_model.py has them, which a test holds beside the launches that are made.
+Shapes: `settings`. All take batches from data on the device in an order drawn for each epoch, and step with Adam on the
+standard cross entropy, which PyTorch computes without NaN; gpu_nn also on the full cost. A time is that of an epoch
+divided by its steps; of gpu_nn the second epoch of a `fit`, since the first captures graphs. Baselines: PyTorch with
+fused Adam, half types by autocast, eager and compiled. Floors: the matrix products one after the other as one graph,
+and the launches, bytes and operations of `benchmarks.roofline`.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from benchmarks import gpu_peers
-from benchmarks.distributed.model import Training
+from benchmarks import baselines
 from benchmarks.gpu.kernels import named_dtype
-from benchmarks.gpu_torch import torch_epoch
-from benchmarks.results import named
+from benchmarks.results import named, table
+from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
-from benchmarks.timing import OwnClock, interleaved, ratios, spreads
+from benchmarks.timing import OwnClock, compared, interleaved, percent, ratios, spreads
 from gpu_nn import Adam, Network, Trainer
 from gpu_nn.device import Device
 from gpu_nn.kernels import cuda_kernels, kernels_for, why_no_half_products
@@ -60,7 +58,7 @@ def settings(emulated: bool) -> list[Setting]:
 def measured(
     device: Device, emulated: bool, copy_bandwidth: float, in_time: Callable[[], bool], failed: list[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each setting, and what is absent, with the reason. What fails is named in `failed`."""
+    """A row for each setting, and what is absent, with the reason. What fails is appended to `failed`."""
     rows: list[dict[str, Any]] = []
     absent: list[str] = []
     for setting in settings(emulated):
@@ -99,12 +97,7 @@ def _row(
 
 def floors(setting: Setting) -> dict[str, Any]:
     """Launches of a step, the bytes that they must move, and the operations of its products."""
-    training = Training(setting.name, setting.widths, setting.batch, named_dtype(setting.dtype).itemsize)
-    launches = [
-        *training.forward(setting.batch),
-        *chain(*training.backward(setting.batch)),
-        training.update(),
-    ]
+    launches = Training(setting.name, setting.widths, setting.batch, named_dtype(setting.dtype).itemsize).launches()
     return {
         "launches": sum(launch.kernels for launch in launches),
         "bytes": int(sum(launch.bytes for launch in launches)),
@@ -115,7 +108,7 @@ def floors(setting: Setting) -> dict[str, Any]:
 def _epochs(
     device: Device, setting: Setting, emulated: bool, in_time: Callable[[], bool]
 ) -> tuple[dict[str, Callable[[], float]], list[str]]:
-    """What measures each way, and the ways that there are not, with the reason."""
+    """The epoch of each way, and the ways that are absent, with the reason."""
     absent: list[str] = []
     problem = why_no_half_products(device)
     if problem and setting.dtype != "float32":
@@ -130,13 +123,13 @@ def _epochs(
         epochs[FULL] = _our_epoch(device, setting, data, 1.0, graph=True)
     epochs[EAGER] = _our_epoch(device, setting, data, 0.0, graph=False)
     epochs[PRODUCTS] = _products_epoch(device, setting)
-    reason = gpu_peers.why_no_torch(emulated)
+    reason = baselines.why_no_torch(emulated)
     for way, compiled in ((TORCH_EAGER, False), (REDUCE_OVERHEAD, True)):
         if reason or (compiled and not in_time()):
             absent.append(f"{way} ({reason or 'no time left'})")
             continue
         with named(way, absent):
-            epoch = torch_epoch(setting.widths, setting.batch, setting.dtype, *_data(setting), compiled)
+            epoch = _torch_epoch(setting.widths, setting.batch, setting.dtype, *_data(setting), compiled)
             epoch()  # compiles
             epochs[way] = epoch
     return epochs, absent
@@ -192,3 +185,60 @@ def _products_epoch(device: Device, setting: Setting) -> Callable[[], float]:
             return time.perf_counter() - began
 
     return epoch
+
+
+def _torch_epoch(
+    widths: list[int], batch: int, dtype: str, x: np.ndarray, y: np.ndarray, compiled: bool
+) -> Callable[[], float]:
+    """An epoch as it is written in PyTorch; it returns its seconds."""
+    import torch
+
+    where = baselines.TORCH_DEVICE
+    layers: list[Any] = []
+    for inputs, units in pairwise(widths):
+        layers += [torch.nn.Linear(inputs, units), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1]).to(where)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, capturable=where == "cuda")
+    rows, labels = (torch.from_numpy(array).to(where) for array in (x, y))
+    half = dtype != "float32"
+
+    def loss_of(x: Any, y: Any) -> Any:
+        with torch.autocast(where, dtype=getattr(torch, dtype)) if half else nullcontext():
+            return torch.nn.functional.cross_entropy(model(x), y)
+
+    if compiled:
+        torch.compiler.reset()  # code seen with other shapes would be compiled for any
+    loss_function = torch.compile(loss_of, mode="reduce-overhead") if compiled else loss_of
+
+    def epoch() -> float:
+        _synchronize(torch)
+        began = time.perf_counter()
+        for chosen in torch.randperm(len(rows), device=where).split(batch):
+            optimizer.zero_grad(set_to_none=True)
+            loss_function(rows[chosen], labels[chosen]).backward()
+            optimizer.step()
+        _synchronize(torch)
+        return time.perf_counter() - began
+
+    return epoch
+
+
+def _synchronize(torch: Any) -> None:
+    if baselines.TORCH_DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def markdown(result: dict[str, Any]) -> str:
+    rows = result["steps"]
+    head = [f"{'-'.join(map(str, row['widths']))}, {row['batch']:,}, {row['dtype']}" for row in rows]
+    lines = [
+        [way, *(compared(row, way) for row in rows)]
+        for way in (GRAPH, FULL, EAGER, PRODUCTS, TORCH_EAGER, REDUCE_OVERHEAD)
+    ]
+    lines += [
+        ["our share of matrix products", *(percent(row["share_of_products"]) for row in rows)],
+        ["launches", *(str(row["launches"]) for row in rows)],
+        ["bytes", *(f"{row['bytes']:,}" for row in rows)],
+        ["our share of copying them", *(percent(row["share_of_copy"]) for row in rows)],
+    ]
+    return table(["µs a step", *head], lines)

@@ -1,11 +1,15 @@
-"""Activations and their derivatives as the textbook has them, in mpmath's numbers."""
+"""Activations and their derivatives by definition, in mpmath's numbers."""
+
+from collections.abc import Callable
 
 import mpmath
 
 from gpu_nn.kernels.activations import LEAK
 
-# a = act(z), written from its definition.
-ACTIVATION_FORMULAS = {
+Formula = Callable[[mpmath.mpf], mpmath.mpf]
+
+# a = act(z).
+ACTIVATION_FORMULAS: dict[str, Formula] = {
     "identity": lambda z: z,
     "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
     "tanh": mpmath.tanh,
@@ -17,8 +21,8 @@ ACTIVATION_FORMULAS = {
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
 }
 
-# ∂a/∂z, from a where the table says so.
-ACTIVATION_DERIVATIVES = {
+# ∂a/∂z as a function of a, or of z where `gpu_nn.kernels.activations` saves z.
+ACTIVATION_DERIVATIVES: dict[str, Formula] = {
     "identity": lambda a: mpmath.mpf(1),
     "sigmoid": lambda a: a * (1 - a),
     "tanh": lambda a: 1 - a * a,

@@ -1,28 +1,32 @@
-"""The loss's truth in float64, and how far from it an answer may be (DESIGN §1)."""
+"""Comparison of the loss and its gradient with a float64 reference, within stated tolerances."""
 
 from typing import Any
 
 import numpy as np
 
-from gpu_nn.kernels import numpy_kernels
+from gpu_nn.device import CPU
+from gpu_nn.kernels import kernels_for
+
+numpy_kernels = kernels_for(CPU)
 
 
 def tolerance_of(dtype: np.dtype) -> float:
-    """The largest error of a row, as a share of the row's largest value."""
+    """The largest allowed error of a row, relative to the row's largest value."""
     return 1e-13 if dtype == np.float64 else 4e-6
 
 
 def smallest_normal(dtype: np.dtype) -> float:
-    """Of the type that is computed in: a GPU may take anything smaller for 0."""
+    """Of the type that is computed in: a GPU may flush smaller numbers to 0."""
     return 2.0**-1022 if dtype == np.float64 else 2.0**-126
 
 
 def dense(y: np.ndarray, m: int) -> np.ndarray:
+    """Targets (n, m) in float64, of class indices (n,) or of targets."""
     return y.astype(np.float64) if y.ndim == 2 else (y[:, None] == np.arange(m)).astype(np.float64)
 
 
 def cross_entropy(z: np.ndarray, y: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and gradient of these very numbers, by the NumPy kernel in float64."""
+    """Loss (n,) and gradient (n, m) of the same numbers, by the NumPy kernel in float64."""
     z = z.astype(np.float64)
     for name in ("class_weight", "row_scale"):
         if options.get(name) is not None:
@@ -35,7 +39,7 @@ def cross_entropy(z: np.ndarray, y: np.ndarray, **options: Any) -> tuple[np.ndar
 
 
 def largest_term(z: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
-    """Of each row, what the terms of the largest g_j add up to without their signs, as gpu_nn.testing.reference has it."""
+    """Of each row, the largest sum of the absolute terms of one g_j, as `reference.Exact.terms`."""
     z = z.astype(np.float64)
     n, m = z.shape
     rows, k = np.arange(n), z.argmax(axis=1)
@@ -61,21 +65,22 @@ def largest_term(z: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
     return np.nan_to_num(summands.max(axis=1) * np.abs(scale))
 
 
-def assert_rows_close(answer: np.ndarray, truth: np.ndarray, summand: np.ndarray | None = None) -> None:
-    """Each row's error is within the tolerance of its largest value; a 16-bit type may round once more.
+def assert_rows_close(answer: np.ndarray, reference: np.ndarray, term: np.ndarray | None = None) -> None:
+    """Raise AssertionError unless each row's error is within the tolerance of its largest value.
 
-    Where a row cancels to less than a twentieth of its largest summand, that twentieth is the measure.
+    A 16-bit type may round once more. term: of each row, from `largest_term`; where a row cancels to less than a
+    twentieth of it, the tolerance is relative to that twentieth.
     """
     dtype = answer.dtype
-    assert answer.shape == truth.shape
+    np.testing.assert_equal(answer.shape, reference.shape)
     answer = answer.astype(np.float64)
-    same = (answer == truth) | (np.isnan(answer) & np.isnan(truth))
+    same = (answer == reference) | (np.isnan(answer) & np.isnan(reference))
     with np.errstate(invalid="ignore"):
-        error = np.where(same, 0.0, np.abs(answer - truth))
-    finite = np.where(np.isfinite(truth), np.abs(truth), 0.0)
+        error = np.where(same, 0.0, np.abs(answer - reference))
+    finite = np.where(np.isfinite(reference), np.abs(reference), 0.0)
     measure = finite.max(axis=1, initial=0)
-    if summand is not None:
-        measure = np.maximum(measure, summand / 20)
+    if term is not None:
+        measure = np.maximum(measure, term / 20)
     allowed = tolerance_of(dtype) * measure[:, None] + smallest_normal(dtype)
     if dtype.itemsize == 2:
         allowed = allowed + _ulp(finite, dtype)
@@ -84,12 +89,13 @@ def assert_rows_close(answer: np.ndarray, truth: np.ndarray, summand: np.ndarray
         row, column = np.argwhere(bad)[0]
         raise AssertionError(
             f"{bad.sum()} of {bad.size} values are off; the first, row {row} column {column}, is "
-            f"{answer[row, column]!r} and should be {truth[row, column]!r}; the row's measure is {measure[row]!r}"
+            f"{answer[row, column]!r} and should be {reference[row, column]!r}; the tolerance is relative "
+            f"to {measure[row]!r}"
         )
 
 
-def assert_losses_close(answer: np.ndarray, truth: np.ndarray) -> None:
-    np.testing.assert_allclose(answer, truth, rtol=tolerance_of(answer.dtype), atol=smallest_normal(answer.dtype))
+def assert_losses_close(answer: np.ndarray, reference: np.ndarray) -> None:
+    np.testing.assert_allclose(answer, reference, rtol=tolerance_of(answer.dtype), atol=smallest_normal(answer.dtype))
 
 
 def _ulp(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""The cost and its gradient by mpmath, as the truth that tests and the accuracy table compare with.
+"""The cost and its gradient with mpmath: what tests and the accuracy table compare with.
 
-`literal` writes the seed's equations as they stand, O(m²), with as many digits as the logits ask for. `cost_and_grad`
-is for many classes: each 1-p_t is the sum of the other classes' terms, so nothing cancels and 60 digits serve every
-scale. A test holds the two against each other.
+`literal` evaluates the equations of cuda_src/README.md as they stand, in O(m²), with the digits that the logits need.
+`cost_and_grad` is for many classes: it sums each 1-p_t from the other classes' terms, so nothing cancels and 60 digits
+are enough at every scale. A test compares the two.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ Numbers = Sequence[float]
 
 
 class Exact(NamedTuple):
-    """cost: C.  grad: ∂C/∂z.  terms: the largest sum of the absolute terms of one ∂C/∂z_j, which tells how far the
-    gradient cancels."""
+    """One row: its cost C, its gradient ∂C/∂z, and the largest sum of the absolute terms of one ∂C/∂z_j, from which
+    `cancelled` follows."""
 
     cost: mpf
     grad: list[mpf]
     terms: mpf
 
     def cost_error(self, cost: float, tiny: float) -> float:
-        """Relative error of `cost`; differences up to the smallest normal number `tiny` are underflow and count 0."""
+        """Relative error of `cost`; a difference up to `tiny`, the smallest normal number, counts 0."""
         return float(max(abs(mpf(float(cost)) - self.cost) - mpf(tiny), 0) / max(self.cost, mpf(tiny)))
 
     def grad_error(self, grad: Numbers, tiny: float) -> float:
-        """|Δg|∞/|g|∞ of the row, underflow as in `cost_error`.
+        """|Δg|∞/|g|∞ of the row, with `tiny` as in `cost_error`.
 
-        Where the exact gradient cancels to less than a twentieth of its own terms, as next to a minimum, it is measured
-        against that twentieth.
+        Where the exact gradient cancels to less than a twentieth of its own terms, as near a minimum, the error is
+        relative to that twentieth.
         """
         worst = max(abs(mpf(float(found)) - exact) for found, exact in zip(grad, self.grad, strict=True))
         return float(max(worst - mpf(tiny), 0) / max(self.largest, self.terms / 20, mpf(tiny)))
@@ -57,7 +57,7 @@ def soft(z: Numbers, j: int, but: int | None = None) -> mpf:
 
 
 def literal(z: Numbers, y: Numbers) -> tuple[mpf, list[mpf]]:
-    """C and ∂C/∂z_j = m soft(z,j) - y_j - Σ_{t≠j} (1-y_t) soft(z_{≠t}, j) (seed, section 2)."""
+    """C and ∂C/∂z_j = m soft(z,j) - y_j - Σ_{t≠j} (1-y_t) soft(z_{≠t}, j)."""
     m = len(z)
     with workdps(digits_for(z)):
         targets = [mpf(float(v)) for v in y]
@@ -77,7 +77,7 @@ def cost_and_grad(
     class_weight: Numbers | None = None,
     label_smoothing: float = 0.0,
 ) -> Exact:
-    """C and ∂C/∂z of one row, smoothed first, then A_t = w_t y_t and B_t = λ w_t (1-y_t); -inf masks a class."""
+    """C and ∂C/∂z of one row, with A_t = w_t y_t and B_t = λ w_t (1-y_t) of the smoothed y; -inf masks a class."""
     m = len(z)
     with workdps(60):
         smoothing = mpf(label_smoothing)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import growth, memory, plots, readme, results, step, step_parts, timing
+from benchmarks import growth, memory, plots, readme, results, step, timing
 from benchmarks.__main__ import MEASURED, OTHERS, main
 from benchmarks.results import against_goals
 from benchmarks.torch import markdown as torch_table
 from gpu_nn import Trainer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -22,22 +22,20 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-def test_every_measured_verb_runs_to_its_end_with_the_peers_that_are_here():
+def test_every_measured_verb_runs_to_its_end_with_the_baselines_that_are_here():
     before = {path.name: path.read_bytes() for path in results.FOLDER.iterdir()}
     done = run("all", "--quick")
     assert done.returncode == 0, done.stderr
     for verb, said in MEASURED.items():
         assert f"{verb}: {said}" in done.stdout
-    for peer in ("scikit-learn", "torch eager", "jax, lax.scan", "thinc"):
-        assert f"| {peer} |" in done.stdout
+    for name in ("scikit-learn", "torch eager", "jax, lax.scan", "thinc"):
+        assert f"| {name} |" in done.stdout
     assert {path.name: path.read_bytes() for path in results.FOLDER.iterdir()} == before
 
 
 def test_every_verb_is_a_module_with_an_entry():
-    from importlib import import_module
-
-    assert all(callable(import_module(f"benchmarks.{verb}").measure) for verb in MEASURED)
-    assert all(callable(import_module(f"benchmarks.{verb}").main) for verb in OTHERS)
+    assert all(callable(results.module(verb).measure) for verb in MEASURED)
+    assert all(callable(results.module(verb).main) for verb in OTHERS)
 
 
 def test_an_unknown_verb_is_a_usage_error():
@@ -47,9 +45,9 @@ def test_an_unknown_verb_is_a_usage_error():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("gpu", "step"), "gpu runs by itself, for it has a command line of its own; run step by another call"),
-        (("step", "loss", "readme"), "readme runs by itself, for it has a command line of its own; run step loss by"),
-        (("step", "--fast"), "--fast: step takes --quick alone"),
+        (("gpu", "step"), "gpu has a command line of its own and runs alone; run step in another call"),
+        (("step", "loss", "readme"), "readme has a command line of its own and runs alone; run step loss in"),
+        (("step", "--fast"), "--fast: step takes no option but --quick"),
     ],
 )
 def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch, capsys):
@@ -60,7 +58,7 @@ def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch,
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("verb", ["estimators", "fuzz", "gpu"])
+@pytest.mark.parametrize("verb", ["estimators", "gpu", "sums"])
 def test_a_verb_with_a_command_line_of_its_own_is_given_what_stands_behind_it(verb, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", verb, "--unheard-of"])
     with pytest.raises(SystemExit) as end:
@@ -102,9 +100,14 @@ def test_what_is_absent_stands_below_the_table_with_its_reason():
         for name in names:
             absent = results.read(name).get("absent") if (results.FOLDER / f"{name}.json").exists() else None
             block = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
-            assert ("Not measured: " in block) == bool(absent)
-            assert all(peer in block for peer in absent or ())
+            assert ("Not measured: " in block) == bool(absent and path == readme.DETAILS)
+            assert path == readme.README or all(name in block for name in absent or ())
             assert not any("|  |" in line for line in block.splitlines() if line.startswith("|") and name == "memory")
+
+
+@pytest.mark.parametrize("path", readme.TABLES, ids=["README", "benchmarks"])
+def test_the_tables_are_those_of_the_result_files(path):
+    assert readme.filled(path) == path.read_text(encoding="utf-8")
 
 
 def test_a_memory_cell_without_a_figure_says_why():
@@ -177,7 +180,7 @@ def test_memory_of_a_prediction_is_that_beyond_its_result(who):
 
 
 def test_ratios_are_medians_over_the_rounds():
-    assert timing.ratios({"gpu_nn": [1.0, 2.0, 4.0], "peer": [2.0, 8.0, 4.0]}) == {"peer": 2.0}
+    assert timing.ratios({"gpu_nn": [1.0, 2.0, 4.0], "baseline": [2.0, 8.0, 4.0]}) == {"baseline": 2.0}
 
 
 def test_the_exponent_of_a_power_is_found():
@@ -204,18 +207,15 @@ print(memory.peak() - before)
 
 def test_the_parts_of_a_step_are_its_kernels_and_what_is_between_them():
     x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
-    parts = step_parts.parts([4, 5, 3], 4, x, y, epochs=2)
+    parts = step.parts([4, 5, 3], 4, x, y, epochs=2)
     assert {"dense", "dense_backward", "softmax_cross_entropy", "adam", "gather", "between kernels"} <= set(parts)
     assert all(value > 0 for value in parts.values())
 
 
 def test_a_goal_is_reached_or_missed_from_the_right_side():
-    class Verb:
-        goals = staticmethod(lambda result: [("a", 1.0, 2.0), ("b", 3.0, 2.0), ("c", None, 2.0)])
-
-    assert [line.split()[-1] for line in against_goals(Verb, {})] == ["MISSED", "reached", "2"]
-    Verb.GOALS_ARE_UPPER_BOUNDS = True
-    assert [line.split()[-1] for line in against_goals(Verb, {})] == ["reached", "MISSED", "2"]
+    goals = [("a", 1.0, 2.0), ("b", 3.0, 2.0), ("c", None, 2.0)]
+    assert [line.split()[-1] for line in against_goals(goals)] == ["MISSED", "reached", "2"]
+    assert [line.split()[-1] for line in against_goals(goals, upper_bounds=True)] == ["reached", "MISSED", "2"]
 
 
 @pytest.mark.parametrize("name", plots.measured())
@@ -232,11 +232,11 @@ def test_a_plot_is_that_of_the_result_file(name, tmp_path):
 def test_bars_are_medians_with_their_spread_and_the_names_of_the_runs():
     runs = {
         "gpu_nn": {"low": 1.0, "median": 2.0, "high": 4.0},
-        "peer": {"low": 5.0, "median": 6.0, "high": 9.0},
+        "baseline": {"low": 5.0, "median": 6.0, "high": 9.0},
     }
     (axes,) = plots.bars("Title", {"panel": runs}).axes
     assert (axes.get_title(), axes.get_xlabel()) == ("panel", "µs")
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["peer", "gpu_nn"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["baseline", "gpu_nn"]
     assert [bar.get_width() for bar in axes.patches] == [6.0, 2.0]
     assert [line[:, 0].tolist() for line in axes.collections[0].get_segments()] == [[5.0, 9.0], [1.0, 4.0]]
     assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()

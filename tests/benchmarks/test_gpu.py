@@ -1,4 +1,4 @@
-"""The benchmark of a GPU on the emulated device: all of it runs; times mean nothing. With peers: tests/torch."""
+"""The benchmark of a GPU on the emulated device: all of it runs; times mean nothing. With PyTorch: the folder torch."""
 
 import contextlib
 import io
@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_clock, gpu_large_m, gpu_steps, gpu_tables, gpu_tests, results
+from benchmarks import results
+from benchmarks.gpu import clock, large_m, loss, program, steps
 from benchmarks.gpu.clock import Clock
 from tests.cuda_emulator import require
 from tests.cuda_emulator.device import emulated_device
 from tests.cuda_src.launches import launches_of
 
-WAYS = (gpu_steps.GRAPH, gpu_steps.FULL, gpu_steps.EAGER, gpu_steps.PRODUCTS)
+WAYS = (steps.GRAPH, steps.FULL, steps.EAGER, steps.PRODUCTS)
 SPREAD = {"low", "median", "high"}
 
 
@@ -26,9 +27,8 @@ def printed():
     require()
     written = {path.name for path in results.FOLDER.iterdir()}
     out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr("sys.argv", ["benchmarks", "--emulated"])
-        gpu.main()
+    with emulated_device(nvmath=True) as device, contextlib.redirect_stdout(out):
+        assert program.run(device, emulated=True) == 0
     assert {path.name for path in results.FOLDER.iterdir()} == written
     return out.getvalue()
 
@@ -52,7 +52,7 @@ def test_it_reaches_its_end_and_prints_every_table(printed):
 
 def test_it_names_what_is_absent_and_why(printed):
     assert "Not measured: PyTorch (no GPU: ours is emulated); Liger (no GPU: ours is emulated); " in printed
-    for way in (gpu_steps.TORCH_EAGER, gpu_steps.REDUCE_OVERHEAD):
+    for way in (steps.TORCH_EAGER, steps.REDUCE_OVERHEAD):
         assert f"step of A3, {way} (no GPU: ours is emulated)" in printed
         assert f"| {way} | absent | absent |" in printed
 
@@ -67,13 +67,13 @@ def test_it_names_every_goal(printed):
 
 
 def test_its_result_is_the_same_out_of_a_file(device):
-    result = gpu.measurements(device, True, lambda: 0.0)
-    assert gpu.markdown(json.loads(json.dumps(result))) == gpu.markdown(result)
+    result = program.measurements(device, True, lambda: 0.0)
+    assert program.markdown(json.loads(json.dumps(result))) == program.markdown(result)
     assert "steps of wide (no time left)" in result["absent"]
     assert "torch.compile at 2 × 1000, float32, everyday (no time left)" in result["absent"]
     assert result["steps"] == []
     versions = result["machine"]["versions"]
-    assert {*gpu.PACKAGES, "cupy", "CUDA runtime"} <= set(versions)
+    assert {*program.PACKAGES, "cupy", "CUDA runtime"} <= set(versions)
     assert (versions["numpy"], versions["CUDA runtime"]) == (np.__version__, "12.9")
     assert {row["kernel"] for row in result["kernels"]} >= {"adam", "layer_norm", "gather"}
     for row in (*result["loss"], *result["kernels"]):
@@ -83,7 +83,7 @@ def test_its_result_is_the_same_out_of_a_file(device):
 
 def test_what_fails_is_named_and_the_rest_goes_on(device, monkeypatch):
     """Minutes of measuring are not lost for one cell, one network or one table; each part is kept when it is there."""
-    row_of, loss_row = gpu_steps._row, gpu.loss_row
+    row_of, loss_row = steps._row, loss.measured
 
     def broken(setting, *arguments):
         if setting.name == "A3":
@@ -95,11 +95,11 @@ def test_what_fails_is_named_and_the_rest_goes_on(device, monkeypatch):
             raise MemoryError
         return loss_row(device, clock, workload, compiled)
 
-    monkeypatch.setattr(gpu_steps, "_row", broken)
-    monkeypatch.setattr(gpu, "loss_row", refused)
-    monkeypatch.setattr(gpu, "accuracy_on", lambda *_: 1 / 0)
+    monkeypatch.setattr(steps, "_row", broken)
+    monkeypatch.setattr(loss, "measured", refused)
+    monkeypatch.setattr(program, "accuracy_on", lambda *_: 1 / 0)
     kept = []
-    result = gpu.measurements(device, True, lambda: 1e9, lambda found: kept.append(json.loads(json.dumps(found))))
+    result = program.measurements(device, True, lambda: 1e9, lambda found: kept.append(json.loads(json.dumps(found))))
     assert [reason.partition(" (")[2] for reason in result["failed"]] == [
         "MemoryError: )",
         "RuntimeError: cudaErrorIllegalAddress: an illegal memory access)",
@@ -109,24 +109,20 @@ def test_what_fails_is_named_and_the_rest_goes_on(device, monkeypatch):
     assert [row["network"] for row in result["steps"]] == ["wide"]
     assert [bool(found["kernels"]) for found in kept] == [False, True, True, True]
     assert kept[-1] == json.loads(json.dumps(result))
-    shown = results.shown(gpu, result)
+    shown = results.shown(program.markdown(result), result)
     assert "; steps of A3 (RuntimeError: cudaErrorIllegalAddress: an illegal memory access); " in shown
     assert shown.endswith("Failed: " + "; ".join(result["failed"]) + ".")
 
 
-def test_a_failure_ends_the_program_with_1_after_its_tables(monkeypatch, capsys):
-    require()
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--emulated"])
-    monkeypatch.setattr(gpu_large_m, "measured", lambda *_: 1 / 0)
-    with pytest.raises(SystemExit) as ended:
-        gpu.main()
-    assert ended.value.code == 1
+def test_a_failure_ends_the_program_with_1_after_its_tables(device, monkeypatch, capsys):
+    monkeypatch.setattr(large_m, "measured", lambda *_: 1 / 0)
+    assert program.run(device, emulated=True) == 1
     assert "Failed: a last layer with very many classes (ZeroDivisionError: " in capsys.readouterr().out
 
 
 def test_a_step_that_is_no_graph_is_said(device, monkeypatch):
-    monkeypatch.setattr(gpu_steps, "measured", lambda *_: (logging.getLogger("gpu_nn").warning("no graph"), []))
-    assert "no graph" in gpu.measurements(device, True, lambda: 1e9)["absent"]
+    monkeypatch.setattr(steps, "measured", lambda *_: (logging.getLogger("gpu_nn").warning("no graph"), []))
+    assert "no graph" in program.measurements(device, True, lambda: 1e9)["absent"]
 
 
 # pytest, as far as it matters here: its last lines, also where it is interrupted.
@@ -145,10 +141,10 @@ sys.exit(CODE)
 
 def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
     def said(seconds, **constants):
-        program = PYTEST
+        code = PYTEST
         for name, value in constants.items():
-            program = program.replace(name, repr(value))
-        return gpu_tests.run(seconds, (sys.executable, "-c", program))
+            code = code.replace(name, repr(value))
+        return program.run_tests(seconds, (sys.executable, "-c", code))
 
     passed = {"summary": "7 passed in 1 s", "wrong": []}
     assert said(60, REST=0, CODE=0) == passed | {"failed": False}
@@ -195,18 +191,19 @@ class MachineEvent:
 @pytest.fixture
 def machine(monkeypatch):
     found = Machine()
-    monkeypatch.setattr(gpu_clock.time, "perf_counter", lambda: found.now)
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: found.now)
     return found
 
 
 @pytest.mark.parametrize(("host", "fills"), [(5e-6, 1), (1e-4, 1), (3e-4, 2), (5e-3, 32)])
 def test_a_launch_takes_what_the_device_takes_however_long_the_host_does(machine, host, fills):
     """However short the kernel, here of 3 µs; what takes the host longer than one write ahead gets more of them."""
-    clock = Clock(SimpleNamespace(xp=machine), emulated=False)
-    seconds = clock.times({"short": lambda: machine.run(host, 3e-6)})["short"]
+    seconds = Clock(SimpleNamespace(xp=machine), emulated=False).times({"short": lambda: machine.run(host, 3e-6)})[
+        "short"
+    ]
     np.testing.assert_allclose(seconds, 3e-6, rtol=1e-6)
-    assert len(seconds) == gpu_clock.LAUNCHES
-    rounds = gpu_clock.LAUNCHES + 1
+    assert len(seconds) == clock.LAUNCHES
+    rounds = clock.LAUNCHES + 1
     assert machine.fills == rounds * fills + fills - 1  # the writes that did not do, once
 
 
@@ -217,27 +214,27 @@ def test_a_run_that_waits_for_the_device_is_timed_with_the_host_in_it(machine):
 
     seconds = Clock(SimpleNamespace(xp=machine), emulated=False).times({"waits": waits})["waits"]
     assert min(seconds) > 5e-6
-    assert machine.fills < gpu_clock.MOST_WRITES * (gpu_clock.LAUNCHES + 3)
+    assert machine.fills < clock.MOST_WRITES * (clock.LAUNCHES + 3)
 
 
 def test_launches_are_timed_by_events_and_by_turns(device, monkeypatch):
-    monkeypatch.setattr(gpu_clock, "AHEAD_BYTES", 1 << 10)
-    monkeypatch.setattr(gpu_clock, "MOST_WRITES", 1)  # the emulated device takes as long as the host
+    monkeypatch.setattr(clock, "AHEAD_BYTES", 1 << 10)
+    monkeypatch.setattr(clock, "MOST_WRITES", 1)  # the emulated device takes as long as the host
     called = []
-    runs = {"gpu_nn": lambda: called.append("a"), "peer": lambda: called.append("b")}
+    runs = {"gpu_nn": lambda: called.append("a"), "baseline": lambda: called.append("b")}
     found = Clock(device, emulated=False).beside_a_copy(1 << 12, runs)
-    assert "".join(called) == "abab" + "".join(["ab", "ba", "ab"][turn % 3] for turn in range(gpu_clock.LAUNCHES + 1))
-    assert set(found["microseconds"]) == {"gpu_nn", "peer", "copy"}
-    assert set(found["times_as_fast"]) == {"peer", "copy"}
+    assert "".join(called) == "abab" + "".join(["ab", "ba", "ab"][turn % 3] for turn in range(clock.LAUNCHES + 1))
+    assert set(found["microseconds"]) == {"gpu_nn", "baseline", "copy"}
+    assert set(found["times_as_fast"]) == {"baseline", "copy"}
     assert found["bytes"] == 1 << 12
 
 
-@pytest.mark.parametrize("setting", gpu_steps.settings(True), ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", steps.settings(True), ids=lambda setting: setting.name)
 def test_the_floors_of_a_step_are_those_of_the_launches_that_are_made(setting):
     """Bytes are compared in test_scaling.py, at sizes where padding and counters are little beside them."""
     require()
     made = launches_of(setting.widths, setting.batch, "float32" if setting.dtype == "float32" else "mixed_bfloat16")
-    found = gpu_steps.floors(setting)
+    found = steps.floors(setting)
     assert found["launches"] == len(made)
     assert found["flops"] == sum(launch.flops for launch in made)
 
@@ -252,42 +249,42 @@ def test_the_products_alone_are_those_of_the_step(device, monkeypatch):
         flops.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
 
     monkeypatch.setattr(cuda_kernels, "matmul", matmul)
-    setting = gpu_steps.Setting("", [6, 8, 4], 4, 1)
-    gpu_steps._products_epoch(device, setting)()
+    setting = steps.Setting("", [6, 8, 4], 4, 1)
+    steps._products_epoch(device, setting)()
     assert len(flops) == 3 * len(list(pairwise(setting.widths))) - 1
-    assert sum(flops) == gpu_steps.floors(setting)["flops"]
+    assert sum(flops) == steps.floors(setting)["flops"]
 
 
 def test_without_nvmath_ours_is_launched_kernel_by_kernel_and_half_types_are_absent():
     with emulated_device(nvmath=False) as device:
-        rows, absent = gpu_steps.measured(device, True, 1e9, lambda: True, [])
-    assert [row["ours"] for row in rows] == [gpu_steps.EAGER]
-    assert set(rows[0]["microseconds"]) == {gpu_steps.EAGER, gpu_steps.PRODUCTS}
-    assert absent[0].startswith(f"step of A3, {gpu_steps.GRAPH} (nvmath-python is not installed: ")
+        rows, absent = steps.measured(device, True, 1e9, lambda: True, [])
+    assert [row["ours"] for row in rows] == [steps.EAGER]
+    assert set(rows[0]["microseconds"]) == {steps.EAGER, steps.PRODUCTS}
+    assert absent[0].startswith(f"step of A3, {steps.GRAPH} (nvmath-python is not installed: ")
     assert absent[-1].startswith("step of wide, every way (nvmath-python is not installed: ")
 
 
 def test_a_way_that_memory_does_not_allow_is_said_in_its_cell(device, monkeypatch):
-    run_of = gpu_large_m._run
+    run_of = large_m._run
 
     def refused(arrays, chunk_rows):
         if chunk_rows:
             raise MemoryError
         return run_of(arrays, chunk_rows)
 
-    monkeypatch.setattr(gpu_large_m, "_run", refused)
-    rows = gpu_large_m.measured(device, Clock(device, True), emulated=True)
-    assert list(rows[0]["microseconds"]) == [gpu_large_m.CHUNKS]
-    assert " | not enough memory | " in gpu_tables.large_m({"large_m": rows})
+    monkeypatch.setattr(large_m, "_run", refused)
+    rows = large_m.measured(device, Clock(device, True), emulated=True)
+    assert list(rows[0]["microseconds"]) == [large_m.CHUNKS]
+    assert " | not enough memory | " in large_m.markdown({"large_m": rows})
 
 
-def test_goals_are_the_worst_cell_of_a_length_and_the_graph_beside_each_peer():
+def test_goals_are_the_worst_cell_of_a_length_and_the_graph_beside_each_baseline():
     loss = [{"m": 10, "share_of_copy": share} for share in (0.95, 0.89)] + [{"m": 1000, "share_of_copy": 0.91}]
-    faster = {gpu_steps.TORCH_EAGER: 4.5, gpu_steps.REDUCE_OVERHEAD: 1.1}
-    steps = [{"network": "A3", "times_as_fast": faster}, {"network": "wide", "share_of_products": 0.96}]
-    steps[1]["times_as_fast"] = {}
-    result = {"loss": loss, "steps": steps}
-    said = {line.partition(": ")[0]: line.split()[-1] for line in results.against_goals(gpu, result)}
+    faster = {steps.TORCH_EAGER: 4.5, steps.REDUCE_OVERHEAD: 1.1}
+    networks = [{"network": "A3", "times_as_fast": faster}, {"network": "wide", "share_of_products": 0.96}]
+    networks[1]["times_as_fast"] = {}
+    result = {"loss": loss, "steps": networks}
+    said = {line.partition(": ")[0]: line.split()[-1] for line in results.against_goals(program.goals(result))}
     assert said["loss, 10 classes, least share of copy bandwidth"] == "MISSED"
     assert said["loss, 1000 classes, least share of copy bandwidth"] == "reached"
     assert said["step of A3 × torch eager"] == "reached"
@@ -298,15 +295,15 @@ def test_goals_are_the_worst_cell_of_a_length_and_the_graph_beside_each_peer():
 
 def test_the_gpu_is_told_as_nvidia_smi_has_it(device, monkeypatch):
     line = "NVIDIA Something, 570.1, 1980 MHz, 2619 MHz, 1980 MHz, 700.00 W\n"
-    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=line))
-    machine = gpu._gpu(device, emulated=False)
+    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=line))
+    machine = program._gpu(device, emulated=False)
     assert machine["gpu"] == "NVIDIA Something"
     assert machine["clocks.max.sm"] == "1980 MHz"
     assert machine["versions"]["driver"] == "570.1"
-    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
-    assert gpu._gpu(device, emulated=False)["gpu"] == "unknown"
+    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    assert program._gpu(device, emulated=False)["gpu"] == "unknown"
 
 
 def test_a_machine_without_nvidia_smi_is_measured_all_the_same(device, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert gpu._gpu(device, emulated=False)["gpu"] == "unknown"
+    assert program._gpu(device, emulated=False)["gpu"] == "unknown"

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from benchmarks import results, scaling
+from benchmarks import results
+from benchmarks.distributed import model, scaling
 from benchmarks.distributed.model import (
     H100,
     NDR,
@@ -15,34 +16,30 @@ from benchmarks.distributed.model import (
     PCIE_4,
     PCIE_5,
     Cpu,
-    Training,
     buckets,
     rows_for,
     step,
     sum_seconds,
 )
+from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
 from gpu_nn import SGD, Network, Trainer
 from tests.cuda_emulator import require
 from tests.cuda_src.launches import launches_of
 
 
-def launches(training, rows):
-    return [*training.forward(rows), *chain(*training.backward(rows)), training.update()]
-
-
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("mixed_bfloat16", 2)])
 @pytest.mark.parametrize(("widths", "batch"), [(NETWORKS["A3"][0], 32), ([160, 96, 64, 32, 10], 64)])
 def test_the_work_on_paper_is_that_of_the_launches_that_are_made(widths, batch, dtype, size):
     require()
-    made, paper = launches_of(widths, batch, dtype), launches(Training("", widths, batch, size), batch)
+    made, paper = launches_of(widths, batch, dtype), Training("", widths, batch, size).launches()
     assert sum(launch.kernels for launch in paper) == len(made)
     assert sum(launch.operations for launch in paper) == sum(launch.flops for launch in made)
     assert sum(launch.bytes for launch in paper) == pytest.approx(sum(launch.bytes for launch in made), rel=0.02)
 
 
 def test_what_the_readme_says_of_the_model_is_what_it_computes_with():
-    text = " ".join((Path(scaling.__file__).parent / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((Path(results.__file__).parent / "README.md").read_text(encoding="utf-8").split())
     teraflops = [f"{H100.products[size] / 1e12:g}" for size in (4, 2)]
     assert f"({H100.memory / 1e12:g} TB/s; {teraflops[0]} TFLOP/s in float32, {teraflops[1]} in bfloat16)" in text
     assert f"and {1e6 * H100.launch:g} µs a kernel" in text
@@ -52,7 +49,7 @@ def test_what_the_readme_says_of_the_model_is_what_it_computes_with():
 
 
 def test_the_gradient_is_that_of_the_network():
-    for training in scaling.PAPER:
+    for training in model.PAPER:
         if training.size == 4:
             # Each array begins at 16 bytes.
             padding = Network(training.widths, device="cpu").flat_grads.nbytes - training.gradient_bytes
@@ -90,7 +87,7 @@ def test_buckets_hide_all_but_the_last_of_what_backward_is_longer_than():
     found = step(deep, deep.batch, 8)
     assert found.seconds == pytest.approx(found.work + found.bucket_sums[-1])
     assert 0.8 < found.hidden < 1
-    small = step(scaling.PAPER[2], 32, 1024)
+    small = step(model.PAPER[2], 32, 1024)
     assert small.seconds == small.at_once
 
 
@@ -120,7 +117,7 @@ def test_buckets_are_those_that_a_step_sums(monkeypatch):
 
 
 def test_the_rows_that_a_share_needs_are_the_fewest():
-    for training in scaling.PAPER:
+    for training in model.PAPER:
         for p in (2, 1024):
             rows = rows_for(training, p, 0.9)
             at, below = (step(training, r, p) for r in (rows, rows - 1))

@@ -1,12 +1,12 @@
-"""python -m tests.fuzz [--inputs 20000] [--only NAME] [--first 0]: bad files to everything that reads one.
+"""python -m tests.fuzz [--inputs 20000] [--only NAME] [--first 0]: damaged files for every reader.
 
-Each input is a good file with a few changes, or one whose header lies, made by lot of the format's name and the
-input's number alone: `--only npz --first 1234 --inputs 1` makes that one again. Every reader must read it, or refuse it
-with a DataError of one printable line, within a second of the processor and 64 MiB of memory; open nothing for writing,
-unpickle nothing, start and call nothing. From a damaged checkpoint the loader must fall back to the one before.
+Each input is a valid file with a few changes, or one with a false header, generated at random from the format's name
+and the input's number alone: `--only npz --first 1234 --inputs 1` generates that one again. Every reader must read it,
+or raise a DataError of one printable line, within one second of CPU time and 64 MiB of memory. It may not open a file
+for writing, unpickle, or start a process. From a damaged checkpoint the loader must fall back to the previous one.
 
-Each format has a process of its own: what ends it, or what it does not come back from, is a problem as well. Writes
-benchmarks/results/fuzz.json. Exit code 1 when there is a problem.
+Each format is read in a process of its own; a crash or a hang of that process is a problem too. Writes
+tests/fuzz/results/fuzz.json. Exit code 1 when there is a problem.
 """
 
 import argparse
@@ -18,21 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import machine, table, write
 from tests.fuzz.formats import FORMATS
+from tests.fuzz.results import write
 from tests.fuzz.worker import INPUT, MEMORY, READ, REFUSED, SECONDS, work
 
-# No progress for so many seconds of the clock: the process hangs where no signal reaches it.
+# Seconds without progress after which the process is taken to hang where no signal reaches it.
 _PATIENCE = 60
 
-# A format with so many problems is not looked at further.
+# Problems after which a format is not fuzzed further.
 _ENOUGH = 20
 
 
 @dataclass
 class Outcome:
-    """inputs = read + refused + those that ended the process. slowest: seconds of the processor. memory: bytes at most
-    for one input. problems: one line each."""
+    """inputs = read + refused + those that ended the process. slowest: the most CPU seconds of one read. memory: the
+    most bytes of one input. problems: one line each."""
 
     inputs: int = 0
     read: int = 0
@@ -45,9 +45,9 @@ class Outcome:
 def fuzzed(
     name: str, inputs: int, first: int = 0, formats: str = "tests.fuzz.formats", patience: float = _PATIENCE
 ) -> Outcome:
-    """What came of the inputs number `first` and on of a format of the module `formats`."""
+    """Fuzz one format of the module `formats` with `inputs` inputs from number `first` on."""
     context = multiprocessing.get_context("spawn")
-    # Written by the process as it goes, and whole when it has died.
+    # Shared memory: complete even when the process dies.
     counts = context.RawArray("d", 5)
     problems: list[str] = []
     end = first + inputs
@@ -84,23 +84,17 @@ def fuzzed(
 
 
 def _in_memory() -> str | None:
-    """A folder that is memory, where the system has one: 20,000 files a format would wear a disk."""
+    """A folder in memory, where the system has one: 20,000 files a format would wear a disk."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def rendered(outcomes: dict[str, dict[str, Any]]) -> str:
-    head = ["reader", "inputs", "read", "refused", "slowest", "most memory", "problems"]
-    rows = [
-        [
-            name,
-            *(f"{outcome[key]:,}" for key in ("inputs", "read", "refused")),
-            f"{1000 * outcome['slowest']:.0f} ms",
-            f"{outcome['memory'] / 2**20:.1f} MiB",
-            str(len(outcome["problems"])),
-        ]
-        for name, outcome in outcomes.items()
-    ]
-    return table(head, rows)
+    lines = ["| reader | inputs | read | refused | slowest | most memory | problems |", "|---|" + "---:|" * 6]
+    for name, outcome in outcomes.items():
+        counts = " | ".join(f"{outcome[key]:,}" for key in ("inputs", "read", "refused"))
+        most = f"{1000 * outcome['slowest']:.0f} ms | {outcome['memory'] / 2**20:.1f} MiB"
+        lines.append(f"| {name} | {counts} | {most} | {len(outcome['problems'])} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -112,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.only or list(FORMATS)
 
-    def told(name: str) -> dict[str, Any]:
+    def fuzz_and_report(name: str) -> dict[str, Any]:
         outcome = vars(fuzzed(name, options.inputs, options.first))
         print(
             f"{name}: {len(outcome['problems'])} problems", *outcome["problems"], sep="\n", file=sys.stderr, flush=True
@@ -120,10 +114,9 @@ def main() -> None:
         return outcome
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = dict(zip(names, pool.map(told, names), strict=True))
+        outcomes = dict(zip(names, pool.map(fuzz_and_report, names), strict=True))
     if options.only is None:
-        packages = ("numpy", "pyarrow", "safetensors", "scikit-learn")
-        write("fuzz", {"machine": machine(*packages), "readers": outcomes})
+        write("fuzz", {"readers": outcomes}, "numpy", "pyarrow", "safetensors", "scikit-learn")
     print(rendered(outcomes))
     sys.exit(any(outcome["problems"] for outcome in outcomes.values()))
 

@@ -9,7 +9,6 @@ from random import Random
 import numpy as np
 
 import gpu_nn
-from benchmarks import fuzz_files, fuzz_models, fuzz_trainings
 from gpu_nn.cli import configuration
 from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
@@ -17,6 +16,7 @@ from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
+from tests.fuzz import files, models, trainings
 from tests.fuzz.mutations import mutated
 
 _Good = Callable[[], Sequence[bytes]]
@@ -68,7 +68,7 @@ def _of_its_folder(way: Callable[[Path], object], path: Path) -> object:
 
 
 def _idx_folder() -> dict[str, bytes]:
-    images, labels = fuzz_files.idx()[:2]
+    images, labels = files.idx()[:2]
     return {
         f"{part}-{kind}-idx{rank}-ubyte": file
         for part in ("train", "t10k")
@@ -80,7 +80,7 @@ _NEWEST = checkpoint.name(2)
 
 
 def _before() -> dict[str, bytes]:
-    return {checkpoint.name(1): fuzz_models.whole_checkpoint(1)}
+    return {checkpoint.name(1): models.whole_checkpoint(1)}
 
 
 def _newest(path: Path) -> object:
@@ -111,46 +111,44 @@ def _of_a_table(reader: Callable[..., object]) -> tuple[Callable[[Path], object]
 
 
 FORMATS = {
-    "npz": Format(fuzz_files.npz, fuzz_files.lying_npz, ("a.npz",), (read_npz, _read, _read_inputs)),
+    "npz": Format(files.npz, files.lying_npz, ("a.npz",), (read_npz, _read, _read_inputs)),
     "npy": Format(
-        fuzz_files.npy,
-        fuzz_files.lying_npy,
+        files.npy,
+        files.lying_npy,
         ("a.npy",),
         (read_npy, _rows, partial(_read, target=-1), _read_inputs),
     ),
-    "CSV": Format(fuzz_files.csv, fuzz_files.lying_csv, ("a.csv",), _of_a_table(read_csv)),
-    "Parquet": Format(fuzz_files.parquet, fuzz_files.lying_parquet, ("a.parquet",), _of_a_table(read_parquet)),
-    "IDX": Format(fuzz_files.idx, fuzz_files.lying_idx, ("a-idx",), (read_idx, partial(_read, target=0), _read_inputs)),
+    "CSV": Format(files.csv, files.lying_csv, ("a.csv",), _of_a_table(read_csv)),
+    "Parquet": Format(files.parquet, files.lying_parquet, ("a.parquet",), _of_a_table(read_parquet)),
+    "IDX": Format(files.idx, files.lying_idx, ("a-idx",), (read_idx, partial(_read, target=0), _read_inputs)),
     "IDX, gzip": Format(
-        fuzz_files.packed_idx,
-        fuzz_files.lying_packed_idx,
+        files.packed_idx,
+        files.lying_packed_idx,
         ("a-idx.gz",),
         (read_idx, partial(_read, target=0), _read_inputs),
     ),
     "IDX folder": Format(
-        fuzz_files.idx,
-        fuzz_files.lying_idx,
+        files.idx,
+        files.lying_idx,
         tuple(f"set/{name}" for name in (*_idx_folder(), "more-images-idx3-ubyte", "train-images-idx3-ubyte.gz")),
         tuple(partial(_of_its_folder, way) for way in (read_idx_folder, _read, _read_inputs)),
         lambda: {f"set/{name}": content for name, content in _idx_folder().items()},
     ),
     "configuration": Format(
-        fuzz_models.configuration,
-        fuzz_models.lying_configuration,
+        models.configuration,
+        models.lying_configuration,
         ("run.toml",),
         (partial(configuration.read, add_arguments=add_arguments),),
     ),
-    "model": Format(
-        fuzz_models.model, fuzz_models.lying_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)
-    ),
+    "model": Format(models.model, models.lying_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)),
     "checkpoint": Format(
-        lambda: [fuzz_models.whole_checkpoint(2)], fuzz_models.lying_checkpoint, (_NEWEST,), (_newest,), _before
+        lambda: [models.whole_checkpoint(2)], models.lying_checkpoint, (_NEWEST,), (_newest,), _before
     ),
     "training": Format(
-        fuzz_trainings.trainings,
-        fuzz_trainings.lying_training,
+        trainings.trainings,
+        trainings.lying_training,
         ("a.safetensors",),
-        (fuzz_trainings.resumed,),
+        (trainings.resumed,),
         lies=1.0,
     ),
 }

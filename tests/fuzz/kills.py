@@ -1,12 +1,11 @@
-"""python -m tests.fuzz.kills [--kills 50]: a training is killed at random moments, and each time it resumes.
+"""python -m tests.fuzz.kills [--kills 50]: a training is killed at random moments and resumed each time.
 
-Every run is `gpu-nn train` on the digits, for a third of the kills streamed from an npy file, with dropout, early
-stopping and a checkpoint every few steps, as a process of its own that gets SIGKILL at a random moment, up to one
-epoch's time after the end of an epoch that is drawn by lot, or after the training has begun. `gpu-nn train --resume`
-then goes on to the end, where parameters and history must have the bits of a run that was left alone. In half of the
-runs the resumed training is killed too.
+Every run is `gpu-nn train` on the digits in a process of its own, with dropout, early stopping and a checkpoint every
+few steps; a third of the killed runs stream from an npy file. SIGKILL comes up to one epoch's time after the start of
+the training or after the end of a random epoch. `gpu-nn train --resume` then finishes the training, whose parameters
+and history must equal those of an uninterrupted run bit by bit. In half of the runs the resumed training is killed too.
 
-Writes benchmarks/results/resume.json. Exit code 1 when a resume failed or a bit differs.
+Writes tests/fuzz/results/resume.json. Exit code 1 when a resume failed or a bit differs.
 """
 
 import argparse
@@ -26,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import machine, write
 from gpu_nn.data import digits
 from gpu_nn.model_file import load
 from gpu_nn.training import History
+from tests.fuzz.results import write
 
 SETTINGS = ("--hidden", "64", "--dropout", "0.2", "--early-stopping", "30", "--lr", "0.003", "--epochs", "120")
 EVERY = "3steps"  # an epoch has 41 steps
@@ -54,7 +53,7 @@ def streamed(folder: Path) -> list[str]:
 
 
 def went_on_until(process: subprocess.Popen, folder: Path, epoch: int) -> None:
-    """Returns when the process has reported that epoch or a later one, or, for 0, has its settings in its folder."""
+    """Return when the process has reported that epoch or a later one or, for 0, has written its settings."""
     if epoch == 0:
         while not (folder / "checkpoints" / "config.toml").exists() and process.poll() is None:
             time.sleep(0.001)
@@ -66,7 +65,7 @@ def went_on_until(process: subprocess.Popen, folder: Path, epoch: int) -> None:
 
 
 def outcome(folder: Path) -> tuple[bytes, list[tuple]]:
-    """Bits of the parameters, and all of the history but its seconds."""
+    """The parameters' bytes, and the history without its seconds."""
     net = load(folder / "model.safetensors", "cpu")
     history = History.from_json((folder / "history.json").read_text())
     records = [tuple(value for name, value in vars(record).items() if name != "seconds") for record in history.epochs]
@@ -74,7 +73,7 @@ def outcome(folder: Path) -> tuple[bytes, list[tuple]]:
 
 
 def killed(process: subprocess.Popen, folder: Path, epoch: int, seconds: float) -> dict[str, Any] | None:
-    """Kill so many seconds after the epoch; what was there then. None when the training had already ended."""
+    """Kill it that many seconds after the epoch, and describe the moment. None when the training had already ended."""
     went_on_until(process, folder, epoch)
     time.sleep(seconds)
     process.kill()
@@ -92,7 +91,7 @@ def killed(process: subprocess.Popen, folder: Path, epoch: int, seconds: float) 
 
 @dataclass(frozen=True)
 class Unbroken:
-    """A run that was left alone: the arguments that say its data, what it came to, and the seconds of an epoch."""
+    """An uninterrupted run: the arguments that name its data, its outcome, and the seconds of an epoch."""
 
     data: Sequence[str]
     outcome: tuple[bytes, list[tuple]]
@@ -123,7 +122,7 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
         while len(moments) < kills:
             runs += 1
             folder = Path(place) / f"run{runs}"
-            # Of a third of the kills, in runs that are killed once and in such that are killed twice.
+            # A third of the kills, among runs that are killed once and runs that are killed twice.
             streams = 3 * sum(moment["streamed"] for moment in moments) < len(moments)
             run = from_file if streams else in_memory
             process = begun(folder, run.data)
@@ -165,9 +164,9 @@ def measured(kills: int, seed: int = 0) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.kills")
     parser.add_argument("--kills", type=int, default=50)
-    result = {"machine": machine("numpy", "safetensors"), **measured(parser.parse_known_args()[0].kills)}
-    write("resume", result)
-    print(json.dumps({name: value for name, value in result.items() if name not in ("machine", "moments")}, indent=1))
+    result = measured(parser.parse_args().kills)
+    write("resume", result, "numpy", "safetensors")
+    print(json.dumps({name: value for name, value in result.items() if name != "moments"}, indent=1))
     sys.exit(bool(result["problems"]))
 
 
