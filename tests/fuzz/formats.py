@@ -10,7 +10,6 @@ import numpy as np
 
 import gpu_nn
 from gpu_nn.cli import configuration
-from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
 from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
@@ -138,7 +137,7 @@ FORMATS = {
         models.configuration,
         models.lying_configuration,
         ("run.toml",),
-        (partial(configuration.read, add_arguments=add_arguments),),
+        (configuration.read,),
     ),
     "model": Format(models.model, models.lying_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)),
     "checkpoint": Format(

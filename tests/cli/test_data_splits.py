@@ -116,7 +116,7 @@ def test_a_dry_run_counts_the_rows(command, files):
 def test_what_cannot_be_streamed_is_refused(refused, tmp_path, files, x_and_y):
     np.savez(tmp_path / "x.npz", x=x_and_y[0], y=x_and_y[1])
     assert "npy and Parquet files can be streamed" in refused(3, "train", "--data", tmp_path / "x.npz", "--stream")
-    assert "--stream goes with --data" in refused(2, "train", "--stream")
+    assert "--stream needs --data" in refused(2, "train", "--stream")
     x = x_and_y[0].copy()
     x[700, 1] = np.inf
     np.save(tmp_path / "x.npy", x)

@@ -1,6 +1,6 @@
 import json
 
-from gpu_nn.cli.results import print_json, table
+from gpu_nn.cli.output import print_json, table
 
 
 def test_json_has_null_for_what_it_cannot_say(capsysbinary):

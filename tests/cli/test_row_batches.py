@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Network, load, save
-from gpu_nn.cli import predict, rows
+from gpu_nn.cli import input_data, predict
 from gpu_nn.data import datasets
 from gpu_nn.network import INFERENCE_ROWS
 from tests.cli.conftest import CLASSES, N_INPUTS
@@ -52,7 +52,7 @@ def large(request, x_and_y, tmp_path, model):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Data are met in several pieces."""
-    monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (N_INPUTS + len(CLASSES)))
+    monkeypatch.setattr(input_data, "_BATCH_BYTES", INFERENCE_ROWS * 4 * (N_INPUTS + len(CLASSES)))
     yield
     assert not [thread for thread in threading.enumerate() if thread.name == "gpu_nn prefetcher"]
 
@@ -69,8 +69,8 @@ def both(command, monkeypatch):
         for flags in (("--stream", "never"), ("--stream",)):
             with monkeypatch.context() as patch:
                 if flags == ("--stream",):
-                    patch.setattr(rows, "read_labelled", refuse)
-                    patch.setattr(rows, "read_inputs", refuse)
+                    patch.setattr(input_data, "read_labelled", refuse)
+                    patch.setattr(input_data, "read_inputs", refuse)
                 done = command(*arguments, *CPU, *flags)
             assert (done.code, done.err) == (0, "")
             found.append(then(done))
@@ -103,7 +103,7 @@ def test_predictions_on_stdout_are_the_same(both, large, flags):
 def test_files_of_predictions_are_the_same(both, large, monkeypatch, tmp_path, suffix, proba):
     model, data, _ = large
     out = tmp_path / f"out.{suffix}"
-    monkeypatch.setattr(predict, "_GROUP_VALUES", INFERENCE_ROWS)
+    monkeypatch.setattr(predict, "_ROW_GROUP_VALUES", INFERENCE_ROWS)
     in_memory, streamed = both(
         "predict", model, *data, *proba, "--out", out, "--json", then=lambda done: (done.out, out.read_bytes())
     )
@@ -125,7 +125,7 @@ def test_an_npy_file_has_the_bytes_that_numpy_saves(command, model, x_and_y, tmp
 def test_a_parquet_file_has_all_rows_in_row_groups_of_many(command, model, x_and_y, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     np.save(tmp_path / "x.npy", x_and_y[0])
-    monkeypatch.setattr(predict, "_GROUP_VALUES", len(CLASSES) * 3000)
+    monkeypatch.setattr(predict, "_ROW_GROUP_VALUES", len(CLASSES) * 3000)
     flags = ("--stream", *CPU, "--proba", "--out", tmp_path / "out.parquet")
     command("predict", model, "--data", tmp_path / "x.npy", *flags)
     written = parquet.ParquetFile(tmp_path / "out.parquet")
@@ -141,7 +141,7 @@ def test_data_that_would_fill_the_memory_are_streamed_without_being_asked(comman
     expected = command(verb, model, *data, *labels, *CPU)
     monkeypatch.setattr(datasets, "available_bytes", lambda: 100_000)
     for name in ("read_labelled", "read_inputs"):
-        monkeypatch.setattr(rows, name, None)
+        monkeypatch.setattr(input_data, name, None)
     assert command(verb, model, *data, *labels, *CPU) == expected
 
 
