@@ -1,6 +1,7 @@
 """What passes for a number, and that nothing else does where a caller gives one."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
-from gpu_nn.validation import Interval, check_int, check_number, is_int
+from gpu_nn.validation import Interval, check_int, check_json_int, check_number, is_int
 
 NO_NUMBERS = [True, np.True_, "1", None, [1], np.ones(1), 1j, np.complex64(1), math.nan, np.float32("nan"), 10**400]
 NO_NUMBERS += [math.inf, -math.inf, np.float16("inf"), Fraction(1, 2), object]
@@ -25,7 +26,7 @@ def test_what_is_no_finite_number_is_in_no_range(value):
 
 
 @pytest.mark.parametrize("kind", [int, float, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble])
-def test_numbers_of_all_types_are_told_by_their_value(kind):
+def test_numbers_of_all_types_are_compared_by_value(kind):
     assert [kind(value) in Interval(0, 1) for value in (0, 1, 2)] == [True, True, False]
     assert [kind(value) in Interval(0, 1, above=True, below=True) for value in (0, 1)] == [False, False]
     assert (check_number("a", kind(1)), type(check_number("a", kind(1)))) == (1.0, float)
@@ -54,6 +55,13 @@ def test_ends_are_exact():
 def test_the_error_names_what_came_and_what_was_expected(within, said):
     with pytest.raises(ValueError, match=f"^rate='high'; expected {said}, such as 1$"):
         check_number("rate", "high", within, ", such as 1")
+
+
+def test_integers_of_json_are_whole_and_exact():
+    assert (check_json_int("steps", 0), check_json_int("steps", 2**53 - 1, 1)) == (0, 2**53 - 1)
+    for value, expected in ((2**53, "below 2⁵³"), (0, "≥ 1"), (1.0, "≥ 1"), (True, "≥ 1"), ("1", "≥ 1"), (None, "≥ 1")):
+        with pytest.raises(ValueError, match=re.escape(f"steps={value!r}; expected a whole number {expected}")):
+            check_json_int("steps", value, 1)
 
 
 def test_whole_numbers_are_whole_by_their_type():

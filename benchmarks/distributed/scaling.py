@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.distributed import model
 from benchmarks.distributed.model import Cpu
+from benchmarks.distributed.sums import sum_seconds
 from benchmarks.results import machine, table, write
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
@@ -142,21 +143,6 @@ def slowest(communicator: Communicator, seconds: float) -> float:
     return max(communicator.all_gather_object(seconds))
 
 
-def sums(communicator: Communicator, repeats: int) -> dict[int, float]:
-    """Median seconds of a sum, by its bytes."""
-    found = {}
-    meet = np.zeros(1)
-    for n_bytes in BYTES:
-        array, seconds = np.zeros(n_bytes // 4, np.float32), []
-        for _ in range(repeats):
-            communicator.all_reduce(meet)
-            began = time.perf_counter()
-            communicator.all_reduce(array)
-            seconds.append(time.perf_counter() - began)
-        found[n_bytes] = slowest(communicator, statistics.median(seconds))
-    return found
-
-
 def steps(communicator: Communicator, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
     """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches.
 
@@ -185,7 +171,9 @@ def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
     """
     communicator = init_process_group("cpu")[0]
     p = communicator.size
-    found: dict[str, Any] = {"ranks": p, "sums": sums(communicator, job["repeats"]) if p > 1 else {}, "networks": {}}
+    found: dict[str, Any] = {"ranks": p, "sums": {}, "networks": {}}
+    if p > 1:
+        found["sums"] = {n_bytes: sum_seconds(communicator, n_bytes, job["repeats"]) for n_bytes in BYTES}
     for name, widths, batch, count in job["networks"]:
         rows = [batch // 4, batch // 2, batch]
         found["networks"][name] = {

@@ -95,18 +95,18 @@ def main() -> None:
     print(markdown(result))
 
 
-def sum_seconds(communicator: Communicator, n_bytes: int) -> float:
-    """Median of the slowest rank's seconds."""
+def sum_seconds(communicator: Communicator, n_bytes: int, repeats: int | None = None) -> float:
+    """Median seconds of the slowest rank. repeats: None takes about ENOUGH seconds."""
     array, meet = np.ones(n_bytes // 4, np.float32), np.zeros(1)
     seconds: list[float] = []
-    repeats = MOST
-    while len(seconds) < repeats:
+    most = repeats or MOST
+    while len(seconds) < most:
         communicator.all_reduce(meet)
         began = time.perf_counter()
         communicator.all_reduce(array)
         seconds.append(max(communicator.all_gather_object(time.perf_counter() - began)))
-        if len(seconds) == LEAST:  # the same on all ranks, as are these times
-            repeats = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
+        if repeats is None and len(seconds) == LEAST:  # these times are the same on all ranks
+            most = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
         array.fill(1)
     return statistics.median(seconds)
 

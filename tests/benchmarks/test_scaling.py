@@ -16,10 +16,10 @@ from benchmarks.distributed.model import (
     PCIE_4,
     PCIE_5,
     Cpu,
+    all_reduce_seconds,
     buckets,
     rows_for,
     step,
-    sum_seconds,
 )
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
@@ -62,14 +62,14 @@ def test_the_gradient_is_that_of_the_network():
 def test_a_large_sum_takes_what_the_slowest_link_needs_for_nearly_twice_the_bytes(p):
     n_bytes = 1e12
     bandwidth = (NVLINK if p <= 8 else NDR).bandwidth
-    assert sum_seconds(n_bytes, p) == pytest.approx(2 * (p - 1) / p * n_bytes / bandwidth, rel=1e-3)
+    assert all_reduce_seconds(n_bytes, p) == pytest.approx(2 * (p - 1) / p * n_bytes / bandwidth, rel=1e-3)
 
 
 def test_a_small_sum_takes_hops_that_grow_as_a_logarithm():
-    assert sum_seconds(4, 1) == 0
-    doubled = [sum_seconds(4, 2 * p) - sum_seconds(4, p) for p in (16, 64, 512)]
+    assert all_reduce_seconds(4, 1) == 0
+    doubled = [all_reduce_seconds(4, 2 * p) - all_reduce_seconds(4, p) for p in (16, 64, 512)]
     assert doubled == pytest.approx([2 * NDR.tree] * 3, rel=1e-6)
-    assert sum_seconds(4, 8, PCIE_4) > sum_seconds(4, 8, NVLINK)
+    assert all_reduce_seconds(4, 8, PCIE_4) > all_reduce_seconds(4, 8, NVLINK)
 
 
 def test_a_step_of_one_gpu_has_no_sums_and_its_work_shrinks_with_the_rows():

@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from gpu_nn.cli.input_data import read_splits
 
 from gpu_nn import plots
 from gpu_nn.cli import input_data, main, plot
+from gpu_nn.cli.input_data import read_splits
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.network import INFERENCE_ROWS
 from gpu_nn.training.checkpoint import written_in
@@ -238,7 +238,9 @@ def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command
 def test_names_that_no_font_has_are_said_once(command, model, arrays, tmp_path, monkeypatch):
     from matplotlib import font_manager
 
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    # Matplotlib's own font, which has no Japanese letters, so that it finds one whatever was drawn before.
+    fonts = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     # Wrong labels, so that two pictures have names: the matrix and the mistakes.
     np.savez(tmp_path / "a.npz", x=arrays["x"], y=np.roll(arrays["y"], 1))
     options = ("--data", tmp_path / "a.npz", "--out", tmp_path, "--image-shape", "5,1", *CPU)

@@ -9,12 +9,12 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from gpu_nn.cli.factory import make_schedule
 from sklearn.utils.class_weight import compute_sample_weight
 
 from gpu_nn import Trainer
 from gpu_nn.cli import factory
 from gpu_nn.cli.arguments import SCHEDULES
+from gpu_nn.cli.factory import make_schedule
 from gpu_nn.training import History
 from tests.cli.test_resume import Raise, outcome, with_callback  # noqa: F401
 
@@ -106,8 +106,9 @@ def test_only_a_schedule_that_does_not_depend_on_the_epochs_resumes_to_more(comm
     else:
         line = refused(2, *more)
         assert f"--epochs 12: the {name} schedule of the run in {tmp_path / 'a'} is made for 9 epochs; " in line
-        config = tmp_path / "a" / "config.toml"
-        assert f"gpu-nn train --config {config} --out FOLDER --epochs 12 starts a new run" in line
+        assert (
+            f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --out FOLDER --epochs 12 starts a new run" in line
+        )
 
 
 def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, command, data, tmp_path, with_callback):  # noqa: F811

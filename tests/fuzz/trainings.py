@@ -1,4 +1,4 @@
-"""Checkpoints for the fuzz whose checksum is right, but not what it is of; and the training that resumes from them."""
+"""Checkpoints with a valid checksum over wrong content, and the training that resumes from them."""
 
 import json
 from copy import deepcopy
@@ -22,7 +22,7 @@ EPOCHS = 3
 
 
 class _Interrupt(Callback):
-    """Takes the state of a training in its second epoch of three steps each, and ends it there."""
+    """Saves the state of a training in its second epoch of three steps, and interrupts it there."""
 
     every = Trigger(steps=1)
     taken: Any = None
@@ -34,7 +34,7 @@ class _Interrupt(Callback):
 
 
 class _BestModel(BestModel):
-    """Remembers, but writes no file, which nothing that is fuzzed may do."""
+    """Keeps the best value but writes no file, which no reader may do."""
 
     def __call__(self, trainer: Any, record: Any) -> None:
         value = self.monitor.value(record)
@@ -63,7 +63,7 @@ def trainings() -> list[bytes]:
     return [_written(json.loads(_broken_off()[0]), _broken_off()[1])]
 
 
-def lying_training(random: Random) -> bytes:
+def malformed_training(random: Random) -> bytes:
     text, whole = _broken_off()
     training, arrays = json.loads(text), dict(whole)
     for _ in range(random.choice((0, 1, 1, 1, 2, 5))):
@@ -74,7 +74,7 @@ def lying_training(random: Random) -> bytes:
 
 
 def resumed(path: Path) -> None:
-    """Train on from there. What a user may then be told beside a DataError is made one."""
+    """Resume the training. The other errors that a user may see become a DataError."""
     try:
         _fitted(resume=path)
     except TrainingDiverged as error:
@@ -86,7 +86,7 @@ def resumed(path: Path) -> None:
 
 
 def _change(tree: Any, random: Random) -> None:
-    """One entry of it, however deep, becomes another, or goes."""
+    """Replace or delete one entry, at any depth."""
     while True:
         keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
         key = random.choice(keys)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a training finishes its step; anything else ends at once."""
+"""SIGINT and SIGTERM: a training stops after its current step; every other command stops at once."""
 
 import signal
 import threading
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The command was asked to end by the signal `signum`."""
+    """The signal `signum` stopped the command."""
 
     def __init__(self, signum: int, message: str = "interrupted"):
         super().__init__(message)
         self.signum = signum
 
 
-class Interruption:
-    """While `caught`, signals raise Interrupted, or, during `training`, end the fit after the step at work.
+class SignalHandler:
+    """While `installed`, a signal raises Interrupted or, during `training`, stops the fit after the current step.
 
-    signum: of the signal that came, 0 before. A second SIGINT ends a training at once; a second SIGTERM is nothing new,
-    as schedulers send several.
+    signum: the signal that arrived, 0 before. A second SIGINT stops a training at once; a second SIGTERM has no effect,
+    because schedulers send several.
     """
 
     def __init__(self) -> None:
@@ -30,21 +30,21 @@ class Interruption:
         self._trainer: Trainer | None = None
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            # Only the main thread may handle signals.
+            # Python lets only the main thread handle signals.
             yield
             return
-        before = {signum: signal.signal(signum, self._came) for signum in (signal.SIGINT, signal.SIGTERM)}
+        previous = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for signum, handler in before.items():
+            for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
     @contextmanager
     def training(self, trainer: "Trainer") -> Iterator[None]:
-        """A fit of `trainer`. Raises Interrupted afterwards when a signal came."""
+        """A fit of `trainer`. Raises Interrupted afterwards when a signal arrived."""
         self._trainer = trainer
         try:
             yield
@@ -53,9 +53,9 @@ class Interruption:
         if self.signum:
             raise Interrupted(self.signum)
 
-    def _came(self, signum: int, frame: Any) -> None:
-        again = signum == self.signum == signal.SIGINT
+    def _handle(self, signum: int, frame: Any) -> None:
+        is_second_sigint = signum == self.signum == signal.SIGINT
         self.signum = signum
-        if self._trainer is None or again:
+        if self._trainer is None or is_second_sigint:
             raise Interrupted(signum)
         self._trainer.interrupt()
