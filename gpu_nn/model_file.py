@@ -73,7 +73,7 @@ def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[s
     classes = _python_values(net.classes)
     for name, array in arrays.items():
         _check_finite(name, array)
-    _check_classes(classes, net.n_answers)
+    _check_classes(classes, net.n_probabilities)
     return arrays, classes
 
 

@@ -158,7 +158,7 @@ class TrainStep:
                 # A rank without rows counts the pass, too: one that resumes from rank 0's counters draws what is due.
                 for counter in counters:
                     kernels.increment(counter)
-            return net.train_step(x, y, net.n_preprocessing, filled=layer_done, **options)
+            return net.train_step(x, y, net.n_preprocessing, layer_done=layer_done, **options)
 
         return micro_batch
 
