@@ -14,12 +14,11 @@ import math
 from dataclasses import dataclass
 from textwrap import fill
 
-from gpu_nn.training.gradient_sync import is_bucket
-
 from benchmarks.results import table
 from benchmarks.roofline import FLOAT32, Launch, Training
 from benchmarks.step import NETWORKS
 from benchmarks.timing import percent
+from gpu_nn.training.gradient_sync import is_bucket
 
 
 @dataclass(frozen=True)

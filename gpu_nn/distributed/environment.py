@@ -1,4 +1,4 @@
-"""What launchers leave in the environment of the processes that they start."""
+"""The environment variables that launchers set for the processes that they start."""
 
 import os
 import time
@@ -6,17 +6,17 @@ from typing import NamedTuple, NoReturn
 
 EXIT_FAILURE = 1
 
-# Seconds for a launcher to pass on what ranks printed, before one ends and it ends all.
+# Seconds for a launcher to pass on what ranks have printed, before one ends and the launcher ends all.
 FLUSH_SECONDS = 0.5
 
-# Of MPI: MPICH and Intel's, Open MPI, Slurm with PMI.
-_SIGNS_OF_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID")
-_LOCAL_RANKS_OF_MPI = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+# Set by MPI launchers: MPICH and Intel's, Open MPI, Slurm with PMI.
+_MPI_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID")
+_MPI_LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
-# Of torchrun, and of programs for Ray and Dask.
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Set by torchrun, and by programs for Ray and Dask.
+RENDEZVOUS_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-_WORLDS = (
+_RANKS_AND_SIZES = (
     ("PMI_RANK", "PMI_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
@@ -26,8 +26,8 @@ _LAST_PORT = 65_535
 
 
 def is_started_by_mpi() -> bool:
-    """Whether a launcher of MPI started this process, and not a torchrun that it started."""
-    return not _is_torchrun() and any(name in os.environ for name in _SIGNS_OF_MPI)
+    """Whether an MPI launcher started this process, and not a torchrun that MPI started."""
+    return not _is_torchrun() and any(name in os.environ for name in _MPI_VARIABLES)
 
 
 def _is_torchrun() -> bool:
@@ -35,13 +35,13 @@ def _is_torchrun() -> bool:
 
 
 def has_rendezvous_variables() -> bool:
-    """Whether the environment says which rank this process is, and where rank 0 is met."""
-    return all(name in os.environ for name in VARIABLES)
+    """Whether the environment names the rank of this process and the address of rank 0."""
+    return all(name in os.environ for name in RENDEZVOUS_VARIABLES)
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """This process's number and how many a launcher started; (0, 1) where none did, or it does not say."""
-    for names in _WORLDS[-1:] if _is_torchrun() else _WORLDS:
+    """The rank of this process and the number of processes; (0, 1) where no launcher set them."""
+    for names in _RANKS_AND_SIZES[-1:] if _is_torchrun() else _RANKS_AND_SIZES:
         rank, size = (os.environ.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal():
             return int(rank), int(size)
@@ -49,16 +49,21 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def local_rank_of_mpi() -> int:
-    """The number of this process among those of the same host, before MPI can tell it; its rank where nothing says."""
-    texts = (os.environ.get(name, "") for name in _LOCAL_RANKS_OF_MPI)
+    """The rank among the processes of the same host, before MPI is initialised; the rank where it is not set."""
+    texts = (os.environ.get(name, "") for name in _MPI_LOCAL_RANKS)
     return next((int(text) for text in texts if text.isdecimal()), rank_and_world_size()[0])
 
 
-class Environment(NamedTuple):
-    """Where ranks meet that MPI did not start, as torchrun's variables say it.
+def local_rank() -> int | None:
+    """The rank among the processes of the same host, where torchrun's variable has it."""
+    return _whole_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else None
 
-    rank, size: of this process. host, port: of the store. job: what all processes of a job have, and no other job.
-    has_agent_store: whether torchrun's agent opens the store; else rank 0 does.
+
+class RendezvousAddress(NamedTuple):
+    """Where ranks that MPI did not start find each other, as torchrun's variables say.
+
+    rank, size: of this process. host, port: of the store. job: a name that all processes of a job share and no other
+    job has. has_agent_store: whether torchrun's agent opens the store; else rank 0 does.
     """
 
     rank: int
@@ -68,32 +73,23 @@ class Environment(NamedTuple):
     job: str
     has_agent_store: bool
 
-    @property
-    def address(self) -> str:
+    def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def rendezvous_address() -> Environment:
-    """Raises ValueError that names a variable which cannot be."""
-    rank, size = _number("RANK"), _number("WORLD_SIZE")
+def rendezvous_address() -> RendezvousAddress:
+    """The address in the environment. Raises ValueError that names a variable with a wrong value."""
+    rank, size = _whole_number("RANK"), _whole_number("WORLD_SIZE")
     if not 0 <= rank < size:
         raise ValueError(f"RANK={rank} with WORLD_SIZE={size}; expected a rank from 0 to {size - 1}")
-    port = _number("MASTER_PORT")
+    port = _whole_number("MASTER_PORT")
     if not 1 <= port <= _LAST_PORT:
         raise ValueError(f"MASTER_PORT={port}; expected a port from 1 to {_LAST_PORT}")
-    # The number of a batch job names no job: each worker of Dask or Ray may be a batch job of its own. Nor does the
-    # count of restarts: nodes that did not fail are restarted without it.
+    # The number of a batch job does not identify a job: each worker of Dask or Ray may be a batch job of its own. Nor
+    # does the number of restarts: torchrun restarts nodes that did not fail without counting.
     job = f"gpu_nn {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
-    return Environment(rank, size, _host("MASTER_ADDR"), port, job, has_agent_store=_has_agent_store())
-
-
-def _has_agent_store() -> bool:
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-
-
-def local_rank() -> int | None:
-    """The number of this rank among those of the same host, where the environment has it."""
-    return _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else None
+    has_agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return RendezvousAddress(rank, size, _host("MASTER_ADDR"), port, job, has_agent_store)
 
 
 def _host(name: str) -> str:
@@ -101,12 +97,12 @@ def _host(name: str) -> str:
     try:
         if host.encode("idna"):
             return host
-    except UnicodeError:  # which the system's functions would raise
+    except UnicodeError:  # the system's functions would raise it
         pass
     raise ValueError(f"the environment has {name}={host!r}; expected a name or an address of the host of rank 0")
 
 
-def _number(name: str) -> int:
+def _whole_number(name: str) -> int:
     text = os.environ[name]
     if not text.isdecimal():
         raise ValueError(f"the environment has {name}={text!r}; expected a whole number")
@@ -114,6 +110,6 @@ def _number(name: str) -> int:
 
 
 def exit_silently(code: int) -> NoReturn:
-    """Ends this rank, after rank 0 had time to say why: a launcher may end all when the first has ended."""
+    """End this rank after rank 0 had time to print the reason: a launcher may end all ranks when the first one ends."""
     time.sleep(FLUSH_SECONDS)
     raise SystemExit(code) from None

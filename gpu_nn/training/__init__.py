@@ -9,6 +9,7 @@ from gpu_nn.training.callbacks import (
     JsonLinesLog,
     LearningRateMonitor,
     TensorBoardLog,
+    TrainerView,
     Trigger,
 )
 from gpu_nn.training.history import EpochRecord, History, StepRecord
@@ -27,5 +28,6 @@ __all__ = [
     "StepRecord",
     "TensorBoardLog",
     "Trainer",
+    "TrainerView",
     "Trigger",
 ]

@@ -7,13 +7,14 @@ import gpu_nn
 from gpu_nn.distributed import init_process_group
 from gpu_nn.distributed.communicator import SINGLE_PROCESS
 
-dtype, batch, parts, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+dtype, batch, micro_batches, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 communicator, device = (SINGLE_PROCESS, "cpu") if out.endswith("alone.npz") else init_process_group()
 with communicator:
     random = np.random.default_rng(0)
     x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
     net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype=dtype)
-    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2, max_norm=1.0), batch_size=batch, micro_batches=parts, communicator=communicator)
+    options = {"micro_batches": micro_batches, "communicator": communicator}
+    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2, max_norm=1.0), batch_size=batch, **options)
     history = trainer.fit(x, y, epochs=6, validation=(x[:51], y[:51]))
     losses = [(record.loss, record.validation_loss, record.validation_accuracy) for record in history.epochs]
     if communicator.rank == 0:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from gpu_nn.distributed import EXIT_FAILURE, is_raised_on_all_ranks, together
+from gpu_nn.distributed import EXIT_FAILURE, is_raised_on_all_ranks
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator, RankFailed
 from tests.training.threads import on_each
 
@@ -30,7 +30,7 @@ def test_what_all_ranks_raise_is_known_as_such():
 
 
 def test_what_one_rank_raises_in_a_training_of_its_own_is_its_alone():
-    with pytest.raises(ValueError, match="no such thing") as raised, SINGLE_PROCESS.agreed():
+    with pytest.raises(ValueError, match="no such thing") as raised, SINGLE_PROCESS.raise_on_all_ranks():
         raise ValueError("no such thing")
     assert not is_raised_on_all_ranks(raised.value)
 
@@ -68,8 +68,8 @@ class Alone(Communicator):
     def abort(self, error):
         self.ended.append(error)
 
-    def leave(self, seconds=None):
-        self.ended.append(seconds)
+    def close(self, timeout=None):
+        self.ended.append(timeout)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_end_without_an_exception_waits_for_the_others_and_not_for_long_where
     capsys, error, code, told, is_soon
 ):
     communicator = Alone()
-    with nullcontext() if error is None else pytest.raises(type(error)), together(communicator):
+    with nullcontext() if error is None else pytest.raises(type(error)), communicator:
         if error is not None:
             raise error
     assert getattr(error, "code", None) == code

@@ -27,11 +27,12 @@ from gpu_nn.distributed import init_process_group
 communicator, device = init_process_group()
 """
 FIT = """
-        trainer = gpu_nn.Trainer(gpu_nn.Network([4, 2], device=device), gpu_nn.Adam(), batch_size=8, communicator=communicator)
+        net = gpu_nn.Network([4, 2], device=device)
+        trainer = gpu_nn.Trainer(net, gpu_nn.Adam(), batch_size=8, communicator=communicator)
         trainer.fit(np.eye(40, 4), np.arange(40) % 2)
 """
 
-LEFT = r"rank \d has left.*; all ranks must do the same in the same order"
+LEFT = r"rank \d has closed its communicator.*; all ranks must make the same exchanges in the same order"
 HOW_ONE_ENDS = {
     "an exception": ("raise OSError('the disk is full')", "rank 1 of 3 failed: the disk is full; all ranks end"),
     "exit 0": ("sys.exit()", LEFT),
@@ -94,7 +95,7 @@ def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, sizes):
         tmp_path, mpi(2, "-c", f"{MEET}with communicator: communicator.all_reduce(np.ones({sizes}))"), timeout=30
     )
     assert done.returncode != 0
-    unlike = r"rank \d of 2 failed: rank \d gave (\d+|more) bytes to a sum where rank \d gave \d+; all ranks must"
+    unlike = r"rank \d of 2 failed: rank \d sent (\d+|more) bytes where rank \d sent \d+; all ranks must"
     assert re.search(unlike, done.stderr), done.stderr
 
 

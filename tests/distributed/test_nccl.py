@@ -29,8 +29,8 @@ class Others(Communicator):
     def abort(self, error):
         self.ended.append(error)
 
-    def leave(self, seconds=None):
-        self.ended.append(seconds)
+    def close(self, timeout=None):
+        self.ended.append(timeout)
 
 
 class Communicator:

@@ -12,13 +12,13 @@ from tests.distributed.programs import PROGRAM, STREAMED
 # Sums by layer, each as soon as its gradient is there, as between GPUs for wide layers.
 BY_BUCKETS = """
 from gpu_nn.distributed.mpi import MpiCommunicator
-from gpu_nn.training import together as parts_of_a_step
+from gpu_nn.training import gradient_sync
 
-MpiCommunicator.supports_overlap, parts_of_a_step._BUCKET_BYTES = True, 1
+MpiCommunicator.supports_overlap, gradient_sync._BUCKET_BYTES = True, 1
 try:
     PROGRAM
 finally:
-    MpiCommunicator.supports_overlap, parts_of_a_step._BUCKET_BYTES = False, 16 << 20
+    MpiCommunicator.supports_overlap, gradient_sync._BUCKET_BYTES = False, 16 << 20
 """.replace("PROGRAM", PROGRAM.replace("\n", "\n    "))
 
 
@@ -203,7 +203,8 @@ with communicator:
     net = gpu_nn.Network([3, 2], device=device)
     trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, communicator=communicator, callbacks=[Stops()])
     history = trainer.fit(x, y, epochs=5)
-    found = communicator.all_gather_object([len(history), trainer.optimizer.steps, trainer.stopping, trainer.interrupted])
+    here = [len(history), trainer.optimizer.steps, trainer.stopping, trainer.interrupted]
+    found = communicator.all_gather_object(here)
     if communicator.rank == 0:
         print(found)
 """
@@ -236,7 +237,8 @@ with communicator:
     for shuffle in (False, True):
         net = gpu_nn.Network([3, 2], device=device)
         random = np.random.default_rng(communicator.rank)
-        trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, shuffle=shuffle, seed=random, communicator=communicator)
+        options = {"shuffle": shuffle, "seed": random, "communicator": communicator}
+        trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, **options)
         trainer.fit(np.ones((40, 3)), np.arange(40) % 2, epochs=1)
         if communicator.rank == 0:
             print("shuffle:", shuffle)

@@ -141,7 +141,8 @@ communicator, device = init_process_group("cpu")
 with communicator:
     x, y = trainings.rows()
     net = gpu_nn.Network([trainings.INPUTS, 16, trainings.CLASSES], activation="tanh", device=device, seed=3)
-    trainer = gpu_nn.Trainer(net, trainings.adam(), batch_size=trainings.BATCH, micro_batches=4, communicator=communicator)
+    options = {"micro_batches": 4, "communicator": communicator}
+    trainer = gpu_nn.Trainer(net, trainings.adam(), batch_size=trainings.BATCH, **options)
     data = (x, y) if kind == "arrays" else (stream(x, y, block_rows=10, window_rows=70),)
     trainer.fit(*data, epochs=4, validation=(x[:50], y[:50]))
     if communicator.rank == 0:

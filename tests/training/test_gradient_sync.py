@@ -9,10 +9,11 @@ import pytest
 
 from gpu_nn import SGD, Adam, BatchNorm, Dense, Dropout, LayerNorm, Network, Trainer
 from gpu_nn.distributed.communicator import Communicator
-from gpu_nn.training import Checkpoints, Trigger, together
+from gpu_nn.training import Checkpoints, Trigger, gradient_sync
 from tests.cuda_emulator import cupy_proxy
 from tests.cuda_emulator.cupy_proxy.cuda import Graph, Stream
 from tests.cuda_emulator.device import emulated_device
+from tests.training.steps import recorded_steps
 from tests.training.threads import on_each
 
 RANDOM = np.random.default_rng(3)
@@ -28,7 +29,7 @@ class Twins(Communicator):
 
     def __init__(self, overlapping=True):
         super().__init__(0, 2)
-        self.overlapping = overlapping
+        self.supports_overlap = overlapping
         self.begun, self.log = [], []
 
     def all_gather_object(self, value):
@@ -61,10 +62,12 @@ def device(request):
         yield found
 
 
-def trained(device, communicator, bucket_bytes, monkeypatch, dtype="float64", parts=None, epochs=3, layers=LAYERS):
-    monkeypatch.setattr(together, "_BUCKET_BYTES", bucket_bytes)
+def trained(
+    device, communicator, bucket_bytes, monkeypatch, dtype="float64", micro_batches=None, epochs=3, layers=LAYERS
+):
+    monkeypatch.setattr(gradient_sync, "_BUCKET_BYTES", bucket_bytes)
     net = Network(layers, n_inputs=6, device=device, dtype=dtype, seed=1)
-    trainer = Trainer(net, Adam(1e-2), batch_size=12, communicator=communicator, micro_batches=parts)
+    trainer = Trainer(net, Adam(1e-2), batch_size=12, communicator=communicator, micro_batches=micro_batches)
     trainer.fit(X, Y, epochs=epochs)
     return trainer
 
@@ -94,9 +97,9 @@ def test_buckets_change_no_bit(device, monkeypatch):
     assert [record.loss for record in whole.history] == [record.loss for record in buckets.history]
 
 
-def test_several_parts_of_a_rank_are_summed_as_one(device, monkeypatch):
+def test_several_micro_batches_of_a_rank_are_summed_as_one(device, monkeypatch):
     communicator = Twins()
-    trained(device, communicator, 1, monkeypatch, parts=4)
+    trained(device, communicator, 1, monkeypatch, micro_batches=4)
     assert not any(entry[0] == "begin" for entry in communicator.log)
 
 
@@ -110,7 +113,7 @@ def test_ranks_whose_sums_do_not_overlap_sum_once(device, monkeypatch):
 
 
 def test_a_rank_without_rows_in_a_short_last_batch_sums_what_the_others_do(device, monkeypatch):
-    monkeypatch.setattr(together, "_BUCKET_BYTES", 1)
+    monkeypatch.setattr(gradient_sync, "_BUCKET_BYTES", 1)
     communicator = Twins()
     net = Network(LAYERS, n_inputs=6, device=device, dtype="float64", seed=1)
     trainer = Trainer(net, SGD(0.1), batch_size=13, communicator=communicator)
@@ -142,7 +145,7 @@ class TestRunningFigures:
     @pytest.mark.parametrize("by_buckets", [False, True])
     def test_ranks_that_resume_have_them_too(self, tmp_path, monkeypatch, by_buckets):
         """Batches of 13 rows, and one of a single row, which is normalised by them."""
-        monkeypatch.setattr(together, "_BUCKET_BYTES", 1)
+        monkeypatch.setattr(gradient_sync, "_BUCKET_BYTES", 1)
 
         def on(communicator, folder=None, resume=None):
             communicator.supports_overlap = by_buckets
@@ -213,30 +216,31 @@ class TestOnTheEmulatedDevice:
         step = [("begin", 32), ("begin", 128), ("begin", 96, 16 * 5 + 16), ("end",)]
         assert told == step * trainer.optimizer.steps
 
-    def test_what_was_captured_goes_with_its_trainer(self, device, monkeypatch):
-        trainer = trained(device, Twins(), 1, monkeypatch)
-        data = weakref.ref(trainer.steps.batch_of(1)[0][0][0])
-        assert data() is not None
-        del trainer
+    def test_what_was_captured_goes_with_the_fit(self, device, monkeypatch):
+        with recorded_steps() as steps:
+            trainer = trained(device, Twins(), 1, monkeypatch)
+        step, data = (weakref.ref(found) for found in (steps[0], steps[0].loader.x))
+        assert step() is not None
+        steps.clear()
         gc.collect()
-        assert data() is None
+        assert (step(), data()) == (None, None)
+        assert trainer.latest_loss() > 0
 
-    @pytest.mark.parametrize("parts", [1, 4, 6])
-    def test_parts_of_one_process_are_graphs_too(self, device, monkeypatch, parts):
+    @pytest.mark.parametrize("micro_batches", [1, 4, 6])
+    def test_micro_batches_of_one_process_are_graphs_too(self, device, monkeypatch, micro_batches):
         before = Graph.launches
-        trainer = trained(device, Communicator(), 1, monkeypatch, dtype="float32", parts=parts)
+        trainer = trained(device, Communicator(), 1, monkeypatch, dtype="float32", micro_batches=micro_batches)
         assert Graph.launches - before == trainer.optimizer.steps - 2
 
     def test_a_step_neither_waits_nor_uploads(self, device, monkeypatch):
         communicator = Twins()
         communicator.all_reduce_async = communicator.all_reduce = lambda *arrays: None
         communicator.wait = lambda: None
-        trainer = trained(device, communicator, 1, monkeypatch, dtype="float32")
-        trainer.steps.counters.fill(0)
+        with recorded_steps() as steps:
+            trainer = trained(device, communicator, 1, monkeypatch, dtype="float32")
+        trainer._pending_losses.counters.fill(0)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             for size in (12, 12, 12, 4):
-                trainer.optimizer.begin_step(trainer.net)
-                trainer.steps.of(size)()
-                trainer.optimizer.end_step()
+                steps[0](size)
         assert waits == []
         assert copies == []

@@ -122,14 +122,14 @@ class TestLanes:
             assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_unshuffled_stretches_that_are_close_are_read_as_one():
+def test_unshuffled_ranges_with_small_gaps_are_read_as_one():
     communicator = Communicator(1, 4)
     far = [(10, 20), (50, 60), (90, 100), (121, 122)]
     assert shard_ranges(125, 40, communicator, shuffled=False) == far
-    assert shard_ranges(125, 40, communicator, shuffled=False, close=20) == far
-    assert shard_ranges(125, 40, communicator, shuffled=False, close=21) == [*far[:2], (90, 122)]
-    assert shard_ranges(125, 40, communicator, shuffled=False, close=29) == [*far[:2], (90, 122)]
-    assert shard_ranges(125, 40, communicator, shuffled=False, close=30) == [(10, 122)]
+    assert shard_ranges(125, 40, communicator, shuffled=False, max_gap=20) == far
+    assert shard_ranges(125, 40, communicator, shuffled=False, max_gap=21) == [*far[:2], (90, 122)]
+    assert shard_ranges(125, 40, communicator, shuffled=False, max_gap=29) == [*far[:2], (90, 122)]
+    assert shard_ranges(125, 40, communicator, shuffled=False, max_gap=30) == [(10, 122)]
 
 
 def test_rows_of_any_two_blocks_meet_in_a_batch_about_equally_often():

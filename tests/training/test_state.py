@@ -23,8 +23,15 @@ from gpu_nn import (
 )
 from gpu_nn.device import Device
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, WarmUp
-from gpu_nn.training import Callback, Checkpoints, EarlyStopping, LearningRateMonitor, Trigger, checkpoint, trainer
-from gpu_nn.training.state import taken
+from gpu_nn.training import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    LearningRateMonitor,
+    Trigger,
+    checkpoint,
+    pending_losses,
+)
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
 
@@ -106,7 +113,7 @@ def test_it_ends_in_the_same_bits_wherever_it_was_broken_off(tmp_path, optimizer
 
 @pytest.mark.parametrize("steps", range(9, 16))
 def test_losses_that_the_host_has_not_read_yet_are_not_lost(tmp_path, monkeypatch, steps):
-    monkeypatch.setattr(trainer, "_READ_EVERY", 3)
+    monkeypatch.setattr(pending_losses, "_READ_EVERY", 3)
     whole = fitted(made(optimizer=sgd))
     broken_off(tmp_path, steps, optimizer=sgd)
     assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
@@ -116,7 +123,7 @@ def test_losses_that_were_to_be_read_less_often_are_not_lost(tmp_path, monkeypat
     """As those of a checkpoint that was taken on a GPU."""
     whole = fitted(made(optimizer=sgd))
     broken_off(tmp_path, 14, optimizer=sgd)
-    monkeypatch.setattr(trainer, "_READ_EVERY", 3)
+    monkeypatch.setattr(pending_losses, "_READ_EVERY", 3)
     assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
 
 
@@ -128,7 +135,7 @@ def test_a_network_that_was_at_work_before_resumes_as_a_new_one_does(tmp_path):
 
 
 def test_the_seconds_of_an_epoch_are_those_of_both_processes_and_not_the_callbacks(tmp_path):
-    training, arrays = taken(broken_off(tmp_path / "a", 11))
+    training, arrays = broken_off(tmp_path / "a", 11).state_dict()
     training["position"]["seconds"] = 100.0
     (tmp_path / "b").mkdir()
     checkpoint.write(tmp_path / "b" / checkpoint.name(11), training, arrays)
@@ -244,7 +251,7 @@ class TestWithEarlyStopping:
     )
     def test_a_state_that_is_none_of_early_stopping_is_an_error_of_ours(self, tmp_path, key, value):
         parts = [EarlyStopping(), Checkpoints(tmp_path / "a"), InterruptAfter(11)]
-        training, arrays = taken(fitted(made(parts)))
+        training, arrays = fitted(made(parts)).state_dict()
         if key == "kept.parameters" and isinstance(value, float):
             # Of the right shape.
             arrays[f"callback.0.{key}"] = np.full_like(arrays["network.parameters"], value)
@@ -378,7 +385,7 @@ class TestRefusals:
     ids=str,
 )
 def test_a_header_that_makes_no_sense_is_an_error_of_ours_and_changes_nothing(tmp_path, place, value):
-    training, arrays = taken(broken_off(tmp_path / "a", 11))
+    training, arrays = broken_off(tmp_path / "a", 11).state_dict()
     entry = training
     for key in place[:-1]:
         entry = entry[key]
@@ -393,7 +400,7 @@ CHANGES = ["gone", "short", "of another type", "with one more axis"]
 # A training may well have no loss to read.
 @pytest.mark.parametrize(("name", "change"), [pair for pair in product(ARRAYS, CHANGES) if pair != ("losses", "short")])
 def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path, name, change):
-    training, arrays = taken(broken_off(tmp_path / "a", 13))
+    training, arrays = broken_off(tmp_path / "a", 13).state_dict()
     changed = {
         "gone": lambda array: None,
         "short": lambda array: array[:0],
@@ -413,7 +420,7 @@ def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path
     ],
 )
 def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_path, name, value):
-    training, arrays = taken(broken_off(tmp_path / "a", 13))
+    training, arrays = broken_off(tmp_path / "a", 13).state_dict()
     arrays[name] = arrays[name].copy()
     arrays[name][-1] = value
     refused(tmp_path / "b", training, arrays, f"array {name} has NaN or infinite values")

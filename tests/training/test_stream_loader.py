@@ -14,13 +14,13 @@ from gpu_nn import SGD, Adam, DataError, Dense, Dropout, Network, Standardize, T
 from gpu_nn.data import stream
 from gpu_nn.data.parquet import ParquetTable
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
-from gpu_nn.training import Callback, Checkpoints, Trigger, checkpoint, windows
+from gpu_nn.training import Callback, Checkpoints, Trigger, checkpoint, stream_loader
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.sampler import SHUFFLE_SHARDS, own_places
-from gpu_nn.training.state import taken
 from gpu_nn.training.stream_loader import StreamLoader
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
+from tests.training.steps import recorded_steps
 from tests.training.threads import on_each
 
 DATA, HELD_OUT = blobs(), blobs(seed=3)  # 230 rows
@@ -136,7 +136,7 @@ class TestBits:
         broken = made([Stop(5)])
         broken.fit(some, epochs=1)
         some.reader.read.clear()
-        made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *taken(broken)))
+        made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *broken.state_dict()))
         # Of windows of two batches the first two are over.
         assert len(some.reader.read) == 230 - 2 * 64
 
@@ -150,7 +150,7 @@ class TestBits:
         for shuffle in (True, False):
             whole = fitted(made(shuffle=shuffle))
             broken = fitted(made([Stop(3)], shuffle=shuffle))
-            training, arrays = taken(broken)
+            training, arrays = broken.state_dict()
             assert training.pop("lanes") == (64 if shuffle else None)
             checkpoint.write(tmp_path / "old.safetensors", training, arrays)
             if shuffle:
@@ -183,7 +183,7 @@ class TestBits:
 class Unheard(Communicator):
     """A rank of which the others never fail."""
 
-    agreed = nullcontext
+    raise_on_all_ranks = nullcontext
 
 
 OPENING = threading.Lock()
@@ -243,7 +243,7 @@ class TestRanks:
     def test_any_number_of_ranks_learns_the_bits_that_one_process_learns(
         self, monkeypatch, shuffle, close, batch_size, window
     ):
-        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
+        monkeypatch.setattr(stream_loader, "_MAX_GAP_BYTES", close)
         found = []
         for size in (1, 2, 4):
             trainers = self.fitted_on(size, {"x": streamed(window_rows=window)}, shuffle=shuffle, batch_size=batch_size)
@@ -293,17 +293,19 @@ class TestRanks:
     def test_each_reads_its_own_rows_and_keeps_no_others(
         self, monkeypatch, tmp_path, kind, shuffle, close, size, batch_size, window
     ):
-        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
-        files, read, kept = files_of(tmp_path, kind), {}, {}
+        monkeypatch.setattr(stream_loader, "_MAX_GAP_BYTES", close)
+        files, read = files_of(tmp_path, kind), {}
 
         def on(communicator):
             some = streamed(files, window_rows=window)
             some = replace(some, reader=OnRanks(some.reader))
             trainer = made(batch_size=batch_size, shuffle=shuffle, micro_batches=size, communicator=communicator)
             trainer.fit(some, epochs=1)
-            read[communicator.rank], kept[communicator.rank] = some.reader.read, len(trainer.steps.data.x)
+            read[communicator.rank] = some.reader.read
 
-        on_each(size, on)
+        with recorded_steps() as steps:
+            on_each(size, on)
+        kept = {step.sync._communicator.rank: len(step.loader.x) for step in steps}
         every = np.concatenate(list(read.values()))
         assert set(every) == set(range(230))
         rows = max(window // batch_size, 1) * batch_size
@@ -415,7 +417,7 @@ trainer = Trainer(Network([100, 2], device="cpu"), SGD(0.1), batch_size=500)
 small = dict(block_rows=500, window_rows=10_000)
 trainer.fit(stream(np.zeros((10_000, 100), np.float32), np.zeros(10_000, int), **small), epochs=1)
 before = most = memory()
-trainer.progress = look
+trainer.on_batch_end = look
 trainer.fit(stream(x, y, **small), epochs=2)
 print(*((most - before) * 1024).tolist())
 """

@@ -151,7 +151,7 @@ class TestABatchOfAllRows:
 
         broken = made(InterruptAfterAStep())
         broken.fit(*blobs(), epochs=2)
-        assert (broken.interrupted, broken.position.steps_in_epoch) == (True, 1)
+        assert (broken.interrupted, broken.step_record().step) == (True, 1)
         resumed = made()
         resumed.fit(*blobs(), epochs=2, resume=tmp_path)
         whole = Trainer(Network([5, 8, 3], device="cpu", seed=1), SGD(0.1), batch_size=batch_size)

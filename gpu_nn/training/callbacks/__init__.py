@@ -1,7 +1,7 @@
 """What a Trainer calls while it trains: one protocol, `Callback`, and those that come with the package."""
 
 from gpu_nn.training.callbacks.best_model import BestModel
-from gpu_nn.training.callbacks.callback import Callback, Trigger
+from gpu_nn.training.callbacks.callback import Callback, TrainerView, Trigger
 from gpu_nn.training.callbacks.checkpoints import Checkpoints
 from gpu_nn.training.callbacks.early_stopping import EarlyStopping
 from gpu_nn.training.callbacks.learning_rate_monitor import LearningRateMonitor
@@ -17,5 +17,6 @@ __all__ = [
     "JsonLinesLog",
     "LearningRateMonitor",
     "TensorBoardLog",
+    "TrainerView",
     "Trigger",
 ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpu_nn.distributed import gloo
-from gpu_nn.distributed.environment import Environment
+from gpu_nn.distributed.environment import RendezvousAddress
 from gpu_nn.errors import DeviceError
 from tests.distributed.gloo.processes import Started, clean_environment
 from tests.distributed.processes import mpi, ran
@@ -129,7 +129,8 @@ HOW_ONE_ENDS = {
 @pytest.mark.parametrize("how", HOW_ONE_ENDS)
 def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
     end, code, said = HOW_ONE_ENDS[how]
-    program = f"{MEET}with communicator:\n    if communicator.rank == 1: {end}\n    while True: communicator.all_reduce(np.ones(10))"
+    program = f"{MEET}with communicator:\n    if communicator.rank == 1: {end}\n"
+    program += "    while True: communicator.all_reduce(np.ones(10))"
     with Started(3, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     found = ended.pop(1)
@@ -137,7 +138,10 @@ def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
     assert re.search(said, found[1])
     for code, said in ended:
         assert code == 1
-        assert re.search(r"DeviceError: rank \d (of 3 lost rank \d: |has left; all ranks must do the same)", said), said
+        assert re.search(
+            r"DeviceError: rank \d (of 3 lost rank \d: |has closed its communicator)",
+            said,
+        ), said
         assert "on rank" not in said
 
 
@@ -155,14 +159,16 @@ def test_a_rank_that_ends_outside_the_block_is_an_exception_on_the_others(tmp_pa
 def test_a_slow_rank_is_waited_for(tmp_path):
     """The time that ranks have to connect is none that they have between sums."""
     slow = "from datetime import timedelta\nfrom gpu_nn.distributed import gloo\n"
-    slow += "gloo._UNTIL_CONNECTED = timedelta(seconds=2)"
-    program = f"{slow}{MEET}with communicator:\n    time.sleep(5 * communicator.rank)\n    communicator.all_reduce(np.ones(1_000))"
+    slow += "gloo._CONNECT_TIMEOUT = timedelta(seconds=2)"
+    program = f"{slow}{MEET}with communicator:\n    time.sleep(5 * communicator.rank)\n"
+    program += "    communicator.all_reduce(np.ones(1_000))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         assert started.ended() == [(0, "")] * 2
 
 
 def test_a_child_that_a_rank_forked_is_no_rank(tmp_path):
-    program = f"{MEET}child = os.fork()\nif not child:\n    communicator.close()\n    communicator.abort(OSError())\n    os._exit(7)\n"
+    program = f"{MEET}child = os.fork()\nif not child:\n"
+    program += "    communicator.close()\n    communicator.abort(OSError())\n    os._exit(7)\n"
     program += (
         "assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\nwith communicator: communicator.all_reduce(np.ones(1))"
     )
@@ -223,7 +229,7 @@ def test_after_the_last_sum_there_is_none(tmp_path):
         ended = started.ended()
     for rank, (code, said) in enumerate(ended):
         assert code == 1
-        assert f"DeviceError: rank {rank} has left; there are no more sums for it" in said
+        assert f"DeviceError: rank {rank} has closed its communicator; it takes part in no more exchanges" in said
 
 
 def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
@@ -232,7 +238,7 @@ def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
         (first, _), (second, said) = started.ended()
     assert (first, second) == (0, 1)
     # What it said on leaving may be lost when it closes the connection.
-    assert re.search("DeviceError: rank (0 has left; all ranks must do the same|1 of 2 lost rank 0: )", said), said
+    assert re.search("DeviceError: rank (0 has closed its communicator|1 of 2 lost rank 0: )", said), said
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, shapes):
     with Started(2, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     assert [code for code, _ in ended] == [1, 1]
-    unlike = r"DeviceError: rank [01] gave \d+ bytes to a sum where rank [01] gave \d+; all ranks must do"
+    unlike = r"DeviceError: rank [01] sent \d+ bytes where rank [01] sent \d+; all ranks must make"
     assert any(re.search(unlike, said) for _, said in ended)
 
 
@@ -420,25 +426,25 @@ class TestLocalRank:
         assert self.communicator(0, ["a"]).local_rank() == 3
 
 
-HERE = Environment(0, 2, "127.0.0.1", 29400, "gpu_nn ", False)
+HERE = RendezvousAddress(0, 2, "127.0.0.1", 29400, "gpu_nn ", False)
 
 
 def test_one_rank_alone_needs_neither_torch_nor_a_port(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert gloo.met(HERE._replace(size=1)).size == 1
+    assert gloo.from_environment(HERE._replace(size=1)).size == 1
 
 
 @pytest.mark.parametrize("module", ["torch", "torch.distributed"])
 def test_without_torch_the_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DeviceError, match=r"PyTorch, which cannot be loaded \(.*\): pip install 'gpu_nn\[ranks\]'$"):
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
 
 
 def test_a_torch_without_distributed_is_named(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="this PyTorch is built without"):
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
 
 
 def test_importing_torch_leaves_the_environment_as_it_was(monkeypatch):
@@ -461,10 +467,10 @@ def test_hosts_that_do_not_reach_each_other_are_told_of_the_interface(monkeypatc
         def set_timeout(self, timeout):
             pass
 
-    monkeypatch.setattr(gloo.rendezvous, "met", lambda *_: Store())
+    monkeypatch.setattr(gloo.rendezvous, "open_store", lambda *_: Store())
     monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
     with pytest.raises(DeviceError) as raised:
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
     said = str(raised.value)
     assert re.match(r"rank 0 of 2 on \S+ did not connect to the others: Gloo connectFullMesh failed with ", said)
     assert "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach" in said

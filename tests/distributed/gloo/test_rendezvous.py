@@ -12,7 +12,7 @@ import pytest
 import torch.distributed as distributed
 
 from gpu_nn.distributed import rendezvous
-from gpu_nn.distributed.environment import Environment
+from gpu_nn.distributed.environment import RendezvousAddress
 from gpu_nn.errors import DeviceError
 from tests.distributed.ports import free_port
 
@@ -33,11 +33,11 @@ def threads():
 
 
 def place(rank, size, port, job=JOB, host=HOST, agent=False):
-    return Environment(rank, size, host, port, job, agent)
+    return RendezvousAddress(rank, size, host, port, job, agent)
 
 
 def met(rank, size, port, patience=30.0, **options):
-    return rendezvous.met(distributed, place(rank, size, port, **options), patience)
+    return rendezvous.open_store(distributed, place(rank, size, port, **options), patience)
 
 
 @contextmanager

@@ -63,7 +63,10 @@ with communicator:
 ENDS = {
     "an exception": ("raise OSError('a bad row')", "OSError: a bad row"),
     "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", r"exitcode\s*: -9"),
-    "exit 0": ("sys.exit()", "DeviceError: rank (1 has left; all ranks must do the same|0 of 2 lost rank 1: )"),
+    "exit 0": (
+        "sys.exit()",
+        "DeviceError: rank (1 has closed its communicator|0 of 2 lost rank 1: )",
+    ),
 }
 
 

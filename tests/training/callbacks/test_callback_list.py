@@ -44,11 +44,11 @@ def test_the_clock_calls_between_two_steps_and_counts_from_the_latest_call(monke
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     told = Told(Trigger(seconds=10))
-    calls = CallbackList(Trainer(Network([5, 3], device="cpu"), SGD()), [told])
-    calls._trainer.step_record = lambda: StepRecord(1, 1, 1, 0.1)
+    callbacks = CallbackList([told])
+    trainer = Trainer(Network([5, 3], device="cpu"), SGD())
     seen = []
     for now in (9.0, 10.0, 15.0, 19.9, 31.0, 40.0, 41.0):  # noqa: B007
-        calls.after_step()
+        callbacks.after_step(trainer)
         seen.append(len(told.told))
     assert seen == [0, 1, 1, 1, 2, 2, 3]
 
