@@ -2,7 +2,7 @@
 
 Shapes: BYTES on RANKS ranks, one BLAS thread each. The engines take turns, each time with new processes; a time is that
 of the slowest rank, after a barrier. --before FOLDER also measures the ranks of another checkout, started with
-torchrun's variables.
+torchrun's variables; its `gpu_nn.distributed` must have the names that this file imports.
 """
 
 import argparse
