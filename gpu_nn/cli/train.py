@@ -9,7 +9,7 @@ from copy import copy
 from typing import Any
 
 from gpu_nn import distributed
-from gpu_nn.cli import USAGE, configuration, factory
+from gpu_nn.cli import SIGNAL_BASE, USAGE, configuration, factory
 from gpu_nn.cli.arguments import add_train_arguments as add_arguments
 from gpu_nn.cli.input_data import DataSplits, read_splits
 from gpu_nn.cli.output import print_stderr
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
                 _resume(options, folder, signals, ranks)
     except Interrupted as error:
         if ranks.rank:
-            raise SystemExit(128 + error.signum) from None  # rank 0 prints the error
+            raise SystemExit(SIGNAL_BASE + error.signum) from None  # rank 0 prints the error
         if folder is None or folder.state is not RunState.UNFINISHED:
             raise
         raise Interrupted(error.signum, f"interrupted; {folder.resume_command} continues the run") from None
