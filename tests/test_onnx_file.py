@@ -280,7 +280,7 @@ def test_parameters_that_are_not_finite_are_refused(path):
 
 
 def test_more_than_a_protocol_buffer_holds_is_refused(path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_file, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match=r"the network's arrays have 0\.0 GiB; an ONNX file holds less than 2 GiB"):
         export_onnx(small(), path)
     assert not path.exists()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write
-from gpu_nn.training.checkpoint import fsync_folder, name, written_in
+from gpu_nn.files import atomic_write, fsync_folder
+from gpu_nn.training.checkpoint import name, written_in
 
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
 _BACKUP = ".older."

@@ -19,11 +19,11 @@ from gpu_nn.cli import configuration
 from gpu_nn.cli.checkpoint_folder import CheckpointFolder, remove, remove_if_empty
 from gpu_nn.cli.report import TestResult, history_of, history_text, read_history
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write, fsync
+from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, fsync_folder, newest
+from gpu_nn.training.checkpoint import Checkpoint, newest
 
 # The name is specific, so that the lock is no file of another program.
 LOCK_FILE = ".gpu-nn.lock"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.prefetcher import Prefetcher, Window
+from gpu_nn.data.prefetcher import Window
 from gpu_nn.data.stream import RowRanges, StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.network import Network
@@ -62,7 +62,7 @@ class Windows:
         n, rows = len(pieces), self.rows
         windows = [(start, min(rows, n - start)) for start in range(begins // rows * rows, n, rows)]
         read = (self._to_read(pieces, *window, shuffled=seed is not None) for window in windows)
-        with Prefetcher(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
+        with self._stream.prefetch(read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
                 places = window_order.order(size, self._batch_size, self._ranks, of_window)
