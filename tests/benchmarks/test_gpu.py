@@ -14,8 +14,10 @@ import pytest
 from benchmarks import results
 from benchmarks.gpu import clock, large_m, loss, program, steps
 from benchmarks.gpu.clock import Clock
+from benchmarks.step import NETWORKS
 from tests.cuda_emulator import require
 from tests.cuda_emulator.device import emulated_device
+from tests.cuda_src import launches
 from tests.cuda_src.launches import launches_of
 
 WAYS = (steps.GRAPH, steps.FULL, steps.EAGER, steps.PRODUCTS)
@@ -70,7 +72,7 @@ def test_its_result_is_the_same_out_of_a_file(device):
     result = program.measurements(device, True, lambda: 0.0)
     assert program.markdown(json.loads(json.dumps(result))) == program.markdown(result)
     assert "steps of wide (no time left)" in result["absent"]
-    assert "torch.compile at 2 × 1000, float32, everyday (no time left)" in result["absent"]
+    assert "torch.compile at 2 × 1000, float32, standard (no time left)" in result["absent"]
     assert result["steps"] == []
     versions = result["machine"]["versions"]
     assert {*program.PACKAGES, "cupy", "CUDA runtime"} <= set(versions)
@@ -129,7 +131,7 @@ def test_a_step_that_is_no_graph_is_said(device, monkeypatch):
 PYTEST = """
 import signal, sys, time
 def interrupted(*_):
-    print("FAILED tests/a.py::b - why", "1 failed in 2 s", sep=chr(10), flush=True)
+    print("EXIT_FAILURE tests/a.py::b - why", "1 failed in 2 s", sep=chr(10), flush=True)
     sys.exit(2)
 signal.signal(signal.SIGINT, interrupted)
 assert sys.argv[1:4] == ["-q", "-m", "gpu and not slow"]
@@ -151,7 +153,7 @@ def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
     assert said(60, REST=0, CODE=4) == passed | {"failed": True}
     assert said(3, REST=600, CODE=0) == {
         "summary": "1 failed in 2 s, stopped after 3 s",
-        "wrong": ["FAILED tests/a.py::b - why"],
+        "wrong": ["EXIT_FAILURE tests/a.py::b - why"],
         "failed": True,
     }
 
@@ -227,6 +229,10 @@ def test_launches_are_timed_by_events_and_by_turns(device, monkeypatch):
     assert set(found["microseconds"]) == {"gpu_nn", "baseline", "copy"}
     assert set(found["times_as_fast"]) == {"baseline", "copy"}
     assert found["bytes"] == 1 << 12
+
+
+def test_the_listed_launches_are_those_of_the_timed_networks():
+    assert {name: (widths, batch) for name, (widths, batch, _) in NETWORKS.items()} == launches.NETWORKS
 
 
 @pytest.mark.parametrize("setting", steps.settings(True), ids=lambda setting: setting.name)
