@@ -1,10 +1,13 @@
-"""The libraries that gpu_nn is measured beside: which are installed, and how many threads they use."""
+"""The libraries that gpu_nn is measured beside: which are installed, their threads, and what several benchmarks use."""
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 # On the CPU: the name of each in tables and of its package, and the module to import.
@@ -84,3 +87,33 @@ def absent_on_gpu(emulated: bool) -> list[str]:
     """Baselines that are not measured on the GPU, and why."""
     reasons = {"PyTorch": why_no_torch(emulated), "Liger": why_no_liger(emulated)}
     return [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+
+
+def thinc_api() -> Any:
+    """The module thinc.api, whose import warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("thinc.api")
+
+
+def torch_layers(widths: Sequence[int]) -> list[Any]:
+    """Linear layers of these widths in PyTorch, with a ReLU after each but the last."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return layers[:-1]
+
+
+def jax_adam(weights: Any, mean: Any, square: Any, t: Any, grads: Any) -> tuple[Any, Any, Any, Any]:
+    """Adam(1e-3) on trees of arrays; t is the number of steps before. Returns weights, both moments and t."""
+    import jax
+    import jax.numpy as jnp
+
+    t = t + 1
+    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
+    square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, grads)
+    rate, root = 1e-3 / (1 - 0.9**t), jnp.sqrt(1 - 0.999**t)
+    weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) / root + 1e-8), weights, mean, square)
+    return weights, mean, square, t

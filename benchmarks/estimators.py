@@ -18,6 +18,7 @@ from sklearn.neural_network import MLPClassifier as SklearnClassifier
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.results import machine, table, write
+from benchmarks.timing import label
 from gpu_nn import MLPClassifier
 from gpu_nn.data import digits
 from gpu_nn.data.datasets import read, split
@@ -88,7 +89,7 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{mean(row, name, 'seconds'):.1f} s"
             )
         lines.append([f"{row['data']}, {row['train_rows']:,} + {row['test_rows']:,}", *cells])
-    return table(["data, rows to train + to test", *(f"{name}, %" for name in names)], lines)
+    return table(["data, rows to train + to test", *(f"{label(name)}, %" for name in names)], lines)
 
 
 def main() -> None:

@@ -6,13 +6,12 @@ labels. Of the standard cross entropy: PyTorch, jax, scikit-learn and thinc. Flo
 and writes each once.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import THREADS, present, why_not_compiled
+from benchmarks.baselines import THREADS, present, thinc_api, why_not_compiled
 from benchmarks.results import Goal, table
 from benchmarks.timing import OURS, STANDARD, cell, compared, interleaved, label, percent, ratios, repeats_for, spreads
 from gpu_nn import functional as F
@@ -105,11 +104,7 @@ def sklearn_run(z: np.ndarray, y: np.ndarray) -> Run:
 
 def thinc_run(z: np.ndarray, y: np.ndarray) -> Run:
     """Its softmax, and p - y, the gradient that its layers take."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import NumpyOps
-
-    ops, rows = NumpyOps(), np.arange(len(z))
+    ops, rows = thinc_api().NumpyOps(), np.arange(len(z))
 
     def run() -> Any:
         p = ops.softmax(z)

@@ -5,13 +5,12 @@ thinc. Floor: a copy that moves as many bytes: Adam reads parameters, gradient a
 gradient, 28 bytes a parameter; SGD with momentum moves 20.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import present
+from benchmarks.baselines import jax_adam, present, thinc_api
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
 from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
@@ -46,19 +45,11 @@ def jax_run(net: Network, kind: str) -> Run:
     weights = [jnp.asarray(array) for array in net.parameters.values()]
     grads = [jnp.asarray(array) for array in net.grads.values()]
 
-    def adam(weights: Any, mean: Any, square: Any, t: Any, grads: Any) -> Any:
-        t = t + 1
-        mean = [0.9 * m + 0.1 * g for m, g in zip(mean, grads, strict=True)]
-        square = [0.999 * v + 0.001 * g * g for v, g in zip(square, grads, strict=True)]
-        rate, root = 1e-3 / (1 - 0.9**t), jnp.sqrt(1 - 0.999**t)
-        moved = zip(weights, mean, square, strict=True)
-        return [w - rate * m / (jnp.sqrt(v) / root + 1e-8) for w, m, v in moved], mean, square, t
-
     def sgd(weights: Any, velocity: Any, unused: Any, t: Any, grads: Any) -> Any:
         velocity = [0.9 * v + g for v, g in zip(velocity, grads, strict=True)]
         return [w - 1e-3 * v for w, v in zip(weights, velocity, strict=True)], velocity, unused, t
 
-    step = jax.jit(adam if kind == "adam" else sgd, donate_argnums=(0, 1, 2))
+    step = jax.jit(jax_adam if kind == "adam" else sgd, donate_argnums=(0, 1, 2))
     zeros = [[jnp.zeros_like(w) for w in weights] for _ in range(2)]
     held = [(weights, *zeros, jnp.float32(0))]
 
@@ -80,11 +71,7 @@ def sklearn_run(net: Network, kind: str) -> Run:
 
 def thinc_run(net: Network) -> Run:
     """Its Adam over one flat vector, as ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import Adam as ThincAdam
-
-    adam = ThincAdam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
+    adam = thinc_api().Adam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
     held, grads = [net.flat_parameters.copy()], net.flat_grads.copy()
 
     def run() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.timing import OURS, STANDARD
+from benchmarks.timing import OURS, STANDARD, label
 
 
 def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
@@ -23,7 +23,7 @@ def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
             [runs[run]["high"] - runs[run]["median"] for run in names],
         ]
         colours = ["C1" if run in (OURS, STANDARD) else "C0" for run in names]
-        axes.barh(names, medians, xerr=spread, color=colours)
+        axes.barh([label(run) for run in names], medians, xerr=spread, color=colours)
         axes.set(title=name, xlabel="µs")
     return figure
 

@@ -4,14 +4,13 @@ Shapes: ROWS of the networks of step.py. Baselines: scikit-learn, PyTorch eager 
 matrix products alone.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import present, why_not_compiled
+from benchmarks.baselines import present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
 from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
@@ -55,13 +54,10 @@ def baseline_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
 
 
 def thinc_run(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import Relu, Softmax, chain
-
-    kinds = [Relu] * (len(weights) - 1) + [Softmax]
+    thinc = thinc_api()
+    kinds = [thinc.Relu] * (len(weights) - 1) + [thinc.Softmax]
     layers = [kind(*reversed(w.shape)) for kind, (w, _) in zip(kinds, weights, strict=True)]
-    model = chain(*layers)
+    model = thinc.chain(*layers)
     model.initialize()
     for layer, (w, b) in zip(layers, weights, strict=True):
         layer.set_param("W", np.ascontiguousarray(w.T))
@@ -73,12 +69,10 @@ def torch_runs(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> I
     import torch
     from torch import nn
 
-    layers: list[nn.Module] = []
-    for w, b in weights:
-        linear = nn.Linear(*w.shape)
+    layers = torch_layers([len(weights[0][0]), *(len(b) for _, b in weights)])
+    for linear, (w, b) in zip(layers[::2], weights, strict=True):
         linear.weight.data, linear.bias.data = torch.from_numpy(w.T.copy()), torch.from_numpy(b.copy())
-        layers += [linear, nn.ReLU()]
-    model = nn.Sequential(*layers[:-1], nn.Softmax(dim=1)).eval()
+    model = nn.Sequential(*layers, nn.Softmax(dim=1)).eval()
     rows = torch.from_numpy(x)
 
     def run_of(call: Callable) -> Run:

@@ -7,7 +7,6 @@ gpu_nn computes both. Floor: the matrix products alone, by `np.dot`. `parts` div
 """
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -15,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.baselines import present, why_not_compiled
+from benchmarks.baselines import jax_adam, present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import Goal, table
 from benchmarks.timing import (
     OURS,
@@ -107,10 +106,7 @@ def torch_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, compil
     from torch import nn
 
     torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    net = nn.Sequential(*layers[:-1])
+    net = nn.Sequential(*torch_layers(widths))
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     rows, labels = torch.from_numpy(x), torch.from_numpy(y)
 
@@ -147,12 +143,7 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
     def step(state: Any, chosen: Any, rows: Any, labels: Any) -> Any:
         weights, mean, square, t = state
         loss, grads = jax.value_and_grad(cost)(weights, rows[chosen], labels[chosen])
-        t = t + 1
-        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, grads)
-        square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, grads)
-        rate, root = 1e-3 / (1 - 0.9**t), jnp.sqrt(1 - 0.999**t)
-        weights = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) / root + 1e-8), weights, mean, square)
-        return (weights, mean, square, t), loss
+        return jax_adam(weights, mean, square, t, grads), loss
 
     def whole(state: Any, order: Any, rows: Any, labels: Any) -> Any:
         return jax.lax.scan(lambda state, chosen: step(state, chosen, rows, labels), state, order)
@@ -174,14 +165,11 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
 
 
 def thinc_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Epoch:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import Adam, Relu, Softmax, chain
-
-    net = chain(*(Relu(width) for width in widths[1:-1]), Softmax(widths[-1]))
+    thinc = thinc_api()
+    net = thinc.chain(*(thinc.Relu(width) for width in widths[1:-1]), thinc.Softmax(widths[-1]))
     one_hot = np.eye(widths[-1], dtype=np.float32)
     net.initialize(x[:batch], one_hot[y[:batch]])
-    adam = Adam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
+    adam = thinc.Adam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
     random = np.random.default_rng(0)
 
     def epoch() -> None:

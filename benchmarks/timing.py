@@ -105,4 +105,4 @@ def percent(fraction: float) -> str:
 
 def label(name: str) -> str:
     """What a table calls a run of this name."""
-    return re.sub("everyday( loss)?", "standard cross entropy", name)
+    return re.sub("everyday( loss| cost)?", "standard cross entropy", name)

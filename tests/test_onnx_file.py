@@ -148,7 +148,7 @@ def test_a_network_may_be_next_to_nothing(path, layers):
     np.testing.assert_array_equal(label, net.predict(x))
 
 
-def test_the_label_is_told_by_logits_that_are_closer_than_their_probabilities(path):
+def test_the_label_follows_logits_whose_probabilities_are_equal(path):
     net = Network([Standardize()], n_inputs=3, device="cpu")
     x = np.array([[0.01, np.nextafter(np.float32(0.01), np.float32(1)), -5.0]], np.float32)
     label, p = computed(net, path, x)
@@ -280,7 +280,7 @@ def test_parameters_that_are_not_finite_are_refused(path):
 
 
 def test_more_than_a_protocol_buffer_holds_is_refused(path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_file, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match=r"the network's arrays have 0\.0 GiB; an ONNX file holds less than 2 GiB"):
         export_onnx(small(), path)
     assert not path.exists()

@@ -18,7 +18,7 @@ from benchmarks.results import table
 from benchmarks.roofline import FLOAT32, Launch, Training
 from benchmarks.step import NETWORKS
 from benchmarks.timing import percent
-from gpu_nn.training.together import is_bucket
+from gpu_nn.training.gradient_sync import is_bucket
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ _RING_STARTS, _TREE_STARTS, _TREE_SHARE = 8.4e-6, 4.4e-6, 0.92
 GPUS_OF_A_HOST = 8
 
 
-def sum_seconds(n_bytes: float, p: int, inside: Link = NVLINK, between: Link = NDR) -> float:
+def all_reduce_seconds(n_bytes: float, p: int, inside: Link = NVLINK, between: Link = NDR) -> float:
     """An all-reduce over p GPUs, 8 in a host, each with its own link to other hosts."""
     if p == 1:
         return 0.0
@@ -112,8 +112,8 @@ def step(training: Training, rows: float, p: int, gpu: Gpu = H100) -> Step:
     work = sum(map(seconds, training.forward(rows))) + sum(backward) + seconds(training.update())
     if p > 1:
         work += gpu.launch  # the cost of all ranks
-    sums = [sum_seconds(n_bytes, p) if n_bytes else 0.0 for n_bytes in buckets(training)]
-    return Step(work, backward, sum_seconds(training.gradient_bytes, p), sums)
+    sums = [all_reduce_seconds(n_bytes, p) if n_bytes else 0.0 for n_bytes in buckets(training)]
+    return Step(work, backward, all_reduce_seconds(training.gradient_bytes, p), sums)
 
 
 def buckets(training: Training) -> list[int]:
@@ -189,7 +189,7 @@ def _gradients() -> str:
     lines = []
     for training in PAPER:
         widths, dtype = "-".join(map(str, training.widths)), "mixed_bfloat16" if training.size == 2 else "float32"
-        links = [1e6 * sum_seconds(training.gradient_bytes, 8, link) for link in LINKS]
+        links = [1e6 * all_reduce_seconds(training.gradient_bytes, 8, link) for link in LINKS]
         lines.append(
             [
                 f"{training.name}: {widths}, {dtype}, {training.batch:,} rows",
@@ -212,7 +212,7 @@ def _gradients() -> str:
 
 def _conclusions() -> str:
     """What follows for the batch size."""
-    waits = [1e6 * sum_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
+    waits = [1e6 * all_reduce_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
     rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
     more = [many / few for few, many in zip(*rows, strict=True)]
     steps = " and ".join(

@@ -2,7 +2,7 @@
 
 Shapes: BYTES on RANKS ranks, one BLAS thread each. The engines take turns, each time with new processes; a time is that
 of the slowest rank, after a barrier. --before FOLDER also measures the ranks of another checkout, started with
-torchrun's variables.
+torchrun's variables; its `gpu_nn.distributed` must have the names that this file imports.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.results import machine, table, write
 from benchmarks.timing import cell, ratios, spreads
-from gpu_nn.distributed import Ranks, connect, together
+from gpu_nn.distributed import Communicator, init_process_group
 
 RANKS = (2, 4)
 BYTES = (8, 65_536, 1_000_000, 30_000_000)
@@ -51,10 +51,10 @@ def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str
     processes = [
         subprocess.Popen(worker, env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE) for rank in range(p)
     ]
-    told = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"ranks by {engine} failed")
-    return json.loads(told[0])
+    return json.loads(outputs[0])
 
 
 def measured(before: Path | None, quick: bool) -> list[dict[str, Any]]:
@@ -95,28 +95,28 @@ def main() -> None:
     print(markdown(result))
 
 
-def sum_seconds(ranks: Ranks, n_bytes: int) -> float:
-    """Median of the slowest rank's seconds."""
+def sum_seconds(communicator: Communicator, n_bytes: int, repeats: int | None = None) -> float:
+    """Median seconds of the slowest rank. repeats: None takes about ENOUGH seconds."""
     array, meet = np.ones(n_bytes // 4, np.float32), np.zeros(1)
     seconds: list[float] = []
-    repeats = MOST
-    while len(seconds) < repeats:
-        ranks.sum(meet)
+    most = repeats or MOST
+    while len(seconds) < most:
+        communicator.all_reduce(meet)
         began = time.perf_counter()
-        ranks.sum(array)
-        seconds.append(max(ranks.gathered(time.perf_counter() - began)))
-        if len(seconds) == LEAST:  # the same on all ranks, as are these times
-            repeats = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
+        communicator.all_reduce(array)
+        seconds.append(max(communicator.all_gather_object(time.perf_counter() - began)))
+        if repeats is None and len(seconds) == LEAST:  # these times are the same on all ranks
+            most = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
         array.fill(1)
     return statistics.median(seconds)
 
 
 def _rank(sizes: list[str]) -> None:
     """Measure as one of the ranks; rank 0 prints JSON."""
-    ranks, _ = connect("cpu")
-    with together(ranks):
-        found = {n_bytes: sum_seconds(ranks, int(n_bytes)) for n_bytes in sizes}
-        if ranks.rank == 0:
+    communicator, _ = init_process_group("cpu")
+    with communicator:
+        found = {n_bytes: sum_seconds(communicator, int(n_bytes)) for n_bytes in sizes}
+        if communicator.rank == 0:
             print(json.dumps(found))
 
 

@@ -12,8 +12,8 @@ from gpu_nn.device import Array, Device
 COPY = "copy"
 LAUNCHES = 21
 
-# Bytes that are written ahead of what is timed, once or as often as it takes: a tenth of a millisecond and more at
-# 5 TB/s, and more than an L2 cache holds.
+# Bytes of each write that keeps the device busy while the host queues the timed launch: at least 0.1 ms at 5 TB/s, and
+# more than an L2 cache holds.
 AHEAD_BYTES = 1 << 29
 MOST_WRITES = 32
 
@@ -21,8 +21,8 @@ MOST_WRITES = 32
 class Clock:
     """Seconds of one launch: CUDA events on a GPU, the host's clock where the kernels are emulated.
 
-    On a GPU the device writes other memory until the launch and both events are queued, so that what is timed is what
-    the device does, however long the host takes to say it.
+    On a GPU the device first writes other memory until the launch and both events are queued, so that the host's time
+    does not count.
     """
 
     def __init__(self, device: Device, emulated: bool):
@@ -31,7 +31,7 @@ class Clock:
         self._ahead = device.xp.empty(0 if emulated else AHEAD_BYTES, np.uint8)
 
     def times(self, runs: Mapping[str, Callable[[], object]]) -> Times:
-        """LAUNCHES of each run, one of each by turns, after three rounds to warm up and to compile."""
+        """LAUNCHES of each run, by turns, after three rounds that compile and warm up."""
         if self.emulated:
             return interleaved(runs, rounds=1, rest=0.0)
         for _ in range(2):
@@ -41,7 +41,7 @@ class Clock:
         return interleaved(timed, rounds=LAUNCHES, rest=0.0)
 
     def beside_a_copy(self, moved: int, runs: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
-        """What was measured of runs, ours among them, which moves so many bytes, and of a copy that does too."""
+        """Times of `runs`, of which ours moves `moved` bytes, and of a copy that moves as many."""
         seconds = self.times({**runs, COPY: self._copy(moved)})
         found = ratios(seconds)
         return {
@@ -63,12 +63,12 @@ class Clock:
 
 
 class _Queued:
-    """Seconds that the device takes for `run`, all of which is queued before the device begins with it.
+    """Seconds that the device takes for `run`, all of which the host has queued before the device starts it.
 
-    That it was is seen by the clocks: the device began what is ahead no earlier than the host queued it, so where the
-    host took no longer in all than the device for what is ahead, nothing waited for the host. Otherwise it is done
-    again with twice as much ahead, which stays. The time of a run that itself waits for the device, or that takes the
-    host longer than MOST_WRITES, has the host's share in it.
+    The host's time for queueing everything is compared with the device's time for the writes ahead of the run. If the
+    host was faster, the device never waited for it. Otherwise the run is timed again after twice as many writes, and
+    later runs too. A run that waits for the device itself, or that takes the host longer than MOST_WRITES writes, is
+    timed with the host's share.
     """
 
     def __init__(self, cuda: Any, ahead: Array, run: Callable[[], object]):
@@ -85,7 +85,7 @@ class _Queued:
             self._run()
             end.record()
             host = time.perf_counter() - began
-            # The time between events can be asked for once the later one has passed.
+            # The time between two events is known once the later one has passed.
             end.synchronize()
             if host <= self._seconds(first, begin) or self._writes >= MOST_WRITES:
                 return self._seconds(begin, end)

@@ -23,7 +23,7 @@ from gpu_nn.kernels import kernels_for
 CLASSES = (2, 10, 32, 100, 256, 1000, 1025, 4096, 16384, 32768, 65536, 131072, 262144)
 DTYPES = ("float32", "bfloat16", "float16")
 TARGETS = ("index", "dense")
-COSTS = {"everyday": 0.0, "full": 1.0}  # complement_weight
+COSTS = {"standard": 0.0, "full": 1.0}  # complement_weight
 COLUMNS = list(product(DTYPES, TARGETS, COSTS))
 BASELINES = ("torch eager", "torch.compile", "Liger")
 _BASELINE_DTYPES = ("float32", "bfloat16")
@@ -100,9 +100,9 @@ def baseline_runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iter
     import torch
 
     z, y = _logits(torch, facts)
-    cost = _standard(torch) if facts["cost"] == "everyday" else _full(torch)
+    cost = _standard(torch) if facts["cost"] == "standard" else _full(torch)
     yield "torch eager", lambda: _torch_run(cost, z, y)
-    if facts["cost"] == "everyday" and not baselines.why_no_liger(emulated):
+    if facts["cost"] == "standard" and not baselines.why_no_liger(emulated):
         yield "Liger", lambda: _torch_run(_liger(), z, y)
     if compiled and is_compiled(facts):
         torch.compiler.reset()  # code seen with other shapes would be compiled for any

@@ -70,9 +70,8 @@ def _conditions(result: dict[str, Any]) -> str:
     return f"{machine['gpu']}; {versions}. A copy moves {result['copy_bandwidth'] / 1e9:,.0f} GB/s. Tests: {tests}."
 
 
-def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
-    """What, the figure (None where it is absent), and the goal."""
-    found: list[tuple[str, float | None, float]] = []
+def goals(result: dict[str, Any]) -> list[results.Goal]:
+    found: list[results.Goal] = []
     for m in sorted({*loss.CLASSES, *(row["m"] for row in result["loss"])}):
         shares = [row["share_of_copy"] for row in result["loss"] if row["m"] == m]
         found.append((f"loss, {m} classes, least share of copy bandwidth", min(shares, default=None), COPY_GOAL))
@@ -228,7 +227,7 @@ def run_tests(seconds: float, pytest: Sequence[str] = (sys.executable, "-m", "py
                 running.kill()
                 out = running.communicate()[0]
     lines = out.strip().splitlines() or [""]
-    wrong = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    wrong = [line for line in lines if line.startswith(("EXIT_FAILURE ", "ERROR "))]
     summary = f"{lines[-1]}, stopped after {seconds:.0f} s" if stopped else lines[-1]
     failed = bool(wrong) or (running.returncode != 0 and not stopped)
     return {"summary": summary, "wrong": wrong[:MOST_NAMED], "failed": failed}

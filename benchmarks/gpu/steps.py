@@ -194,10 +194,7 @@ def _torch_epoch(
     import torch
 
     where = baselines.TORCH_DEVICE
-    layers: list[Any] = []
-    for inputs, units in pairwise(widths):
-        layers += [torch.nn.Linear(inputs, units), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1]).to(where)
+    model = torch.nn.Sequential(*baselines.torch_layers(widths)).to(where)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, capturable=where == "cuda")
     rows, labels = (torch.from_numpy(array).to(where) for array in (x, y))
     half = dtype != "float32"

@@ -1,4 +1,4 @@
-"""The benchmark program: every verb runs to its end, and its figures are what they say."""
+"""The benchmark program: every benchmark runs to its end, and its figures are what they say."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from benchmarks import growth, memory, plots, readme, results, step, timing
 from benchmarks.__main__ import MEASURED, OTHERS, main
 from benchmarks.results import against_goals
 from benchmarks.torch import markdown as torch_table
-from gpu_nn import Trainer
+from gpu_nn.training import trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,23 +22,23 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-def test_every_measured_verb_runs_to_its_end_with_the_baselines_that_are_here():
+def test_every_cpu_benchmark_runs_to_its_end_with_the_installed_baselines():
     before = {path.name: path.read_bytes() for path in results.FOLDER.iterdir()}
     done = run("all", "--quick")
     assert done.returncode == 0, done.stderr
-    for verb, said in MEASURED.items():
-        assert f"{verb}: {said}" in done.stdout
+    for name, said in MEASURED.items():
+        assert f"{name}: {said}" in done.stdout
     for name in ("scikit-learn", "torch eager", "jax, lax.scan", "thinc"):
         assert f"| {name} |" in done.stdout
     assert {path.name: path.read_bytes() for path in results.FOLDER.iterdir()} == before
 
 
-def test_every_verb_is_a_module_with_an_entry():
-    assert all(callable(results.module(verb).measure) for verb in MEASURED)
-    assert all(callable(results.module(verb).main) for verb in OTHERS)
+def test_every_name_is_a_module_with_an_entry():
+    assert all(callable(results.module(name).measure) for name in MEASURED)
+    assert all(callable(results.module(name).main) for name in OTHERS)
 
 
-def test_an_unknown_verb_is_a_usage_error():
+def test_an_unknown_name_is_a_usage_error():
     assert run("fly").returncode == 2
 
 
@@ -50,7 +50,7 @@ def test_an_unknown_verb_is_a_usage_error():
         (("step", "--fast"), "--fast: step takes no option but --quick"),
     ],
 )
-def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch, capsys):
+def test_names_that_do_not_go_together_are_a_usage_error(arguments, said, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
@@ -58,16 +58,16 @@ def test_what_does_not_go_together_is_said_by_name(arguments, said, monkeypatch,
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("verb", ["estimators", "gpu", "sums"])
-def test_a_verb_with_a_command_line_of_its_own_is_given_what_stands_behind_it(verb, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["benchmarks", verb, "--unheard-of"])
+@pytest.mark.parametrize("name", ["estimators", "gpu", "sums"])
+def test_a_benchmark_with_a_command_line_of_its_own_gets_the_arguments_after_its_name(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", name, "--unheard-of"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f" {verb}: error: unrecognized arguments: --unheard-of")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f" {name}: error: unrecognized arguments: --unheard-of")
 
 
-def test_without_a_gpu_the_gpu_verb_ends_in_one_line(monkeypatch, capsys):
+def test_without_a_gpu_its_benchmark_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr("sys.argv", ["benchmarks", "gpu"])
     with pytest.raises(SystemExit) as end:
@@ -161,14 +161,16 @@ def test_an_epoch_of_ours_counts_without_the_check_of_the_data(monkeypatch):
     x, y = np.ones((8, 4), np.float32), np.arange(8) % 2
     epoch = step.our_epoch([4, 3, 2], 4, x, y, 1.0)
     epoch()
-    enter = Trainer._enter
+    checked, load = [], trainer.training_loader
 
     def slow(*arguments):
         time.sleep(0.5)
-        enter(*arguments)
+        checked.append(True)
+        return load(*arguments)
 
-    monkeypatch.setattr(Trainer, "_enter", slow)
+    monkeypatch.setattr(trainer, "training_loader", slow)
     assert 0 < epoch() < 0.5
+    assert checked == [True]
 
 
 @pytest.mark.parametrize("who", [who for who in memory.STEPS if memory.here(who)])

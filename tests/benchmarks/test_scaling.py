@@ -16,10 +16,10 @@ from benchmarks.distributed.model import (
     PCIE_4,
     PCIE_5,
     Cpu,
+    all_reduce_seconds,
     buckets,
     rows_for,
     step,
-    sum_seconds,
 )
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
@@ -62,14 +62,14 @@ def test_the_gradient_is_that_of_the_network():
 def test_a_large_sum_takes_what_the_slowest_link_needs_for_nearly_twice_the_bytes(p):
     n_bytes = 1e12
     bandwidth = (NVLINK if p <= 8 else NDR).bandwidth
-    assert sum_seconds(n_bytes, p) == pytest.approx(2 * (p - 1) / p * n_bytes / bandwidth, rel=1e-3)
+    assert all_reduce_seconds(n_bytes, p) == pytest.approx(2 * (p - 1) / p * n_bytes / bandwidth, rel=1e-3)
 
 
 def test_a_small_sum_takes_hops_that_grow_as_a_logarithm():
-    assert sum_seconds(4, 1) == 0
-    doubled = [sum_seconds(4, 2 * p) - sum_seconds(4, p) for p in (16, 64, 512)]
+    assert all_reduce_seconds(4, 1) == 0
+    doubled = [all_reduce_seconds(4, 2 * p) - all_reduce_seconds(4, p) for p in (16, 64, 512)]
     assert doubled == pytest.approx([2 * NDR.tree] * 3, rel=1e-6)
-    assert sum_seconds(4, 8, PCIE_4) > sum_seconds(4, 8, NVLINK)
+    assert all_reduce_seconds(4, 8, PCIE_4) > all_reduce_seconds(4, 8, NVLINK)
 
 
 def test_a_step_of_one_gpu_has_no_sums_and_its_work_shrinks_with_the_rows():
@@ -93,23 +93,23 @@ def test_buckets_hide_all_but_the_last_of_what_backward_is_longer_than():
 
 def test_buckets_are_those_that_a_step_sums(monkeypatch):
     """Of a network with a layer too small for one of its own, one that takes it along, and one that does not fill."""
-    from gpu_nn.training import together
-    from gpu_nn.training.ranks import Ranks
+    from gpu_nn.distributed.communicator import Communicator
+    from gpu_nn.training import gradient_sync
 
-    class Pair(Ranks):
-        overlapping = True
+    class Pair(Communicator):
+        supports_overlap = True
         begun: ClassVar[list] = []
 
-        def gathered(self, value):
+        def all_gather_object(self, value):
             return [value, value]
 
-        def begin_sum(self, *arrays):
+        def all_reduce_async(self, *arrays):
             self.begun.append(sum(array.nbytes for array in arrays))
 
-    monkeypatch.setattr(together, "_BUCKET_BYTES", 5_000)
+    monkeypatch.setattr(gradient_sync, "_BUCKET_BYTES", 5_000)
     training = Training("", [16, 64, 32, 48, 16, 16], 8)
     net = Network(training.widths, device="cpu")
-    trainer = Trainer(net, SGD(), batch_size=8, ranks=Pair(0, 2))
+    trainer = Trainer(net, SGD(), batch_size=8, communicator=Pair(0, 2))
     trainer.fit(np.ones((8, 16)), np.zeros(8, int), epochs=1)
     *paper, rest = [n_bytes for n_bytes in buckets(training) if n_bytes]
     assert Pair.begun[:-1] == paper == [4 * (16 * 16 + 48 * 16 + 32 * 48), 4 * 64 * 32]

@@ -92,7 +92,7 @@ class TestNames:
         assert (found.names, found.x.tolist()) == (["0", "1"], [[5, 6], [5, 6]])
 
     @pytest.mark.parametrize("target", ["b", 1, "1", -2, "-2"])
-    def test_the_target_is_told_by_name_or_number(self, written, target):
+    def test_the_target_is_chosen_by_name_or_index(self, written, target):
         found = table(written("a,b,c\n1,2,3\n4,5,6\n"), target)
         assert (found.names, found.x.tolist(), texts(found.labels)) == (["a", "c"], [[1, 3], [4, 6]], [2, 5])
 
@@ -146,7 +146,7 @@ class TestPrediction:
         ("a,b,y\n1,2,x\n1,nan,x\n", r"line 3, column 'b' is nan; expected finite numbers"),
         ("a,b,y\n1,1e999,x\n", r"line 2, column 'b' is inf; expected finite numbers"),
         ("a,b,y\n1,2,0.5\n1,2,1\n", r"column 'y' has 0\.5, not a class"),
-        ("a,b,y\n", r"has names, but no lines of numbers"),
+        ("a,b,y\n", r"has a header, but no lines of numbers"),
         ("", r"is empty; expected lines of numbers"),
         ("\n\n", r"is empty; expected lines of numbers"),
         ("a\nb\n", r"has 1 column; expected inputs and a target"),

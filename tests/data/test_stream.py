@@ -9,7 +9,6 @@ import pytest
 
 from gpu_nn import DataError
 from gpu_nn.data import stream
-from gpu_nn.data.prefetcher import Prefetcher
 from gpu_nn.data.stream import RowRanges
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -100,7 +99,7 @@ def test_labels_may_be_an_array_beside_a_file(tmp_path, y):
     np.testing.assert_array_equal(found, y)
 
 
-def test_places_of_a_sequence_are_found_in_its_pieces():
+def test_a_slice_of_row_ranges_has_the_rows_at_those_positions():
     random = np.random.default_rng(3)
     starts = np.cumsum(random.integers(1, 9, 40))
     ranges = np.stack([starts[:-1], starts[1:]], 1)[random.permutation(39)]
@@ -164,11 +163,11 @@ class TestSplit:
             counts = np.bincount(rows_of(part)[1], minlength=5)
             np.testing.assert_allclose(counts / len(part), 0.2, atol=0.06)
 
-    def test_what_is_drawn_of_a_block_lies_side_by_side_but_for_its_ends(self):
+    def test_the_rows_drawn_from_a_block_are_consecutive_or_wrap_around(self):
         some = stream(X, Y, block_rows=100)
         for part in some.split("test", 0.3):
-            block = part.pieces[:, 0] // 100
-            assert (block == (part.pieces[:, 1] - 1) // 100).all()
+            block = part.ranges[:, 0] // 100
+            assert (block == (part.ranges[:, 1] - 1) // 100).all()
             assert (np.bincount(block) <= 2).all()
 
     def test_each_row_is_drawn_as_often_as_any_other(self):
@@ -191,7 +190,7 @@ class TestPrefetcher:
     def reader(self, some, window=64):
         x, pieces = np.empty((window, INPUTS), np.float32), some.epoch_ranges(None)
         windows = ((pieces.slice(begin, min(begin + window, ROWS)), None) for begin in range(0, ROWS, window))
-        return Prefetcher(some, windows, x, None, None)
+        return some.prefetch(windows, x)
 
     def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
         some = stream(X, Y, block_rows=16)
@@ -214,7 +213,7 @@ class TestPrefetcher:
         some, buffers = stream(X, Y, block_rows=16), (np.empty((30, INPUTS)), np.empty(30, np.int64))
         mask = np.arange(30) % 3 == 1
         windows = [([(5, 9), (2, 4)], None), ([], None), ([(100, 116), (700, 714)], mask), ([], mask[:0])]
-        with Prefetcher(some, windows, *buffers, 7) as ahead:
+        with some.prefetch(windows, *buffers, 7) as ahead:
             for ranges, wanted in windows:
                 rows = np.concatenate([np.empty(0, int), *(np.arange(*one) for one in ranges)])
                 rows = rows if wanted is None else rows[wanted]

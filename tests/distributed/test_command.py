@@ -126,9 +126,9 @@ def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
     for rank in ranks_of(process.pid):
         os.kill(rank, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
-    assert f"gpu-nn train --resume {run} goes on" in output
+    assert f"gpu-nn train --resume {run} continues the run" in output
     assert list((run / "checkpoints").glob("steps-*"))
-    assert output.count("goes on") == 1
+    assert output.count("continues the run") == 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_ranks_that_were_started_unlike_are_told_apart(told, first, second, mess
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(told):
-    assert "batch_size=2, but 3 parts; expected at least a row for each" in told(3, "--batch-size", 2)
+    assert "batch_size=2, but 3 micro-batches; expected at least a row for each" in told(3, "--batch-size", 2)
 
 
 @pytest.mark.parametrize(

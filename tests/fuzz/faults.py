@@ -1,4 +1,4 @@
-"""Readers with faults, which the fuzz must see: good files they read, with others each does what none may do."""
+"""Faulty readers, which the fuzzer must report: each reads valid files and does something forbidden with others."""
 
 import mmap
 import os
@@ -106,7 +106,7 @@ def _sleeps(path):
 
 
 class _Numbered(Format):
-    """Each input is its number."""
+    """The content of an input is its number."""
 
     def input(self, key, payload):
         return "file", key.rpartition(" ")[2].encode()

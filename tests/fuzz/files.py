@@ -1,4 +1,4 @@
-"""Data files of each format for the fuzz: good ones, and ones whose header, names or values lie, made by lot."""
+"""Data files of each format: valid ones, and random ones with a false header, wrong names or wrong values."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ def npy() -> list[bytes]:
     return [_npy(_X), _npy(np.asfortranarray(_X)), _npy(_LABELS), _npy(np.array(["a", "é", "b"]))]
 
 
-def lying_npy(random: Random) -> bytes:
+def malformed_npy(random: Random) -> bytes:
     shape = tuple(size(random) * random.choice((1, 1, 1, 1, -1)) for _ in range(random.choice((0, 1, 2, 2, 3, 40))))
     return npy_bytes(shape, random.choice(_DESCRIPTIONS), random.randbytes(random.choice((0, 8, 24, 64, 192))))
 
@@ -41,13 +41,13 @@ def npz() -> list[bytes]:
     return files
 
 
-def lying_npz(random: Random) -> bytes:
+def malformed_npz(random: Random) -> bytes:
     packing = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
-    x = random.choice((_npy(_X), lying_npy(random), npy_bytes((size(random),), "<f8", bytes(1 << 20))))
-    y = random.choice((_npy(_Y), lying_npy(random)))
+    x = random.choice((_npy(_X), malformed_npy(random), npy_bytes((size(random),), "<f8", bytes(1 << 20))))
+    y = random.choice((_npy(_Y), malformed_npy(random)))
     content = bytearray(zip_bytes({"x.npy": x, "y.npy": y}, packing))
     if random.random() < 0.5:
-        # A size, packed or unpacked, of a member in the directory.
+        # The compressed or uncompressed size of a member in the directory.
         start = content.rindex(b"PK\x01\x02") if random.random() < 0.5 else content.index(b"PK\x01\x02")
         struct.pack_into("<I", content, start + random.choice((16, 20, 24, 42)), extreme(random) % 2**32)
     return bytes(content)
@@ -59,7 +59,7 @@ def csv() -> list[bytes]:
     return [rows.encode(), b"one,two,three,label\n" + rows.encode(), quoted.encode(), ("\ufeffa\tb\n1\té\n").encode()]
 
 
-def lying_csv(random: Random) -> bytes:
+def malformed_csv(random: Random) -> bytes:
     tokens = (
         *(b",", b",", b",", b"\n", b"\n", b"\n", b";", b"\t", b'"', b'""', b"\r", b"\r\n", b"\0", b" ", b"\xff", b"\\"),
         *(
@@ -100,7 +100,7 @@ def parquet() -> list[bytes]:
     ]
 
 
-def lying_parquet(random: Random) -> bytes:
+def malformed_parquet(random: Random) -> bytes:
     import pyarrow as pa
 
     rows = random.choice((0, 1, 8))
@@ -129,7 +129,7 @@ def idx() -> list[bytes]:
     return [idx_bytes(_IMAGES), idx_bytes(_LABELS), idx_bytes(_X.astype(np.float32)), idx_bytes(_Y.astype(np.int16))]
 
 
-def lying_idx(random: Random) -> bytes:
+def malformed_idx(random: Random) -> bytes:
     rank = random.choice((0, 1, 2, 3, 8, 9, 255))
     sizes = [size(random) % 2**32 for _ in range(min(rank, random.choice((rank, 8, 1))))]
     kind = random.choice((0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E, 0x0A, 0))
@@ -143,10 +143,10 @@ def packed_idx() -> list[bytes]:
     return [*(gzip.compress(file, mtime=0) for file in files), halves]
 
 
-def lying_packed_idx(random: Random) -> bytes:
+def malformed_packed_idx(random: Random) -> bytes:
     count = random.choice((100, 1 << 20, 1 << 22))
     long = bytes([0, 0, 8, 1]) + struct.pack(">I", random.choice((count, size(random) % 2**32))) + bytes(count)
-    return gzip.compress(random.choice((lying_idx(random), lying_idx(random), long)), 1, mtime=0)
+    return gzip.compress(random.choice((malformed_idx(random), malformed_idx(random), long)), 1, mtime=0)
 
 
 def _npy(array: np.ndarray) -> bytes:

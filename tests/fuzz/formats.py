@@ -1,4 +1,4 @@
-"""What the fuzz reads: each format's good files, its lying ones, and every way in which such a file is read."""
+"""The fuzzed formats: valid and malformed files of each, and every function that reads such a file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import numpy as np
 
 import gpu_nn
 from gpu_nn.cli import configuration
-from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
 from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
@@ -19,40 +18,40 @@ from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
 from tests.fuzz import files, models, trainings
 from tests.fuzz.mutations import mutated
 
-_Good = Callable[[], Sequence[bytes]]
+_Valid = Callable[[], Sequence[bytes]]
 
 
-class Wrong(AssertionError):
-    """A reader that gave what it should not have given."""
+class WrongResult(AssertionError):
+    """A reader returned what it must not return."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """good, lying: what files are made of. names: under which of them an input is filed, by lot. reads: each is called
-    with the path; the first says whether the input was read. beside: files that lie beside it, by name. lies: the share
-    of inputs that are made of lying files."""
+    """valid, malformed: the files that inputs are made of. names: file names, one of which is chosen at random. reads:
+    each is called with the path; the first decides whether the input counts as read. beside: other files of its folder,
+    by name. malformed_share: the share of inputs that are made of malformed files."""
 
-    good: _Good
-    lying: Callable[[Random], bytes]
+    valid: _Valid
+    malformed: Callable[[Random], bytes]
     names: tuple[str, ...]
     reads: tuple[Callable[[Path], object], ...]
     beside: Callable[[], dict[str, bytes]] = dict
-    lies: float = 0.3
+    malformed_share: float = 0.3
 
     def input(self, key: str, payload: bytes) -> tuple[str, bytes]:
-        """Name and content of the input that the key stands for. payload: a pickle that shows when it is unpickled."""
+        """Name and content of the input with this key. payload: a pickle that leaves a sign when it is unpickled."""
         random = Random(key)
-        good = _made(self.good)
+        valid = _made(self.valid)
         name = random.choice(self.names)
-        if random.random() < self.lies:
-            content = self.lying(random)
-            return name, content if random.random() < 0.7 else mutated(content, (*good, payload), random)
-        return name, mutated(random.choice(good), (*good, payload), random)
+        if random.random() < self.malformed_share:
+            content = self.malformed(random)
+            return name, content if random.random() < 0.7 else mutated(content, (*valid, payload), random)
+        return name, mutated(random.choice(valid), (*valid, payload), random)
 
 
 @cache
-def _made(good: _Good) -> tuple[bytes, ...]:
-    return tuple(good())
+def _made(valid: _Valid) -> tuple[bytes, ...]:
+    return tuple(valid())
 
 
 def _read(path: Path, target: str | int | None = None) -> object:
@@ -89,12 +88,12 @@ def _newest(path: Path) -> object:
         found, damages = newest(path.parent)
     except DataError as error:
         if "upgrade" not in str(error):
-            raise Wrong(f"did not fall back: {error}") from error
+            raise WrongResult(f"did not fall back: {error}") from error
         raise
     if found.path == path:
         return found
     if found.training["position"] != {"steps": 1} or len(damages) != 1:
-        raise Wrong(f"{found.path.name} with {found.training['position']} and {damages}")
+        raise WrongResult(f"{found.path.name} with {found.training['position']} and {damages}")
     raise DamagedCheckpoint(damages[0])
 
 
@@ -111,44 +110,44 @@ def _of_a_table(reader: Callable[..., object]) -> tuple[Callable[[Path], object]
 
 
 FORMATS = {
-    "npz": Format(files.npz, files.lying_npz, ("a.npz",), (read_npz, _read, _read_inputs)),
+    "npz": Format(files.npz, files.malformed_npz, ("a.npz",), (read_npz, _read, _read_inputs)),
     "npy": Format(
         files.npy,
-        files.lying_npy,
+        files.malformed_npy,
         ("a.npy",),
         (read_npy, _rows, partial(_read, target=-1), _read_inputs),
     ),
-    "CSV": Format(files.csv, files.lying_csv, ("a.csv",), _of_a_table(read_csv)),
-    "Parquet": Format(files.parquet, files.lying_parquet, ("a.parquet",), _of_a_table(read_parquet)),
-    "IDX": Format(files.idx, files.lying_idx, ("a-idx",), (read_idx, partial(_read, target=0), _read_inputs)),
+    "CSV": Format(files.csv, files.malformed_csv, ("a.csv",), _of_a_table(read_csv)),
+    "Parquet": Format(files.parquet, files.malformed_parquet, ("a.parquet",), _of_a_table(read_parquet)),
+    "IDX": Format(files.idx, files.malformed_idx, ("a-idx",), (read_idx, partial(_read, target=0), _read_inputs)),
     "IDX, gzip": Format(
         files.packed_idx,
-        files.lying_packed_idx,
+        files.malformed_packed_idx,
         ("a-idx.gz",),
         (read_idx, partial(_read, target=0), _read_inputs),
     ),
     "IDX folder": Format(
         files.idx,
-        files.lying_idx,
+        files.malformed_idx,
         tuple(f"set/{name}" for name in (*_idx_folder(), "more-images-idx3-ubyte", "train-images-idx3-ubyte.gz")),
         tuple(partial(_of_its_folder, way) for way in (read_idx_folder, _read, _read_inputs)),
         lambda: {f"set/{name}": content for name, content in _idx_folder().items()},
     ),
     "configuration": Format(
         models.configuration,
-        models.lying_configuration,
+        models.malformed_configuration,
         ("run.toml",),
-        (partial(configuration.read, add_arguments=add_arguments),),
+        (configuration.read,),
     ),
-    "model": Format(models.model, models.lying_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)),
+    "model": Format(models.model, models.malformed_model, ("a.safetensors",), (partial(gpu_nn.load, device="cpu"),)),
     "checkpoint": Format(
-        lambda: [models.whole_checkpoint(2)], models.lying_checkpoint, (_NEWEST,), (_newest,), _before
+        lambda: [models.whole_checkpoint(2)], models.malformed_checkpoint, (_NEWEST,), (_newest,), _before
     ),
     "training": Format(
         trainings.trainings,
-        trainings.lying_training,
+        trainings.malformed_training,
         ("a.safetensors",),
         (trainings.resumed,),
-        lies=1.0,
+        malformed_share=1.0,
     ),
 }

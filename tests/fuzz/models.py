@@ -1,4 +1,4 @@
-"""Configurations, models and checkpoints for the fuzz: good ones, and ones whose header lies, made by lot."""
+"""Configurations, models and checkpoints: valid ones, and random ones with a false header."""
 
 import json
 import struct
@@ -33,7 +33,7 @@ checkpoint-every = "30s"
     return [text.encode(), b'device = "cpu"\nhidden = []\nseed = 7\ndtype = "float64"\nearly-stopping = 5\n']
 
 
-def lying_configuration(random: Random) -> bytes:
+def malformed_configuration(random: Random) -> bytes:
     keys = (
         *("data", "target", "hidden", "epochs", "batch-size", "lr", "log", "device", "seed", "dropout", "activation"),
         *("checkpoint-every", "out", "resume", "config", "help", "epoch", '""', '"\\n"', "a.b", "x" * 3000, "é"),
@@ -58,7 +58,7 @@ def model() -> list[bytes]:
     return [_saved(gpu_nn.Network([3, 4, 2], device="cpu", seed=0)), _saved(deep), _saved(several)]
 
 
-def lying_model(random: Random) -> bytes:
+def malformed_model(random: Random) -> bytes:
     names = (*LAYERS, "Conv", "", "units")
     fields = ("units", "activation", "rate", "bias", "epsilon", "momentum", "deviation")
     layers: Any = [
@@ -95,7 +95,7 @@ def whole_checkpoint(steps: int) -> bytes:
         return path.read_bytes()
 
 
-def lying_checkpoint(random: Random) -> bytes:
+def malformed_checkpoint(random: Random) -> bytes:
     text = random.choice((json.dumps(_TRAINING), "[" * 50_000, "{", "[]", "9" * 5000, json.dumps(odd_value(random))))
     metadata = {"format": "gpu_nn.checkpoint", "version": "1", "training": text, "checksum": "0" * 64}
     if random.random() < 0.5:
@@ -104,7 +104,7 @@ def lying_checkpoint(random: Random) -> bytes:
 
 
 def _safetensors(random: Random, metadata: dict[str, str], names: Sequence[str]) -> bytes:
-    """A safetensors file whose arrays are where their offsets say, or elsewhere."""
+    """A safetensors file whose offsets may be wrong."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name in random.sample(names, random.randrange(len(names) + 1)):
@@ -118,7 +118,7 @@ def _safetensors(random: Random, metadata: dict[str, str], names: Sequence[str])
 
 
 def odd_value(random: Random) -> Any:
-    """Something that may stand in JSON where something else was expected."""
+    """A JSON value of an unexpected type or size."""
     odd: tuple[Any, ...] = (None, True, False, -1, 0.5, float("nan"), float("inf"))
     odd += ("", "relu", "x" * 3000, "a\nb\x1b[31m", [], {}, [[]])
     return random.choice((extreme(random), -extreme(random), 10**400, [1, 2], ["a", "a"], {"a": 1}, *odd))

@@ -1,17 +1,17 @@
-"""Good files made bad: bytes changed, cut, doubled and moved, and numbers in them set to extremes."""
+"""Random changes of a file: bytes changed, removed, duplicated and moved, and numbers set to extremes."""
 
 import re
 import struct
 from collections.abc import Callable, Sequence
 from random import Random
 
-# About the limits of every width, and of what an array or a file can be.
+# Near the limits of every integer width, and of the size of an array or a file.
 EXTREMES = sorted(
     {0, 1, 2, 3, 10**6, 10**9, 10**15}
     | {2**bits + more for bits in (7, 8, 15, 16, 24, 31, 32, 40, 53, 62, 63, 64) for more in (-1, 0, 1)}
 )
 
-# What stands for a number in text.
+# Replacements of a number in text.
 _WRITTEN = (
     *(str(extreme).encode() for extreme in EXTREMES),
     *(f"-{extreme}".encode() for extreme in EXTREMES),
@@ -19,12 +19,12 @@ _WRITTEN = (
     *(b"9" * 400, b"9" * 5000, b"[" * 300, "\N{ARABIC-INDIC DIGIT THREE}".encode(), b"\xff", b"\0"),
 )
 
-# The longest run of bytes that is doubled or moved, and so the bound on how far a file grows.
+# The longest run of bytes that is duplicated or moved, which bounds how far a file grows.
 _LONGEST = 4096
 
 
 def mutated(content: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """`content` with one to four changes. others: what parts of it may be replaced by parts of."""
+    """`content` with one to four changes. others: files whose parts may replace parts of it."""
     changed = bytearray(content)
     for _ in range(random.choice((1, 1, 1, 2, 3, 4))):
         random.choice(_CHANGES)(changed, others, random)
@@ -36,12 +36,12 @@ def extreme(random: Random) -> int:
 
 
 def size(random: Random) -> int:
-    """Of a dimension: a small one, or an extreme."""
+    """The size of a dimension: small, or extreme."""
     return random.choice((0, 1, 2, 3, 4, 8)) if random.random() < 0.6 else extreme(random)
 
 
 def varint(value: int) -> bytes:
-    """The whole number in groups of seven bits, as Parquet's footer has them."""
+    """An integer in groups of seven bits, as in Parquet's footer."""
     groups = bytearray()
     while value > 127:
         groups.append(value & 127 | 128)
@@ -91,7 +91,7 @@ def _spliced(changed: bytearray, others: Sequence[bytes], random: Random) -> Non
 
 
 def _field(changed: bytearray, others: Sequence[bytes], random: Random) -> None:
-    """A number of 1 to 8 bytes, of either byte order, is another one; the first 64 bytes and the last are headers."""
+    """Replace a number of 1 to 8 bytes, in either byte order; often in the first 64 bytes or the last 8."""
     width = random.choice((1, 2, 4, 8))
     number = (extreme(random) % 256**width).to_bytes(width, random.choice(("little", "big")))
     end = len(changed)
@@ -105,7 +105,7 @@ def _varint(changed: bytearray, others: Sequence[bytes], random: Random) -> None
 
 
 def _written(changed: bytearray, others: Sequence[bytes], random: Random) -> None:
-    """A number that is written out is another one, or none."""
+    """Replace a decimal number."""
     places = [match.span() for match in re.finditer(rb"\d+", changed)]
     if places:
         start, end = random.choice(places)
@@ -113,7 +113,7 @@ def _written(changed: bytearray, others: Sequence[bytes], random: Random) -> Non
 
 
 def _length_before(changed: bytearray, others: Sequence[bytes], random: Random) -> None:
-    """The first 8 bytes, where safetensors has the length of its header, say nearly what they said."""
+    """Change the first 8 bytes, the length of the header in safetensors, by a little."""
     if len(changed) >= 8:
         length = struct.unpack_from("<Q", changed)[0] + random.choice((-8, -1, 1, 8, 4096))
         struct.pack_into("<Q", changed, 0, length % 2**64)

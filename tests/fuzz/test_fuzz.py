@@ -1,4 +1,4 @@
-"""A short run of `python -m tests.fuzz`, and proof that it sees what it looks for."""
+"""A short run of `python -m tests.fuzz`, and faulty readers that it must report."""
 
 import re
 
@@ -11,19 +11,19 @@ INPUTS = 300
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_bad_files_are_read_or_refused_and_nothing_else(name):
+def test_damaged_files_are_read_or_refused_and_nothing_else(name):
     found = fuzzed(name, INPUTS)
     assert not found.problems
     assert found.read + found.refused == found.inputs == INPUTS
     assert found.refused > INPUTS // 2
 
 
-def test_good_files_are_read(tmp_path):
+def test_valid_files_are_read(tmp_path):
     for form in FORMATS.values():
         for beside, content in form.beside().items():
             (tmp_path / beside).parent.mkdir(exist_ok=True)
             (tmp_path / beside).write_bytes(content)
-        for content in form.good():
+        for content in form.valid():
             if len(form.names) == 1:
                 (tmp_path / form.names[0]).write_bytes(content)
                 form.reads[0](tmp_path / form.names[0])

@@ -1,4 +1,4 @@
-"""Checkpoints for the fuzz whose checksum is right, but not what it is of; and the training that resumes from them."""
+"""Checkpoints with a valid checksum over wrong content, and the training that resumes from them."""
 
 import json
 from copy import deepcopy
@@ -13,8 +13,7 @@ import numpy as np
 from gpu_nn import Adam, Dense, Dropout, Network, Trainer
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.schedules import ReduceOnPlateau
-from gpu_nn.training import BestModel, Callback, EarlyStopping, Every, LearningRates, checkpoint
-from gpu_nn.training.resume import taken
+from gpu_nn.training import BestModel, Callback, EarlyStopping, LearningRateMonitor, Trigger, checkpoint
 from tests.fuzz.models import odd_value
 
 X = np.linspace(-1, 1, 36, dtype=np.float32).reshape(12, 3)
@@ -23,19 +22,19 @@ EPOCHS = 3
 
 
 class _Interrupt(Callback):
-    """Takes the state of a training in its second epoch of three steps each, and ends it there."""
+    """Saves the state of a training in its second epoch of three steps, and interrupts it there."""
 
-    every = Every(steps=1)
+    every = Trigger(steps=1)
     taken: Any = None
 
     def __call__(self, trainer: Any, record: Any) -> None:
         if record.steps == 4:
-            self.taken = deepcopy(taken(trainer))
+            self.taken = deepcopy(trainer.state_dict())
             trainer.interrupt()
 
 
 class _BestModel(BestModel):
-    """Remembers, but writes no file, which nothing that is fuzzed may do."""
+    """Keeps the best value but writes no file, which no reader may do."""
 
     def __call__(self, trainer: Any, record: Any) -> None:
         value = self.monitor.value(record)
@@ -46,7 +45,7 @@ class _BestModel(BestModel):
 def _fitted(*callbacks: Callback, resume: Path | None = None) -> Trainer:
     net = Network([Dense(4, "relu"), Dropout(0.3), Dense(2)], n_inputs=3, device="cpu", seed=1)
     optimizer = Adam(ReduceOnPlateau(0.05, patience=1))
-    remembering = [EarlyStopping(patience=2), LearningRates(), _BestModel("none")]
+    remembering = [EarlyStopping(patience=2), LearningRateMonitor(), _BestModel("none")]
     trainer = Trainer(net, optimizer, batch_size=4, callbacks=[*remembering, *callbacks])
     trainer.fit(X, Y, epochs=EPOCHS, validation=(X, Y), resume=resume)
     return trainer
@@ -64,7 +63,7 @@ def trainings() -> list[bytes]:
     return [_written(json.loads(_broken_off()[0]), _broken_off()[1])]
 
 
-def lying_training(random: Random) -> bytes:
+def malformed_training(random: Random) -> bytes:
     text, whole = _broken_off()
     training, arrays = json.loads(text), dict(whole)
     for _ in range(random.choice((0, 1, 1, 1, 2, 5))):
@@ -75,7 +74,7 @@ def lying_training(random: Random) -> bytes:
 
 
 def resumed(path: Path) -> None:
-    """Train on from there. What a user may then be told beside a DataError is made one."""
+    """Resume the training. The other errors that a user may see become a DataError."""
     try:
         _fitted(resume=path)
     except TrainingDiverged as error:
@@ -87,7 +86,7 @@ def resumed(path: Path) -> None:
 
 
 def _change(tree: Any, random: Random) -> None:
-    """One entry of it, however deep, becomes another, or goes."""
+    """Replace or delete one entry, at any depth."""
     while True:
         keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
         key = random.choice(keys)

@@ -1,4 +1,4 @@
-"""The process that reads the inputs of one format, and what it looks out for."""
+"""The process that reads the inputs of one format, and the limits that it enforces."""
 
 import os
 import resource
@@ -22,20 +22,20 @@ from gpu_nn.errors import DataError
 from tests.data.files import live_pickle
 from tests.fuzz.formats import Format
 
-# Places in the array of counts.
+# Indices of the shared counts.
 INPUT, READ, REFUSED, SECONDS, MEMORY = range(5)
 
-# For one input: seconds of the processor, bytes of memory. 16 MiB is what IDX files are read by.
+# Limits for one input: CPU seconds, and bytes of memory. IDX files are read in blocks of 16 MiB.
 _MOST_SECONDS = 1.0
 _MOST_MEMORY = 64 << 20
 
-# So much of addresses beyond what the process has when it begins: more is refused to it.
+# Limit of the address space beyond what the process has at its start.
 _MOST_ADDRESSES = 1 << 30
 
-# A line that is longer than this is none.
+# The longest message that counts as a line.
 _LONGEST_MESSAGE = 2000
 
-# What a reader has no business with.
+# Audit events that a reader must not cause.
 _FORBIDDEN = ("pickle.", "subprocess.", "socket.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
 
 
@@ -48,9 +48,9 @@ class _Executed(BaseException):
 
 
 def work(formats: str, name: str, first: int, end: int, folder: str, counts: Any, problems: Connection) -> None:
-    """Read the inputs from `first` to before `end` of a format of the module `formats`.
+    """Read the inputs from `first` up to `end` of a format of the module `formats`.
 
-    counts: kept up to date as it goes. problems: gets a line each.
+    counts: shared memory, updated after each input. problems: receives a line for each.
     """
     warnings.simplefilter("error")
     np.seterr(all="ignore")  # as the command does
@@ -88,11 +88,11 @@ def work(formats: str, name: str, first: int, end: int, folder: str, counts: Any
 
 
 def _warm_up(form: Format, place: Path, payload: bytes) -> None:
-    """What the first calls import and keep is not theirs alone."""
+    """Call each reader once: what the first calls import and cache does not count."""
     read(None)
     path = place / form.names[0]
     before = path.read_bytes() if path.exists() else None
-    path.write_bytes(form.good()[0])
+    path.write_bytes(form.valid()[0])
     for way in form.reads:
         try:
             way(path)
@@ -103,7 +103,7 @@ def _warm_up(form: Format, place: Path, payload: bytes) -> None:
 
 
 def _outcome(form: Format, path: Path, watch: "_Watch") -> tuple[bool, list[str]]:
-    """Whether the first way of reading took the file, and what was wrong with any."""
+    """Whether the first reader read the file, and the problems of all."""
     was_read, wrong = [], []
     with watch.kept():
         for way in form.reads:
@@ -127,7 +127,7 @@ def _outcome(form: Format, path: Path, watch: "_Watch") -> tuple[bool, list[str]
 
 
 def _complaint(error: DataError) -> str | None:
-    """What is wrong with the error itself."""
+    """What is wrong with the error itself; None if nothing."""
     message = str(error)
     if not message.isprintable() or len(message.splitlines()) != 1:
         return f"no printable line: {message!r}"
@@ -135,7 +135,7 @@ def _complaint(error: DataError) -> str | None:
         return f"{len(message)} characters: {message}"
     cause: BaseException | None = error
     while cause is not None:
-        # Python also says so of text that is nested deep, and a reader then that it is damaged.
+        # Python also raises MemoryError for deeply nested text, which a reader calls damaged.
         if isinstance(cause, MemoryError) and "memory" in message:
             return f"more than {_MOST_ADDRESSES >> 20} MiB asked for: {message}"
         cause = cause.__context__
@@ -147,7 +147,7 @@ def _name(way: Any) -> str:
 
 
 class _Watch:
-    """Bounds of time and addresses, a measure of memory, and an eye on what Python calls."""
+    """Limits time and address space, measures memory, and audits what Python calls."""
 
     def __init__(self) -> None:
         self.seconds, self.memory = 0.0, 0
@@ -163,7 +163,7 @@ class _Watch:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Measures the memory of what is done within: asked for through Python, or in use by the process."""
+        """Measure the peak memory within: allocated through Python, or resident in the process."""
         resident = _forget_the_peak()
         tracemalloc.reset_peak()
         held = tracemalloc.get_traced_memory()[0]
@@ -197,7 +197,7 @@ class _Watch:
 
 
 def _forget_the_peak() -> int:
-    """The memory in use now, in bytes, from which the system's peak then counts; 0 where it has none."""
+    """Reset the system's peak memory; the bytes resident now, or 0 where the system has no such file."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -206,7 +206,7 @@ def _forget_the_peak() -> int:
 
 
 def _status(name: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """A field of /proc/self/status in bytes; 0 where there is none."""
     try:
         with open("/proc/self/status") as file:
             return next((1024 * int(line.split()[1]) for line in file if line.startswith(f"{name}:")), 0)
