@@ -1,4 +1,4 @@
-"""No module of gpu_nn or benchmarks imports itself by way of others, imports for type checkers and in functions included."""
+"""No module of gpu_nn or benchmarks imports itself by way of others; imports for type checkers and in functions count."""
 
 import ast
 from pathlib import Path
@@ -18,7 +18,7 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
-    """The known modules that a file imports, wherever in it. A package counts only where a name of its own is imported."""
+    """The known modules that a file imports, wherever in it. A package counts where a name of its own is imported."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
