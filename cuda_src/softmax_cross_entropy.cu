@@ -48,20 +48,19 @@ template <class S, class T, bool WEIGHTED, bool COMPLEMENT> struct CrossEntropy 
     // Dense targets are smoothed as y_t a_gain + a_off.
     C a_off, a_gain, b_off, b_on, complement_weight;
 
-    // The row's, set by begin_row().
-    Index row;
-    int length;
-    int label;   // with UNIFORM_CLASSES the class that y names, else NO_COLUMN
-    int target;  // the class that y names, also without UNIFORM_CLASSES
-    bool active, ignored;
-    C label_logit;
-    // Set by set_argmax().
-    bool label_is_argmax;
-    C a_k, b_k;
-    // Set by finish_row(). factor: scale · row_scale. inactive_value: loss and gradient of a row that does not count.
-    bool has_masked_target;
-    C factor, inactive_value;
-    C e_factor, odds_factor, offset, grad_at_argmax, grad_at_label;
+    // Of the row, by the member that sets them. factor: scale · row_scale. inactive_value: loss and gradient of a row that
+    // does not count.
+    Index row;                 // begin_row()
+    int length;                // begin_row()
+    int label;                 // begin_row(): the class that y names, with UNIFORM_CLASSES only
+    int target;                // begin_row(): the class that y names
+    bool active, ignored;      // begin_row()
+    bool label_is_argmax;      // set_argmax()
+    bool has_masked_target;    // finish_row()
+    C label_logit;             // the driver
+    C a_k, b_k;                // set_argmax(); finish_row() with UNIFORM_CLASSES
+    C factor, inactive_value;  // finish_row()
+    C e_factor, odds_factor, offset, grad_at_argmax, grad_at_label;  // finish_row()
 
     // A row with factor 0 or with ignore_index has loss and gradient 0; one with an index out of range has NaN.
     __device__ bool begin_row(Index the_row, int m, bool in_range) {
