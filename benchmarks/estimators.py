@@ -1,9 +1,9 @@
 """python -m benchmarks estimators [--mnist FOLDER]: test accuracy beside scikit-learn's MLPClassifier, equal settings.
 
-Both get the same rows, scaled alike, and scikit-learn's default settings; ours once with its own cost and once with the
-everyday cross entropy (complement_weight=0). digits, wine and breast cancer ship with scikit-learn: a stratified fifth
-is the test part, another one for each seed. FOLDER: the 10,000 images of MNIST's test part as IDX files, of which the
-last 2,000 are the test part. Writes benchmarks/results/estimators.json.
+Both get the same rows, scaled alike, and scikit-learn's default settings; gpu_nn also with the standard cross entropy
+(complement_weight=0). digits, wine and breast cancer ship with scikit-learn; a stratified fifth is the test split,
+another one for each seed. FOLDER: the 10,000 images of MNIST's test part as IDX files, whose last 2,000 are the test
+split. Writes benchmarks/results/estimators.json.
 """
 
 import argparse
@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_wine
-from sklearn.neural_network import MLPClassifier as Peer
+from sklearn.neural_network import MLPClassifier as SklearnClassifier
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.results import machine, table, write
+from benchmarks.timing import label
 from gpu_nn import MLPClassifier
 from gpu_nn.data import digits
 from gpu_nn.data.datasets import read, split
 
 SEEDS = range(5)
 SETTINGS: dict[str, Any] = {"hidden_layer_sizes": (100,), "max_iter": 200}
-MARGIN = 0.5  # points that ours may lie below scikit-learn
+MARGIN = 0.5  # percentage points that gpu_nn may lie below scikit-learn
 
-Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def models(seed: int) -> dict[str, Any]:
@@ -34,22 +35,22 @@ def models(seed: int) -> dict[str, Any]:
     return {
         "gpu_nn": MLPClassifier(**ours),
         "gpu_nn, everyday cost": MLPClassifier(**ours, complement_weight=0.0),
-        "scikit-learn": Peer(**SETTINGS, random_state=seed),
+        "scikit-learn": SklearnClassifier(**SETTINGS, random_state=seed),
     }
 
 
-def sets(mnist: str | None) -> Iterator[tuple[str, list[Parts]]]:
+def sets(mnist: str | None) -> Iterator[tuple[str, list[Split]]]:
     """Name and, for each seed, training and test rows and labels in float32."""
-    yield "digits", [_shares("digits", digits(), seed, divide_by=16) for seed in SEEDS]
+    yield "digits", [_split("digits", digits(), seed, divide_by=16) for seed in SEEDS]
     for name, load in (("wine", load_wine), ("breast cancer", load_breast_cancer)):
-        yield name, [_shares(name, load(return_X_y=True), seed) for seed in SEEDS]
+        yield name, [_split(name, load(return_X_y=True), seed) for seed in SEEDS]
     if mnist is not None:
         data = read(mnist, test_last=2000)
         x, x_test = ((part / 255).astype(np.float32) for part in (data.x, data.x_test))
         yield "MNIST-10k", [(x, data.y, x_test, data.y_test)] * len(SEEDS)
 
 
-def _shares(name: str, data: tuple[np.ndarray, np.ndarray], seed: int, divide_by: float | None = None) -> Parts:
+def _split(name: str, data: tuple[np.ndarray, np.ndarray], seed: int, divide_by: float | None = None) -> Split:
     x, y, x_test, y_test = split(name, *data, 0.2, None, seed)
     if divide_by is not None:
         x, x_test = x / divide_by, x_test / divide_by
@@ -59,15 +60,15 @@ def _shares(name: str, data: tuple[np.ndarray, np.ndarray], seed: int, divide_by
     return x.astype(np.float32), y, x_test.astype(np.float32), y_test
 
 
-def measured(name: str, parts: list[Parts]) -> dict[str, Any]:
-    row: dict[str, Any] = {"data": name, "train_rows": len(parts[0][0]), "test_rows": len(parts[0][2]), "models": {}}
-    for seed, (x, y, x_test, y_test) in zip(SEEDS, parts, strict=True):
-        for peer, model in models(seed).items():
+def measured(name: str, splits: list[Split]) -> dict[str, Any]:
+    row: dict[str, Any] = {"data": name, "train_rows": len(splits[0][0]), "test_rows": len(splits[0][2]), "models": {}}
+    for seed, (x, y, x_test, y_test) in zip(SEEDS, splits, strict=True):
+        for who, model in models(seed).items():
             began = time.perf_counter()
             model.fit(x, y)
             seconds = time.perf_counter() - began
             result = {"accuracy": float(model.score(x_test, y_test)), "epochs": model.n_iter_, "seconds": seconds}
-            row["models"].setdefault(peer, []).append(result)
+            row["models"].setdefault(who, []).append(result)
     return row
 
 
@@ -88,7 +89,7 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{mean(row, name, 'seconds'):.1f} s"
             )
         lines.append([f"{row['data']}, {row['train_rows']:,} + {row['test_rows']:,}", *cells])
-    return table(["data, rows to train + to test", *(f"{name}, %" for name in names)], lines)
+    return table(["data, rows to train + to test", *(f"{label(name)}, %" for name in names)], lines)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""How time and memory of ours grow on the CPU: against rows and classes of a loss; width, depth and batch of a step.
+"""Growth of time and memory on the CPU with rows and classes of a loss, and with width, depth and batch of a step.
 
-Each quantity is fitted as size ** exponent by a straight line through the logarithms of the medians. Time is that of a
-call; memory is what NumPy allocates at most at one time, parameters and Adam's moments included.
+Shapes: SERIES. Each quantity is fitted as size ** exponent by a straight line through the logarithms of the medians.
+Time is that of a call; memory is NumPy's peak allocation, parameters and Adam's moments included.
 """
 
 import tracemalloc

@@ -1,19 +1,19 @@
-"""Loss and gradient of given logits on the CPU, with index labels: ours, torch's and jax's compositions, and a copy.
+"""Loss and gradient of given logits on the CPU, with labels as indices.
 
-The full cost of the peers is -(y·ln p + (1-y)·log1p(-p)), once with a dense one-hot y as it is mostly written and once
-gathering with the labels. The logits are mild, N(0, 1), where both are finite. The floor is the time of copying the
-logits: each is read and written once.
+Shapes: SHAPES in float32; the logits are N(0, 1), where every composition is finite. Baselines of the full cost:
+PyTorch and jax with -(y·ln p + (1-y)·log1p(-p)), with a dense one-hot y as it is mostly written, or gathering with the
+labels. Of the standard cross entropy: PyTorch, jax, scikit-learn and thinc. Floor: a copy of the logits, which reads
+and writes each once.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import THREADS, present, why_not_compiled
-from benchmarks.results import table
-from benchmarks.timing import EVERYDAY, OURS, cell, interleaved, ratios, repeats_for, spreads
+from benchmarks.baselines import THREADS, present, thinc_api, why_not_compiled
+from benchmarks.results import Goal, table
+from benchmarks.timing import OURS, STANDARD, cell, compared, interleaved, label, percent, ratios, repeats_for, spreads
 from gpu_nn import functional as F
 
 SHAPES = ((4096, 10), (4096, 1000), (512, 32768))
@@ -21,7 +21,7 @@ DENSE, GATHERED = "torch eager, dense y", "torch eager, gathered"
 GOALS = {(4096, 10): 1.0, (4096, 1000): 2.0, (512, 32768): 2.0}
 FLOOR = "copy"
 FULL = (DENSE, GATHERED, "torch.compile", "jax jit")
-EVERYDAY_PEERS = tuple(
+STANDARD_BASELINES = tuple(
     f"{name}, everyday" for name in ("torch eager", "torch.compile", "jax jit", "scikit-learn", "thinc")
 )
 
@@ -45,7 +45,7 @@ def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
         rest = torch.log1p(-log_p.exp())
         return (rest - log_p).gather(1, labels[:, None]).sum() - rest.sum()
 
-    def everyday(logits: Any, labels: Any) -> Any:
+    def standard(logits: Any, labels: Any) -> Any:
         return functional.cross_entropy(logits, labels, reduction="sum")
 
     def run_of(cost: Callable) -> Run:
@@ -59,11 +59,11 @@ def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
 
     yield DENSE, run_of(dense)
     yield GATHERED, run_of(gathered)
-    yield "torch eager, everyday", run_of(everyday)
+    yield "torch eager, everyday", run_of(standard)
     if why_not_compiled() is None:
         torch.compiler.reset()
         yield "torch.compile", run_of(torch.compile(gathered))
-        yield "torch.compile, everyday", run_of(torch.compile(everyday))
+        yield "torch.compile, everyday", run_of(torch.compile(standard))
 
 
 def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
@@ -77,7 +77,7 @@ def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
         rest = jnp.log1p(-jnp.exp(log_p))
         return jnp.take_along_axis(rest - log_p, labels[:, None], axis=1).sum() - rest.sum()
 
-    def everyday(logits: Any, labels: Any) -> Any:
+    def standard(logits: Any, labels: Any) -> Any:
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).sum()
 
     def run_of(cost: Callable) -> Run:
@@ -85,11 +85,11 @@ def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
         return lambda: jax.block_until_ready(both(logits, labels))[0]
 
     yield "jax jit", run_of(full)
-    yield "jax jit, everyday", run_of(everyday)
+    yield "jax jit, everyday", run_of(standard)
 
 
 def sklearn_run(z: np.ndarray, y: np.ndarray) -> Run:
-    """The loss of its LogisticRegression and gradient boosting, in Cython; no public name reaches it."""
+    """The loss of its LogisticRegression and gradient boosting, in Cython; it has no public name."""
     from sklearn._loss import HalfMultinomialLoss
 
     cost = HalfMultinomialLoss(n_classes=z.shape[1])
@@ -103,12 +103,8 @@ def sklearn_run(z: np.ndarray, y: np.ndarray) -> Run:
 
 
 def thinc_run(z: np.ndarray, y: np.ndarray) -> Run:
-    """Its softmax, and the gradient over it that its layers take, p - y."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import NumpyOps
-
-    ops, rows = NumpyOps(), np.arange(len(z))
+    """Its softmax, and p - y, the gradient that its layers take."""
+    ops, rows = thinc_api().NumpyOps(), np.arange(len(z))
 
     def run() -> Any:
         p = ops.softmax(z)
@@ -126,7 +122,7 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
     dz = np.empty_like(z)
     runs: dict[str, Run] = {
         OURS: lambda: F.softmax_cross_entropy_with_grad(z, y, out=dz)[0],
-        EVERYDAY: lambda: F.softmax_cross_entropy_with_grad(z, y, complement_weight=0.0, out=dz)[0],
+        STANDARD: lambda: F.softmax_cross_entropy_with_grad(z, y, complement_weight=0.0, out=dz)[0],
         FLOOR: lambda: np.copyto(dz, z),
     }
     if present("torch"):
@@ -139,7 +135,7 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
         runs["thinc, everyday"] = thinc_run(z, y)
     costs = {name: float(run()) for name, run in runs.items() if name != FLOOR}
     for name, cost in costs.items():
-        same = costs[EVERYDAY if "everyday" in name else OURS]
+        same = costs[STANDARD if "everyday" in name else OURS]
         if not np.isclose(cost, same, rtol=1e-3):
             raise ValueError(f"{name} computes {cost} at {n} × {m}, ours {same}: not the same cost")
     timed = {name: run for name, run in runs.items() if name != FLOOR}
@@ -151,7 +147,7 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
         "repeats": repeats,
         "goal": GOALS.get((n, m)),
         "times_as_fast": ratios(seconds),
-        "everyday_times_as_fast": ratios({name: seconds[name] for name in seconds if "everyday" in name}, EVERYDAY),
+        "everyday_times_as_fast": ratios({name: seconds[name] for name in seconds if "everyday" in name}, STANDARD),
         "share_of_floor": ratios(seconds)[FLOOR],
         "bytes": 2 * z.nbytes,
         "bytes_a_second": 2 * z.nbytes / float(np.median(seconds[FLOOR])),
@@ -166,21 +162,19 @@ def measure(quick: bool) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     rows = result["shapes"]
     lines = []
-    for name in (OURS, *FULL, EVERYDAY, *EVERYDAY_PEERS, FLOOR):
-        cells = []
-        for row in rows:
-            ratio = {**row["times_as_fast"], **row["everyday_times_as_fast"]}.get(name)
-            said = f", {ratio:.2f} ×" if ratio is not None and name in (*FULL, *EVERYDAY_PEERS) else ""
-            cells.append(cell(row["microseconds"].get(name)) + said)
-        lines.append([name, *cells])
-    lines.append(["our share of the copy", *(f"{100 * row['share_of_floor']:.0f} %" for row in rows)])
+    of_standard = STANDARD, STANDARD_BASELINES, "everyday_times_as_fast"
+    for ours, names, key in ((OURS, FULL, "times_as_fast"), of_standard):
+        lines.append([label(ours), *(cell(row["microseconds"][ours]) for row in rows)])
+        lines += [[label(name), *(compared(row, name, key) for row in rows)] for name in names]
+    lines.append([FLOOR, *(cell(row["microseconds"][FLOOR]) for row in rows)])
+    lines.append(["our share of the copy", *(percent(row["share_of_floor"]) for row in rows)])
     return table(["loss and gradient, µs", *(f"{row['n']} × {row['m']}" for row in rows)], lines)
 
 
-def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+def goals(result: dict[str, Any]) -> list[Goal]:
     return [
-        (f"{row['n']} × {row['m']} × {peer}", row["times_as_fast"].get(peer), row["goal"])
+        (f"{row['n']} × {row['m']} × {name}", row["times_as_fast"].get(name), row["goal"])
         for row in result["shapes"]
-        for peer in (DENSE, GATHERED)
+        for name in (DENSE, GATHERED)
         if row["goal"]
     ]

@@ -1,11 +1,12 @@
-"""The most memory that a loss over many classes, a training step and predictions take, each in its own process.
+"""Peak memory of a loss over many classes, of a training step and of predictions, each in its own process.
 
-Peak resident memory as the kernel counts it, less what was resident before: for the loss, after its inputs were made,
-and less the gradients that it returns; for the step, after the data and the library were loaded and one small network
-trained, so that parameters, gradients, Adam's moments and all that a step works in count; for predictions, beyond the
-network, the rows and the probabilities that are returned.
+Shapes: LOSSES, PREDICTIONS and the networks of step.py. Baselines: scikit-learn and PyTorch. The peak is the resident
+memory that the kernel counts, less what was resident before: for the loss, after its inputs were made, and less the
+gradients that it returns; for the step, after the data and the library were loaded and a small network trained, so that
+parameters, gradients, Adam's moments and work space count; for predictions, beyond the network, the rows and the
+returned probabilities.
 
-As a program, `python -m benchmarks.memory CASE`, it measures one case and prints its bytes.
+`python -m benchmarks.memory CASE` measures one case and prints its bytes.
 """
 
 import json
@@ -19,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present, use_threads
-from benchmarks.predict import peer_runs
-from benchmarks.results import table
-from benchmarks.step import NETWORKS, our_epoch
-from benchmarks.step_peers import sklearn_epoch, torch_epoch
+from benchmarks.baselines import present, use_threads
+from benchmarks.predict import baseline_runs
+from benchmarks.results import Goal, table
+from benchmarks.step import NETWORKS, our_epoch, sklearn_epoch, torch_epoch
 from gpu_nn import Network
 
 # Rows, classes, inputs, and who: at the largest, whole logits are 4 GB, and torch holds several times that.
@@ -34,24 +34,25 @@ LOSSES: tuple[tuple[int, int, int, tuple[str, ...]], ...] = (
 # Network and rows.
 PREDICTIONS = (("A1", 100_000), ("A2", 100_000))
 STEPS = ("gpu_nn", "scikit-learn", "torch eager")
-# Why one that is here has no part in a loss.
+# Why a baseline takes no part in a loss.
 NOT_RUN = {"scikit-learn": "has no such loss", "torch eager": "not run: whole logits"}
 GOALS_ARE_UPPER_BOUNDS = True
 
 
 def resident() -> int:
-    """Resident bytes now, from which on `peak` counts."""
-    # Forgets the peak so far; ru_maxrss would keep it, and even that of the process which started this one.
+    """The resident bytes now; resets the peak."""
+    # ru_maxrss cannot be reset, and begins with the peak of the parent process.
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
 def peak() -> int:
     """The most bytes that were resident since `resident`."""
-    return _status("VmHWM")
+    return status("VmHWM")
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """A field of /proc/self/status in bytes."""
     found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     if found is None:
         raise RuntimeError(f"/proc/self/status has no {field}; memory is measured on Linux only")
@@ -59,7 +60,7 @@ def _status(field: str) -> int:
 
 
 def loss_bytes(who: str, n: int, m: int, inputs: int) -> int:
-    """Beyond inputs and gradients. torch: linear, cross_entropy (the everyday loss) and backward."""
+    """Beyond inputs and gradients. torch: linear, cross_entropy (the standard loss) and backward."""
     random = np.random.default_rng(0)
     a = random.standard_normal((n, inputs), dtype=np.float32)
     w = random.standard_normal((inputs, m), dtype=np.float32)
@@ -112,10 +113,10 @@ def prediction_bytes(who: str, name: str, rows: int) -> int:
     x = np.random.default_rng(0).random((rows, net.n_inputs), dtype=np.float32)
 
     def run_of(x: np.ndarray) -> Any:
-        """Of no other than `who`: jax would copy the rows, and later."""
+        """Only that of `who`: jax would copy the rows, and later."""
         if who == "gpu_nn":
             return lambda: net.predict_proba(x)
-        return next(run for name, run in peer_runs(net, x) if name == who)
+        return next(run for name, run in baseline_runs(net, x) if name == who)
 
     run_of(x[:8])()
     np.dot(x[:64], x[:64].T)
@@ -179,7 +180,7 @@ def _megabytes(number: float | None) -> str:
     return "absent" if number is None else f"{number / 1e6:,.1f}"
 
 
-def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+def goals(result: dict[str, Any]) -> list[Goal]:
     return [
         (f"{row['n']} × {row['m']} × {row['inputs']}, GB beyond inputs and outputs", row["bytes"]["gpu_nn"] / 1e9, 1.0)
         for row in result["losses"]

@@ -1,24 +1,24 @@
-"""An optimizer step on the CPU over the parameters of a network: ours, torch's, jax's, and a copy of the same bytes.
+"""An optimizer step on the CPU over all parameters of a network.
 
-Adam reads parameters, gradient and two moments and writes all but the gradient, 28 bytes a float32 parameter; SGD with
-momentum moves 20. The floor is a copy that moves as many bytes in all.
+Shapes: the parameters of step.py's networks, in float32. Baselines: scikit-learn, PyTorch (fused and default), jax and
+thinc. Floor: a copy that moves as many bytes: Adam reads parameters, gradient and two moments and writes all but the
+gradient, 28 bytes a parameter; SGD with momentum moves 20.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present
+from benchmarks.baselines import jax_adam, present, thinc_api
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
-from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads
+from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
 from gpu_nn import SGD, Adam, Network
 
 # Arrays of the parameters' size that a step reads or writes.
 MOVED = {"adam": 7, "sgd": 5}
-PEERS = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
+BASELINES = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
 CANNOT = {("thinc", "sgd"): "has no momentum"}
 FLOOR = "copying as many bytes"
 
@@ -45,19 +45,11 @@ def jax_run(net: Network, kind: str) -> Run:
     weights = [jnp.asarray(array) for array in net.parameters.values()]
     grads = [jnp.asarray(array) for array in net.grads.values()]
 
-    def adam(weights: Any, mean: Any, square: Any, t: Any, grads: Any) -> Any:
-        t = t + 1
-        mean = [0.9 * m + 0.1 * g for m, g in zip(mean, grads, strict=True)]
-        square = [0.999 * v + 0.001 * g * g for v, g in zip(square, grads, strict=True)]
-        rate, root = 1e-3 / (1 - 0.9**t), jnp.sqrt(1 - 0.999**t)
-        moved = zip(weights, mean, square, strict=True)
-        return [w - rate * m / (jnp.sqrt(v) / root + 1e-8) for w, m, v in moved], mean, square, t
-
     def sgd(weights: Any, velocity: Any, unused: Any, t: Any, grads: Any) -> Any:
         velocity = [0.9 * v + g for v, g in zip(velocity, grads, strict=True)]
         return [w - 1e-3 * v for w, v in zip(weights, velocity, strict=True)], velocity, unused, t
 
-    step = jax.jit(adam if kind == "adam" else sgd, donate_argnums=(0, 1, 2))
+    step = jax.jit(jax_adam if kind == "adam" else sgd, donate_argnums=(0, 1, 2))
     zeros = [[jnp.zeros_like(w) for w in weights] for _ in range(2)]
     held = [(weights, *zeros, jnp.float32(0))]
 
@@ -68,7 +60,7 @@ def jax_run(net: Network, kind: str) -> Run:
 
 
 def sklearn_run(net: Network, kind: str) -> Run:
-    """What MLPClassifier uses; no public name reaches it."""
+    """The optimizers of MLPClassifier, which have no public name."""
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
     weights = [array.copy() for array in net.parameters.values()]
@@ -79,15 +71,11 @@ def sklearn_run(net: Network, kind: str) -> Run:
 
 def thinc_run(net: Network) -> Run:
     """Its Adam over one flat vector, as ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import Adam as Peer
-
-    adam = Peer(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
+    adam = thinc_api().Adam(1e-3, L2=0.0, grad_clip=0.0, L2_is_weight_decay=False)
     held, grads = [net.flat_parameters.copy()], net.flat_grads.copy()
 
     def run() -> None:
-        # It writes over the gradients: from step to step they are smaller, its work is the same.
+        # It overwrites the gradients, which shrink from step to step; its work stays the same.
         held.append(adam((0, "parameters"), held.pop(), grads)[0])
 
     return run
@@ -115,7 +103,7 @@ def measured(name: str, kind: str, quick: bool) -> dict[str, Any]:
     return {
         "network": name,
         "optimizer": kind,
-        "parameters": net.n_parameters,
+        "parameters": net.flat.n_parameters,
         "bytes": MOVED[kind] * net.flat_parameters.nbytes,
         "times_as_fast": found,
         "share_of_floor": found[FLOOR],
@@ -130,14 +118,8 @@ def measure(quick: bool) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     lines = []
     for row in result["steps"]:
-        cells = []
-        for name in PEERS:
-            ratio = row["times_as_fast"].get(name)
-            if (name, row["optimizer"]) in CANNOT:
-                cells.append(CANNOT[name, row["optimizer"]])
-                continue
-            cells.append(cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×"))
         ours, floor = (cell(row["microseconds"][name]) for name in (OURS, FLOOR))
-        share = f"{100 * row['share_of_floor']:.0f} %"
-        lines.append([f"{row['optimizer']}, {row['parameters']:,} parameters", ours, *cells, floor, share])
-    return table(["µs a step", OURS, *PEERS, FLOOR, "our share"], lines)
+        theirs = [CANNOT.get((name, row["optimizer"])) or compared(row, name) for name in BASELINES]
+        cells = [ours, *theirs, floor, percent(row["share_of_floor"])]
+        lines.append([f"{row['optimizer']}, {row['parameters']:,} parameters", *cells])
+    return table(["µs a step", OURS, *BASELINES, FLOOR, "our share"], lines)

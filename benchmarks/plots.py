@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.timing import EVERYDAY, OURS
+from benchmarks.timing import OURS, STANDARD, label
 
 
 def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
-    """One panel for each group: the median of each run as a bar, 10th to 90th percentile as a line upon it."""
+    """A panel for each group: a bar for the median of each run, with a line from the 10th to the 90th percentile."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(groups), 3.6), layout="constrained")
@@ -22,8 +22,8 @@ def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
             [runs[run]["median"] - runs[run]["low"] for run in names],
             [runs[run]["high"] - runs[run]["median"] for run in names],
         ]
-        colours = ["C1" if run in (OURS, EVERYDAY) else "C0" for run in names]
-        axes.barh(names, medians, xerr=spread, color=colours)
+        colours = ["C1" if run in (OURS, STANDARD) else "C0" for run in names]
+        axes.barh([label(run) for run in names], medians, xerr=spread, color=colours)
         axes.set(title=name, xlabel="µs")
     return figure
 
@@ -67,7 +67,7 @@ def measured() -> list[str]:
 
 
 def drawn_from(result: dict[str, Any]) -> str:
-    """What an SVG file says of the result that it was drawn from, whatever release of Matplotlib drew it."""
+    """What an SVG file says of its result, whatever release of Matplotlib drew it."""
     return f"drawn from {sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]}"
 
 

@@ -1,36 +1,39 @@
-"""Probabilities of given rows on the CPU: ours, the peers', and the matrix products alone; many rows, and one."""
+"""Probabilities of given rows on the CPU, by the same weights.
 
-import warnings
+Shapes: ROWS of the networks of step.py. Baselines: scikit-learn, PyTorch eager and compiled, jax, thinc. Floor: the
+matrix products alone.
+"""
+
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import present, why_not_compiled
+from benchmarks.baselines import present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
-from benchmarks.timing import OURS, cell, interleaved, ratios, repeats_for, spreads
+from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
 from gpu_nn import Network
 
 ROWS = (1, 10_000)
-PEERS = ("scikit-learn", "torch eager", "torch.compile", "jax jit", "thinc")
+BASELINES = ("scikit-learn", "torch eager", "torch.compile", "jax jit", "thinc")
 FLOOR = "matrix products"
 
 Run = Callable[[], Any]
 
 
-def peer_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
-    """The same weights in every peer, so that all give the same probabilities."""
+def baseline_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
+    """Name and run of every installed baseline, with the weights of `net`."""
     weights = [(net.parameters[f"{i}.weight"], net.parameters[f"{i}.bias"]) for i in range(len(net.layers))]
     if present("scikit-learn"):
         from sklearn.neural_network import MLPClassifier
 
         classes = np.arange(net.n_classes)
-        peer = MLPClassifier(net.widths[1:-1])
-        peer.partial_fit(np.zeros((net.n_classes, net.n_inputs), np.float32), classes, classes=classes)
-        peer.coefs_, peer.intercepts_ = [w for w, _ in weights], [b for _, b in weights]
-        yield "scikit-learn", lambda: peer.predict_proba(x)
+        model = MLPClassifier(net.widths[1:-1])
+        model.partial_fit(np.zeros((net.n_classes, net.n_inputs), np.float32), classes, classes=classes)
+        model.coefs_, model.intercepts_ = [w for w, _ in weights], [b for _, b in weights]
+        yield "scikit-learn", lambda: model.predict_proba(x)
     if present("torch"):
         yield from torch_runs(weights, x)
     if present("thinc"):
@@ -51,13 +54,10 @@ def peer_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
 
 
 def thinc_run(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from thinc.api import Relu, Softmax, chain
-
-    kinds = [Relu] * (len(weights) - 1) + [Softmax]
+    thinc = thinc_api()
+    kinds = [thinc.Relu] * (len(weights) - 1) + [thinc.Softmax]
     layers = [kind(*reversed(w.shape)) for kind, (w, _) in zip(kinds, weights, strict=True)]
-    model = chain(*layers)
+    model = thinc.chain(*layers)
     model.initialize()
     for layer, (w, b) in zip(layers, weights, strict=True):
         layer.set_param("W", np.ascontiguousarray(w.T))
@@ -69,12 +69,10 @@ def torch_runs(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> I
     import torch
     from torch import nn
 
-    layers: list[nn.Module] = []
-    for w, b in weights:
-        linear = nn.Linear(*w.shape)
+    layers = torch_layers([len(weights[0][0]), *(len(b) for _, b in weights)])
+    for linear, (w, b) in zip(layers[::2], weights, strict=True):
         linear.weight.data, linear.bias.data = torch.from_numpy(w.T.copy()), torch.from_numpy(b.copy())
-        layers += [linear, nn.ReLU()]
-    model = nn.Sequential(*layers[:-1], nn.Softmax(dim=1)).eval()
+    model = nn.Sequential(*layers, nn.Softmax(dim=1)).eval()
     rows = torch.from_numpy(x)
 
     def run_of(call: Callable) -> Run:
@@ -104,19 +102,19 @@ def products(net: Network, n: int) -> Run:
     return run
 
 
-def measured(name: str, n: int, quick: bool) -> dict[str, Any]:
-    net = Network(NETWORKS[name][0], device="cpu")
+def measured(network: str, n: int, quick: bool) -> dict[str, Any]:
+    net = Network(NETWORKS[network][0], device="cpu")
     x = np.random.default_rng(0).random((n, net.n_inputs), dtype=np.float32)
-    runs: dict[str, Run] = {OURS: lambda: net.predict_proba(x), FLOOR: products(net, n), **dict(peer_runs(net, x))}
+    runs: dict[str, Run] = {OURS: lambda: net.predict_proba(x), FLOOR: products(net, n), **dict(baseline_runs(net, x))}
     ours = net.predict_proba(x)
-    for peer, run in runs.items():
-        if peer != FLOOR and not np.allclose(np.asarray(run()), ours, atol=1e-4):
-            raise ValueError(f"{peer} gives other probabilities than ours on {name}: not the same work")
+    for name, run in runs.items():
+        if name != FLOOR and not np.allclose(np.asarray(run()), ours, atol=1e-4):
+            raise ValueError(f"{name} gives other probabilities than ours on {network}: not the same work")
     repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.03)
     seconds = interleaved(runs, rounds=1 if quick else 9, repeats=repeats)
     found = ratios(seconds)
     return {
-        "network": name,
+        "network": network,
         "widths": net.widths,
         "n": n,
         "times_as_fast": found,
@@ -134,12 +132,8 @@ def measure(quick: bool) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     lines = []
     for row in result["predictions"]:
-        cells = []
-        for name in PEERS:
-            ratio = row["times_as_fast"].get(name)
-            cells.append(cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×"))
         ours, floor = (cell(row["microseconds"][name]) for name in (OURS, FLOOR))
-        share = f"{100 * row['share_of_floor']:.0f} %"
+        cells = [ours, *(compared(row, name) for name in BASELINES), floor, percent(row["share_of_floor"])]
         rows = f"{row['n']:,} row{'s' * (row['n'] > 1)}"
-        lines.append([f"{'-'.join(map(str, row['widths']))}, {rows}", ours, *cells, floor, share])
-    return table(["µs", OURS, *PEERS, FLOOR, "our share"], lines)
+        lines.append([f"{'-'.join(map(str, row['widths']))}, {rows}", *cells])
+    return table(["µs", OURS, *BASELINES, FLOOR, "our share"], lines)

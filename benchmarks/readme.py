@@ -1,34 +1,43 @@
-"""Puts the tables of benchmarks/results/*.json into the README files, and says which are older than the code."""
+"""python -m benchmarks readme: puts the tables of benchmarks/results/*.json into the READMEs.
 
-from importlib import import_module
+README.md gets the short tables, benchmarks/README.md all of them, between the marks <!-- NAME --> and <!-- /NAME -->.
+Prints which results were measured on other code.
+"""
+
 from pathlib import Path
 
-from benchmarks.results import FOLDER, older, read, shown
+from benchmarks.results import FOLDER, module, older, read, shown
 
 README = Path(__file__).parent.parent / "README.md"
 DETAILS = Path(__file__).parent / "README.md"
-# What stands in which file.
+# The tables of each file: `summary` in README.md, `markdown` in benchmarks/README.md.
 TABLES = {
-    README: ("accuracy", "step", "loss", "memory", "torch"),
-    DETAILS: ("optimizer", "predict", "growth", "start", "gpu", "scaling", "sums"),
+    README: ("accuracy", "step"),
+    DETAILS: (
+        *("accuracy", "step", "loss", "memory", "optimizer", "predict", "growth", "start", "torch"),
+        *("gpu", "scaling", "sums"),
+    ),
 }
+
+
+def rendered(path: Path, name: str) -> str:
+    """The table NAME of a file of TABLES."""
+    if not (FOLDER / f"{name}.json").exists():
+        return f"Not measured yet; made by `python -m benchmarks {name}`."
+    result = read(name)
+    return module(name).summary(result) if path == README else shown(module(name).markdown(result), result)
 
 
 def filled(path: Path) -> str:
     """The text of a file of TABLES with every table as the JSON files have it."""
     text = path.read_text(encoding="utf-8")
     for name in TABLES[path]:
-        if (FOLDER / f"{name}.json").exists():
-            markdown = shown(import_module(f"benchmarks.{name}"), read(name))
-        else:
-            markdown = f"Not measured yet; made by `python -m benchmarks {name}`."
         before, opening, rest = text.partition(f"<!-- {name} -->\n")
         _, closing, after = rest.partition(f"<!-- /{name} -->")
         if not closing:
-            raise SystemExit(
-                f"{path.name} has no place for the table {name}; expected <!-- {name} --> … <!-- /{name} -->"
-            )
-        text = f"{before}{opening}{markdown}\n{closing}{after}"
+            expected = f"<!-- {name} --> … <!-- /{name} -->"
+            raise SystemExit(f"{path.name} has no place for the table {name}; expected {expected}")
+        text = f"{before}{opening}{rendered(path, name)}\n{closing}{after}"
     return text
 
 

@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +15,15 @@ from typing import Any
 
 from gpu_nn.errors import one_line
 
+# What is measured, the figure (None where it is absent), and the goal.
+Goal = tuple[str, float | None, float]
+
 FOLDER = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parent.parent
-# The code that a result depends on most: of the kernels of the CPU, if no other is named.
+# The code that a result depends on most: the NumPy kernels, unless another is named.
 _CPU_CODE = ("gpu_nn/kernels/numpy_kernels/*.py",)
+# Modules that are not benchmarks/NAME.py.
+_MODULES = {"gpu": "gpu.program", "scaling": "distributed.scaling", "sums": "distributed.sums"}
 _CODE = {"gpu": ("gpu_nn/kernels/cuda_kernels/*.py", "cuda_src/*.cu*"), "sums": ("gpu_nn/distributed/*.py",)}
 
 
@@ -41,7 +47,7 @@ def _processor() -> str:
 
 
 def write(name: str, result: dict[str, Any]) -> None:
-    """Into NAME.json, with the digest of the code that it was measured on."""
+    """Write NAME.json, with the digest of the measured code."""
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(result | {"code": digest(name)}, indent=1) + "\n")
 
@@ -51,7 +57,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def digest(name: str) -> str:
-    """Of the kernels that the result NAME.json is about; comments and docstrings do not count in Python."""
+    """Digest of the code that NAME.json depends on; Python's comments and docstrings do not count."""
     found = hashlib.sha256()
     for pattern in _CODE.get(name, _CPU_CODE):
         for path in sorted(_ROOT.glob(pattern)):
@@ -69,7 +75,7 @@ def _code(text: str) -> str:
 
 
 def older(names: list[str]) -> list[str]:
-    """A line for each of these results that was not measured on the kernels as they are."""
+    """A line for each of these results that was measured on other code."""
     lines = []
     for name in names:
         code = read(name).get("code")
@@ -80,34 +86,37 @@ def older(names: list[str]) -> list[str]:
     return lines
 
 
+def module(name: str) -> ModuleType:
+    """The module that measures NAME and renders its result."""
+    return import_module(f"benchmarks.{_MODULES.get(name, name)}")
+
+
 @contextmanager
 def named(what: str, reasons: list[str]) -> Iterator[None]:
-    """A part that may fail: `reasons` then has it, with the error, and what comes after it goes on."""
+    """A part that may fail: its name and the error are then appended to `reasons`, and the program goes on."""
     try:
         yield
-    except Exception as error:  # any: hours of other measurements do not end with one that fails
+    except Exception as error:  # any: one failure must not end hours of other measurements
         reasons.append(f"{what} ({type(error).__name__}: {one_line(error)})")
 
 
-def shown(module: ModuleType, result: dict[str, Any]) -> str:
-    """The table of a verb, and what is not in it, with the reasons."""
-    text: str = module.markdown(result)
+def shown(table: str, result: dict[str, Any]) -> str:
+    """The table of a result, and what is missing from it, with the reasons."""
     for key, said in (("absent", "Not measured"), ("failed", "Failed")):
         if result.get(key):
-            text += f"\n\n{said}: {'; '.join(result[key])}."
-    return text
+            table += f"\n\n{said}: {'; '.join(result[key])}."
+    return table
 
 
-def against_goals(module: ModuleType, result: dict) -> list[str]:
-    """A line for each goal of the verb: the figure, the goal, and whether it is reached."""
+def against_goals(goals: Iterable[Goal], upper_bounds: bool = False) -> list[str]:
+    """A line for each goal: the figure, the goal, and whether it is reached."""
     lines = []
-    for what, figure, goal in module.goals(result) if hasattr(module, "goals") else ():
+    for what, figure, goal in goals:
         if figure is None:
             lines.append(f"{what}: absent, goal {goal:g}")
         else:
-            most = getattr(module, "GOALS_ARE_UPPER_BOUNDS", False)
-            said = "reached" if (figure <= goal if most else figure >= goal) else "MISSED"
-            lines.append(f"{what}: {figure:.2f}, goal {'≤' if most else '≥'} {goal:g}, {said}")
+            said = "reached" if (figure <= goal if upper_bounds else figure >= goal) else "MISSED"
+            lines.append(f"{what}: {figure:.2f}, goal {'≤' if upper_bounds else '≥'} {goal:g}, {said}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Seconds until a new Python has imported the package, and until the command has said how it is used."""
+"""Seconds until a new Python process has imported the package, and until the command has printed its help."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import table
+from benchmarks.results import Goal, table
 
 IMPORT, HELP = "import gpu_nn", "gpu-nn --help"
 NETWORK = "from gpu_nn import Network, Trainer"
@@ -30,7 +30,7 @@ def measure(quick: bool) -> dict[str, Any]:
         for name, arguments in COMMANDS.items():
             began = time.perf_counter()
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-            if turn:  # the first writes the byte code
+            if turn:  # the first writes the bytecode
                 seconds[name].append(time.perf_counter() - began)
     return {"seconds": {name: np.percentile(s, (50, 10, 90)).tolist() for name, s in seconds.items()}}
 
@@ -40,5 +40,5 @@ def markdown(result: dict[str, Any]) -> str:
     return table(["a new Python and", "s"], rows)
 
 
-def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
+def goals(result: dict[str, Any]) -> list[Goal]:
     return [(f"{name}, s", result["seconds"][name][0], goal) for name, goal in GOALS.items()]

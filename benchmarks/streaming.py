@@ -1,9 +1,9 @@
-"""python -m benchmarks.streaming [--gigabytes 4] [--network 784,256,128,10]: training on data larger than memory.
+"""python -m benchmarks streaming [--gigabytes 4] [--network 784,256,128,10]: training on data larger than memory.
 
-A memory-mapped set of random pixels is written into a temporary folder, and deleted in the end. Each training is a
-process of its own: one epoch over all of it, streamed, while a thread reads RssAnon from /proc/self/status every few
-milliseconds; and epochs of the same network and batch over a subset held in memory. The rate is rows a second of whole
-epochs, shuffling, gathering and reading included; validation has no part in it. By turns, ROUNDS times, medians.
+Random pixels are written as npy files into a temporary folder. Each training has a process of its own: one epoch over
+all rows, streamed, while a thread reads RssAnon from /proc/self/status every 20 ms; and epochs of the same network and
+batch over a subset in memory. The rate is rows a second of whole epochs, with shuffling, gathering and reading and
+without validation. By turns, ROUNDS times, medians.
 
 Writes benchmarks/results/streaming.json. Exit code 1 when a goal is missed.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import status
 from benchmarks.results import machine, write
 from gpu_nn import Adam, Dense, Network, Standardize, Trainer
 from gpu_nn.data import stream
@@ -31,7 +32,7 @@ BATCH, SUBSET, ROUNDS = 128, 65_536, 3
 
 
 def written(folder: Path, gigabytes: float, widths: list[int]) -> int:
-    """x.npy and y.npy there; returns the number of rows."""
+    """Write x.npy and y.npy there; returns the number of rows."""
     rows = int(gigabytes * 1e9) // (4 * widths[0])
     random = np.random.default_rng(0)
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float32, (rows, widths[0]))
@@ -43,16 +44,8 @@ def written(folder: Path, gigabytes: float, widths: list[int]) -> int:
     return rows
 
 
-def rss(name: str) -> int:
-    """Bytes of the process's memory of that name."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}")
-
-
 def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
-    """A training in this process: its rows a second, and the most memory it took."""
+    """Train in this process: the rows a second, and the peak memory."""
     net = Network(
         [Standardize(), *hidden_layers(widths[1:-1], "relu"), Dense(widths[-1])], n_inputs=widths[0], device="cpu"
     )
@@ -70,7 +63,7 @@ def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     def watch() -> None:
         while not done.wait(0.02):
             for name, before in most.items():
-                most[name] = max(before, rss(name))
+                most[name] = max(before, status(name))
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -119,7 +112,7 @@ def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks streaming")
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--network", default="784,256,128,10")
     parser.add_argument("--in_memory", metavar="FOLDER", help=argparse.SUPPRESS)

@@ -1,5 +1,6 @@
-"""Times of several runs by turns, and their medians, spread and ratios."""
+"""Times of several runs, taken by turns; their medians, spread and ratios, as numbers and as table cells."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,17 +9,16 @@ from typing import Any
 import numpy as np
 
 Times = dict[str, list[float]]
-OURS = "gpu_nn"
-EVERYDAY = "gpu_nn, everyday loss"
+# Names of runs, which the result files keep: the full cost, and the standard cross entropy (complement_weight=0).
+OURS, STANDARD = "gpu_nn", "gpu_nn, everyday loss"
 
-# Threads of OpenBLAS and OpenMP keep a core busy for up to 25 ms after their work, waiting for more: so long the next
-# run, of another library, waits.
+# Threads of OpenBLAS and OpenMP spin for up to 25 ms after their work, which would slow the next run.
 _REST = 0.03
 
 
 @dataclass(frozen=True)
 class OwnClock:
-    """A run that returns the seconds that count: what it does besides, and others do not, is left out."""
+    """A run that returns the seconds to count, so that work which other runs do not do is left out."""
 
     run: Callable[[], float]
 
@@ -27,7 +27,7 @@ class OwnClock:
 
 
 def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
-    """Mean seconds of so many calls."""
+    """Mean seconds of `repeats` calls."""
     if isinstance(run, OwnClock):
         return sum(run() for _ in range(repeats)) / repeats
     began = time.perf_counter()
@@ -37,10 +37,10 @@ def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1, rest: float = _REST) -> Times:
-    """Seconds of each run in each round: every round calls all of them, `repeats` times each, one after the other.
+    """Seconds of each run in each round: every round calls all of them one after the other, `repeats` times each.
 
-    One more round goes before them, to warm up; who begins changes from round to round, for a run may leave the caches
-    and the threads in a state that costs the next one time. rest: seconds between two runs.
+    A round before the first warms up. The order rotates from round to round, since a run may leave caches and threads
+    in a state that slows the next one. rest: seconds between two runs.
     """
     seconds: Times = {name: [] for name in runs}
     names = list(runs)
@@ -56,22 +56,22 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: 
 
 
 def repeats_for(runs: Mapping[str, Callable[[], object]], seconds: float) -> int:
-    """How often to call each run in a round, so that the quickest of them takes about so long."""
-    quickest = np.inf
+    """How often to call each run in a round, so that the fastest of them takes about `seconds`."""
+    fastest = np.inf
     for run in runs.values():
         run()
-        quickest = min(quickest, seconds_of(run))
-    return max(1, round(seconds / quickest))
+        fastest = min(fastest, seconds_of(run))
+    return max(1, round(seconds / fastest))
+
+
+def spread(seconds: list[float], factor: float = 1e6) -> dict[str, float]:
+    """Median, 10th and 90th percentile, times `factor`: microseconds."""
+    return dict(zip(("low", "median", "high"), (np.percentile(seconds, (10, 50, 90)) * factor).tolist(), strict=True))
 
 
 def spreads(seconds: Times, divided_by: int = 1) -> dict[str, dict[str, float]]:
-    """Microseconds of each run: median, 10th and 90th percentile."""
-    return {
-        name: dict(
-            zip(("low", "median", "high"), (np.percentile(s, (10, 50, 90)) * 1e6 / divided_by).tolist(), strict=True)
-        )
-        for name, s in seconds.items()
-    }
+    """Microseconds of each run."""
+    return {name: spread(s, 1e6 / divided_by) for name, s in seconds.items()}
 
 
 def ratios(seconds: Times, ours: str = OURS) -> dict[str, float]:
@@ -85,8 +85,24 @@ def cell(spread: Mapping[str, Any] | None) -> str:
     """Median (10th–90th percentile), three digits each."""
     if spread is None:
         return "absent"
-    return f"{_short(spread['median'])} ({_short(spread['low'])}–{_short(spread['high'])})"
+    return f"{short(spread['median'])} ({short(spread['low'])}–{short(spread['high'])})"
 
 
-def _short(number: float) -> str:
+def compared(row: Mapping[str, Any], name: str, ratios: str = "times_as_fast") -> str:
+    """The cell of a run of `row`, and how many times as long as ours it took."""
+    ratio = row[ratios].get(name)
+    return cell(row["microseconds"].get(name)) + ("" if ratio is None else f", {ratio:.2f} ×")
+
+
+def short(number: float) -> str:
+    """Three digits, or all before the decimal point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def percent(fraction: float) -> str:
+    return f"{round(100 * fraction)} %"
+
+
+def label(name: str) -> str:
+    """What a table calls a run of this name."""
+    return re.sub("everyday( loss| cost)?", "standard cross entropy", name)

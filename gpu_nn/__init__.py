@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "functional": "gpu_nn.functional",
-    "pictures": "gpu_nn.pictures",
+    "plots": "gpu_nn.plots",
     "layers": "gpu_nn.layers",
     "schedules": "gpu_nn.schedules",
     "Network": "gpu_nn.network",

@@ -1,12 +1,12 @@
-"""What the cost is computed from: targets, weights and options, checked and brought to the device.
+"""The options, targets and weights of the cost, checked and brought to the device.
 
-The cost of a batch (DESIGN §1), with targets smoothed first, y' = (1-ε) y + ε/m:
+The cost of a batch, as cuda_src/README.md derives it, with targets smoothed first, y' = (1-ε) y + ε/m:
 
     C = -Σ_r v_r Σ_t w_t [ y'_rt ln p_rt + λ (1-y'_rt) ln(1-p_rt) ]
 
-λ = complement_weight weighs all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever the
-row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y this
-is the everyday cross entropy.
+λ = complement_weight multiplies all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever
+the row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y
+this is the standard cross entropy.
 """
 
 from dataclasses import dataclass
@@ -48,11 +48,27 @@ class Cost:
             "ignore_index": self.ignore_index,
         }
 
+    def prepare(
+        self, y: Any, sample_weight: Any, reduction: str, shape: tuple[int, int], xp: Any, dtype: Any
+    ) -> tuple[Array, dict[str, Any]]:
+        """The targets of a batch and the keyword arguments of the kernel `softmax_cross_entropy`.
 
-def check_reduction(reduction: str) -> None:
-    """Raises ValueError unless it is "sum", "mean" or "none"."""
+        shape: (n, m) of the logits.  dtype: of the computation. Raises as `targets` and `weights` do.
+        """
+        n, m = shape
+        y = targets(y, n, m, self.ignore_index, xp, dtype)
+        if sample_weight is not None:
+            sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, dtype)
+        row_scale, scale = _row_scale(y, sample_weight, self.ignore_index, reduction, xp, dtype)
+        return y, {"row_scale": row_scale, "scale": scale, **self.kernel_options(xp, m, dtype)}
+
+
+def check_reduction(reduction: str, *, single_gradient: bool = False) -> None:
+    """Raises ValueError unless it is "sum", "mean" or, where rows may have a gradient each, "none"."""
     if reduction not in get_args(Reduction):
         raise unknown_name("reduction", reduction, get_args(Reduction))
+    if single_gradient and reduction == "none":
+        raise ValueError('reduction="none" has no single gradient of the parameters; expected "sum" or "mean"')
 
 
 def check_chunk_rows(chunk_rows: Any) -> None:
@@ -139,13 +155,14 @@ def check_values(name: str, y: Array, m: int, ignore_index: int | None = None) -
     raise ValueError(f"{name} is out of range at {int(wrong.sum())} places, the first {found}; expected {expected}")
 
 
-def row_scale(
-    y: Array, sample_weight: Array | None, ignore_index: int | None, reduction: str, n: int, xp: Any, dtype: Any
+def _row_scale(
+    y: Array, sample_weight: Array | None, ignore_index: int | None, reduction: str, xp: Any, dtype: Any
 ) -> tuple[Array | None, float]:
     """The factor of each row's cost as (row_scale, scale): its weight, over the sum of the weights for a mean.
 
     A mean over rows whose weights are all 0 is 0, so is its gradient.
     """
+    n = len(y)
     if reduction != "mean":
         return sample_weight, 1.0
     if sample_weight is None and ignore_index is None:

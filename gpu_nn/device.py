@@ -1,6 +1,6 @@
 """Devices by name: "auto", "cpu", "cuda", "cuda:1".
 
-A `Device` hands down the array module (`xp`: NumPy or CuPy). Which kernels belong to it is decided in `gpu_nn.kernels`.
+A `Device` has the array module (`xp`: NumPy or CuPy). `gpu_nn.kernels` chooses its kernels.
 """
 
 import math
@@ -21,9 +21,9 @@ Array = Any  # a NumPy or CuPy array; the two share no base class
 
 @dataclass(frozen=True)
 class Device:
-    """Where arrays live.
+    """Where arrays are stored.
 
-    name: "cpu" or "cuda:N". xp: numpy or cupy. reason: why "auto" chose it, empty when it was asked for by name.
+    name: "cpu" or "cuda:N".  xp: numpy or cupy.  reason: why "auto" chose it, "" for a device chosen by name.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Device:
         return f"{self.name} ({self.reason})" if self.reason else self.name
 
     def active(self, advice: str = "fewer rows at a time need less") -> AbstractContextManager[None]:
-        """A context in which new arrays are made on this device.
+        """A context in which new arrays are allocated on this device.
 
-        Raises OutOfDeviceMemory, with the `advice`, when a GPU has no memory left.
+        Raises OutOfDeviceMemory, with the `advice`, when the GPU is out of memory.
         """
         return nullcontext() if self.kind == "cpu" else self._with_memory(advice)
 
@@ -54,14 +54,14 @@ class Device:
             with self.xp.cuda.Device(self.index):
                 yield
         except self.xp.cuda.memory.OutOfMemoryError as error:
-            asked = f"{error._size:,} bytes were asked for"
-            raise OutOfDeviceMemory(f"{self.name} has no memory left: {asked}; {advice} ({error})") from error
+            requested = f"{error._size:,} bytes were asked for"
+            raise OutOfDeviceMemory(f"{self.name} has no memory left: {requested}; {advice} ({error})") from error
 
     def asarray(self, array: Array, dtype: Any = None, name: str = "the array") -> Array:
-        """`array` on this device, C-contiguous, as `dtype` (its own when None); not copied when it already is that.
+        """`array` on this device, C-contiguous, as `dtype` (None: its own); copied only where that is necessary.
 
-        Arrays go from the CPU to a GPU. The other way is never taken unasked: on the CPU a GPU's array is a TypeError,
-        which calls it by `name`.
+        Copies from the CPU to a GPU. For the CPU it raises TypeError, with the `name`, for an array on a GPU: `to_host`
+        copies that.
         """
         if self.kind == "cpu":
             check_on_host(name, array)
@@ -69,13 +69,13 @@ class Device:
             return self.xp.ascontiguousarray(self.xp.asarray(array, dtype=dtype))
 
     def to_host(self, array: Array) -> np.ndarray:
-        """`array` as a NumPy array. On a GPU this waits for the device."""
+        """`array` as a NumPy array. On a GPU this synchronizes."""
         return array if isinstance(array, np.ndarray) else array.get()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array to be filled, on this device; on the CPU it begins on a cache line.
+        """An uninitialized array on this device, on the CPU aligned to a cache line.
 
-        That a GPU has no memory left is said by the caller's `active`, which knows what would need less.
+        Raises CuPy's own error when the GPU is out of memory: the caller's `active` knows what needs less.
         """
         if self.kind == "cpu":
             return aligned_empty(shape, dtype)
@@ -83,7 +83,7 @@ class Device:
             return self.xp.empty(shape, dtype)
 
     def free_bytes(self) -> int | None:
-        """Memory that new arrays can still have; None on the CPU, where nobody may rely on it."""
+        """The memory that new arrays can use; None on the CPU, where it is not reliable."""
         if self.kind == "cpu":
             return None
         with self.active():
@@ -91,7 +91,7 @@ class Device:
             return int(free + self.xp.get_default_memory_pool().free_bytes())
 
     def empty_on_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array in the host's memory, of which `upload` is fast: for a GPU its pages are pinned."""
+        """An uninitialized host array from which `upload` is fast: for a GPU in pinned memory."""
         if self.kind == "cpu":
             return aligned_empty(shape, dtype)
         count = math.prod(shape)
@@ -100,29 +100,29 @@ class Device:
         return np.frombuffer(memory, dtype, count).reshape(shape)
 
     def upload(self, host: np.ndarray, out: Array) -> None:
-        """Copy `host` into `out`, of its shape and type, after all work before; then `host` may be written anew."""
+        """Copy `host` into `out`, of the same shape and dtype, in stream order; returns when `host` can be reused."""
         if self.kind == "cpu":
             np.copyto(out, host)
             return
         with self.xp.cuda.Device(self.index):
-            stream = self.xp.cuda.get_current_stream()
-            out.set(host, stream)
-            stream.synchronize()
+            cuda_stream = self.xp.cuda.get_current_stream()
+            out.set(host, cuda_stream)
+            cuda_stream.synchronize()
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of zeros, made as `empty` does."""
+        """An array of zeros, allocated as by `empty`."""
         zeros = self.empty(shape, dtype)
         with self.active():
             zeros.fill(0)
         return zeros
 
 
-# Bytes of a cache line: a vector load across two of them takes twice as long.
+# Bytes. A vector load that crosses two cache lines takes twice as long.
 _CACHE_LINE = 64
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """np.empty, beginning on a cache line."""
+    """np.empty, aligned to a cache line."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % _CACHE_LINE
@@ -132,15 +132,15 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 CPU = Device("cpu", np)
 
 
-# What to install on a GPU.
+# What to install for a GPU.
 INSTALL_HINT = "pip install 'gpu_nn[cuda12x]' (drivers from 525 on) or 'gpu_nn[cuda13x]' (drivers from 580 on)"
 
-# Takes the place of CuPy where it is not None: the tests' emulated device.
+# Replaces CuPy where it is not None: the tests set their emulated device here.
 cupy_override: Any = None
 
 
 def cupy_module() -> Any:
-    """CuPy, or what stands in for it. Raises DeviceError, with a hint, where it cannot be imported."""
+    """CuPy, or `cupy_override`. Raises DeviceError, with a hint, where CuPy cannot be imported."""
     if cupy_override is not None:
         return cupy_override
     try:
@@ -154,7 +154,7 @@ def cupy_module() -> Any:
 
 
 def cuda_unavailable_reason() -> str:
-    """The reason why no GPU can be used, with its hint; empty when one can."""
+    """Why no GPU can be used, with a hint; "" when one can."""
     try:
         available = cupy_module().cuda.is_available()
     except DeviceError as error:
@@ -167,24 +167,24 @@ def cuda_unavailable_reason() -> str:
 
 
 def _driver_too_old() -> str:
-    """That the driver is older than CuPy, with a hint; empty where it is not, or there is none."""
+    """A message, with a hint, where the driver is older than CuPy's CUDA; "" where it is not, or there is no driver."""
     runtime = cupy_module().cuda.runtime
     try:
         driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     except RuntimeError:
         return ""
-    # Within one major version any driver does. Versions are 12040 for 12.4.
+    # Any driver of the same major version works. 12040 is version 12.4.
     if not 0 < driver // 1000 < built_for // 1000:
         return ""
-    said = f"the driver knows CUDA {driver // 1000}.{driver % 1000 // 10} and CuPy is made for CUDA {built_for // 1000}"
-    return f"{said}: update the driver, or {INSTALL_HINT}"
+    versions = f"CUDA {driver // 1000}.{driver % 1000 // 10} and CuPy is made for CUDA {built_for // 1000}"
+    return f"the driver knows {versions}: update the driver, or {INSTALL_HINT}"
 
 
 def device_of(array: Array) -> Device | None:
-    """The device on which `array` lives; None for what is neither a NumPy nor a CuPy array."""
+    """The device of a NumPy or CuPy array; None for any other object."""
     if isinstance(array, np.ndarray):
         return CPU
-    # An array of CuPy exists only where CuPy has been imported.
+    # A CuPy array exists only after CuPy was imported.
     cupy = cupy_override or sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return Device(f"cuda:{array.device.id}", cupy)
@@ -192,7 +192,7 @@ def device_of(array: Array) -> Device | None:
 
 
 def check_on_host(name: str, array: Any) -> None:
-    """Raises TypeError for an array that lives on a GPU."""
+    """Raises TypeError for an array on a GPU."""
     device = device_of(array)
     if device is not None and device.kind != "cpu":
         raise TypeError(f"{name} lies on {device.name}, all else on the CPU; expected a NumPy array: pass {name}.get()")
@@ -201,10 +201,10 @@ def check_on_host(name: str, array: Any) -> None:
 def resolve_device(name: "str | Device" = "auto") -> Device:
     """The device of that name.
 
-    "auto" takes the first GPU that CuPy finds, else the CPU, and says why in `Device.reason`; every other name is taken
-    at its word.
+    "auto" is the first GPU that CuPy finds, else the CPU, with the reason in `Device.reason`. Any other name is that
+    device or an error.
 
-    Raises ValueError for a name that is not known, DeviceError for a GPU that is not there.
+    Raises ValueError for an unknown name, DeviceError for a GPU that does not exist.
     """
     if isinstance(name, Device):
         return name

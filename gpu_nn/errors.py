@@ -1,33 +1,37 @@
-"""The errors of gpu_nn, and the sentence for a name that is not known.
+"""The errors of gpu_nn, and the message for an unknown name.
 
-A wrong argument is a plain ValueError or TypeError. The classes here are for what a caller may want to tell apart; the
-command turns each into its own exit code.
+A wrong argument raises a plain ValueError or TypeError. The classes here are for errors that a caller handles
+differently; the command gives each its own exit code.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-# A message that quotes a file may be longer than anybody reads; its beginning and its end are kept.
-_BEGINNING, _END = 1500, 400
+# A message that quotes a file may be very long: its first and last characters are kept.
+_HEAD, _TAIL = 1500, 400
 
 
 class DataError(ValueError):
-    """A file or a data set that cannot be used: missing, truncated, foreign, or with values out of range.
+    """A file or a data set that cannot be used: missing, truncated, of another format, or with values out of range.
 
-    The message is one printable line, whatever is in the names and values of a file that it quotes.
+    The message is one printable line, whatever names and values of a file it quotes.
     """
 
     def __init__(self, message: object):
         super().__init__(one_line(message))
 
 
+class MissingFile(DataError):
+    """A file that does not exist."""
+
+
 class DeviceError(RuntimeError):
-    """A device that is not there, or that cannot do what is asked of it."""
+    """A device that does not exist, or that does not support what is asked of it."""
 
 
 class OutOfDeviceMemory(DeviceError, MemoryError):
-    """A GPU that has no memory left. The message names the bytes that were asked for and what needs less."""
+    """A GPU is out of memory. The message says how many bytes were requested and what needs less."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -43,10 +47,10 @@ class TrainingDiverged(ArithmeticError):
 
 
 def one_line(message: object) -> str:
-    """The message as one line for a terminal: what is no character to print is escaped, what is too long is cut."""
+    """The message as one line for a terminal: unprintable characters are escaped, a long message is shortened."""
     text = re.sub(r"\s*[\r\n]\s*", " ", str(message)).strip()
-    if len(text) > _BEGINNING + _END:
-        text = f"{text[:_BEGINNING]} … {text[-_END:]}"
+    if len(text) > _HEAD + _TAIL:
+        text = f"{text[:_HEAD]} … {text[-_TAIL:]}"
     return "".join(map(_printable, text))
 
 
@@ -57,16 +61,16 @@ def _printable(character: str) -> str:
 
 
 def unknown_name(
-    argument: str, came: object, known: Iterable[str], meant: Mapping[str, str] | None = None
+    argument: str, value: object, known: Iterable[str], aliases: Mapping[str, str] | None = None
 ) -> ValueError:
-    """The error for `argument=came` where only the `known` names are right; it names the nearest of them."""
-    return ValueError(f"{argument}={not_one_of(came, known, meant)}")
+    """The error for `argument=value` where only the `known` names are valid; it suggests the nearest of them."""
+    return ValueError(f"{argument}={not_one_of(value, known, aliases)}")
 
 
-def not_one_of(came: object, known: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
-    """What `unknown_name` says of `came`. meant: names that people use for a known one which is spelled otherwise."""
+def not_one_of(value: object, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """The message of `unknown_name`, without the argument. aliases: other words for known names, for the suggestion."""
     names = sorted(known)
-    word = str(came).lower()
-    near = [(meant or {}).get(word), *get_close_matches(word, names, n=1, cutoff=0.5)]
+    word = str(value).lower()
+    near = [(aliases or {}).get(word), *get_close_matches(word, names, n=1, cutoff=0.5)]
     hint = next((f" Did you mean {name!r}?" for name in near if name), "")
-    return f"{came!r} is not one of {', '.join(names)}.{hint}"
+    return f"{value!r} is not one of {', '.join(names)}.{hint}"

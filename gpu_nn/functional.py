@@ -4,27 +4,27 @@
 arrays of the same library, device and type; half types are computed in float32. A logit of -inf masks its class:
 probability 0, gradient 0. NaN or +inf in a row makes that row NaN and no other.
 
-Derivation: seed, sections 1 and 2; numerics: cuda_src/README.md.
+Derivation and numerics: cuda_src/README.md.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gpu_nn.cost import Cost, check_chunk_rows, check_reduction, class_indices, row_scale, targets, weights
+from gpu_nn.cost import Cost, check_chunk_rows, check_reduction, class_indices
 from gpu_nn.device import Array, Device, device_of
 from gpu_nn.kernels import kernels_for
 from gpu_nn.validation import is_int
 
-# linear_softmax_cross_entropy_with_grad holds at least so many bytes of logits at a time and, for the sake of dw, which
-# each chunk reads and writes, up to so many rows for each input as long as they take no more than the larger number.
+# Bytes of logits that linear_softmax_cross_entropy_with_grad holds at a time, at least and at most. In between it takes
+# this many rows for each input column, because each chunk reads and writes all of dw.
 _CHUNK_BYTES = {"cpu": (1 << 24, 1 << 29), "cuda": (1 << 30, 1 << 34)}
 _CHUNK_ROWS_PER_INPUT = 4
 
-# Of the memory that is free on a GPU: room is left for the caller, and for what the memory pool loses to cutting.
-_SHARE_OF_FREE = 4
+# Logits take at most 1/4 of a GPU's free memory: the caller and the fragmentation of the memory pool need the rest.
+_FREE_MEMORY_DIVISOR = 4
 
-# A tile of a matrix product has so many rows; chunks are multiples of it where they can be.
+# The rows of a tile of a matrix product; chunks are multiples of it where they can be.
 _TILE_ROWS = 128
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -75,12 +75,12 @@ def softmax_cross_entropy(
 
     y: (n,) class indices (integers), or (n, m) targets in [0, 1] that need not add up to 1: one-hot, soft, multi-hot or
     all zero. complement_weight: λ. class_weight: w, (m,). sample_weight: v, (n,). label_smoothing: ε, y becomes
-    (1-ε) y + ε/m before all else. ignore_index: rows with this label count nothing.
+    (1-ε) y + ε/m first. ignore_index: rows with this label have weight 0.
     reduction: "sum", "mean" (over the samples' weights; 0 when these are all 0) or "none".
 
     Returns a scalar, or (n,) with reduction="none": float32, or float64 for float64 logits.
-    Raises TypeError or ValueError for arguments of a wrong type, shape or range. Labels that lie on a GPU are not read
-    back to be checked: a row with a label out of range is NaN.
+    Raises TypeError or ValueError for arguments of a wrong type, shape or range. Labels on a GPU are not copied to the
+    host to be checked: a row with a label out of range is NaN.
     """
     cost = Cost(complement_weight, class_weight, label_smoothing, ignore_index)
     device, z = _logits(z)
@@ -137,13 +137,11 @@ def linear_softmax_cross_entropy_with_grad(
     a: (n, inputs). w: (inputs, m). b: (m,) or None. All of one type, float32 or float64. Other arguments as
     `softmax_cross_entropy`; chunk_rows=None chooses, on a GPU by the memory that is free.
 
-    Gradients (seed, section 3): da = ∂C/∂z·wᵀ, dw = aᵀ·∂C/∂z, db = Σ_r ∂C/∂z.
+    Gradients: da = ∂C/∂z·wᵀ, dw = aᵀ·∂C/∂z, db = Σ_r ∂C/∂z.
     """
     cost = Cost(complement_weight, class_weight, label_smoothing, ignore_index)
-    check_reduction(reduction)
+    check_reduction(reduction, single_gradient=True)
     check_chunk_rows(chunk_rows)
-    if reduction == "none":
-        raise ValueError('reduction="none" has no single dw; expected "sum" or "mean"')
     device, a = _array("a", a, 2, ("float32", "float64"))
     xp = device.xp
     w = _like("w", w, a, (a.shape[1], None), device)
@@ -157,11 +155,8 @@ def linear_softmax_cross_entropy_with_grad(
         chunk_rows = _chunk_rows(device, n, a.shape[1], m * a.itemsize)
     kernels = kernels_for(device)
     with device.active(f"chunk_rows below {min(chunk_rows, n)} needs less"):
-        y = targets(y, n, m, cost.ignore_index, xp, a.dtype)
-        if sample_weight is not None:
-            sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, a.dtype)
-        scale_rows, scale = row_scale(y, sample_weight, cost.ignore_index, reduction, n, xp, a.dtype)
-        options = cost.kernel_options(xp, m, a.dtype)
+        y, options = cost.prepare(y, sample_weight, reduction, (n, m), xp, a.dtype)
+        row_scale = options.pop("row_scale")
         loss = xp.empty(n, a.dtype)
         da, dw = xp.empty_like(a), xp.zeros_like(w)
         db = None if b is None else xp.zeros_like(b)
@@ -170,8 +165,8 @@ def linear_softmax_cross_entropy_with_grad(
             rows = slice(start, min(start + chunk_rows, n))
             z = logits[: rows.stop - start]
             kernels.dense(a[rows], w, b, z, z, "identity")
-            row_factor = None if scale_rows is None else scale_rows[rows]
-            kernels.softmax_cross_entropy(z, y[rows], loss[rows], z, row_scale=row_factor, scale=scale, **options)
+            chunk_scale = None if row_scale is None else row_scale[rows]
+            kernels.softmax_cross_entropy(z, y[rows], loss[rows], z, row_scale=chunk_scale, **options)
             kernels.matmul(z, w.T, out=da[rows])
             kernels.matmul_add(a[rows].T, z, out=dw)
             if db is not None:
@@ -182,11 +177,11 @@ def linear_softmax_cross_entropy_with_grad(
 def _chunk_rows(device: Device, n: int, inputs: int, row_bytes: int) -> int:
     """How many rows of logits to hold at a time."""
     least, most = _CHUNK_BYTES[device.kind]
-    wished = min(max(least, _CHUNK_ROWS_PER_INPUT * inputs * row_bytes), most)
+    wanted = min(max(least, _CHUNK_ROWS_PER_INPUT * inputs * row_bytes), most)
     free = device.free_bytes()
     if free is not None:
-        wished = min(wished, free // _SHARE_OF_FREE)
-    rows = wished // row_bytes
+        wanted = min(wanted, free // _FREE_MEMORY_DIVISOR)
+    rows = wanted // row_bytes
     return max(1, min(n, rows - rows % _TILE_ROWS if rows > _TILE_ROWS else rows))
 
 
@@ -245,17 +240,11 @@ def _loss(
     device: Device, z: Array, y: Any, cost: Cost, sample_weight: Any, reduction: str, dz: Array | None
 ) -> tuple[Array, Array]:
     check_reduction(reduction)
-    xp = device.xp
-    n, m = z.shape
     dtype = z.dtype if z.dtype == np.float64 else np.dtype(np.float32)
     with device.active():
-        y = targets(y, n, m, cost.ignore_index, xp, dtype)
-        if sample_weight is not None:
-            sample_weight = weights("sample_weight", sample_weight, n, "rows", xp, dtype)
-        scale_rows, scale = row_scale(y, sample_weight, cost.ignore_index, reduction, n, xp, dtype)
-        loss = xp.empty(n, dtype)
-        options = cost.kernel_options(xp, m, dtype)
-        kernels_for(device).softmax_cross_entropy(z, y, loss, dz, row_scale=scale_rows, scale=scale, **options)
+        y, options = cost.prepare(y, sample_weight, reduction, z.shape, device.xp, dtype)
+        loss = device.xp.empty(len(z), dtype)
+        kernels_for(device).softmax_cross_entropy(z, y, loss, dz, **options)
         return (loss if reduction == "none" else _total(loss)), dz
 
 

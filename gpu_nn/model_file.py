@@ -1,18 +1,18 @@
-"""Models in one safetensors file: the arrays, and a header that says how to build the network.
+"""Models in one safetensors file: the arrays, and a header that describes the network.
 
 Header (safetensors metadata, strings):
     "format": "gpu_nn.network"
-    "version": "1"; "2" with "several_labels", which a reader of version 1 would not heed; another is refused
+    "version": "1"; "2" with "several_labels", which a reader of version 1 would ignore
     "network": JSON of
         "n_inputs"   columns of the inputs      "dtype": "float32" or "float64"
         "layers"     [{"layer": "Dense", "units": 256, "activation": "relu", "bias": true}, …]: name and fields of each
-        "classes"    names or numbers, one for each output, or for each label of which a row has several; or null
-        "several_labels"   {"complement_weight": λ of the cost}: the last output is the reference by which several
-                     labels a row are read out of the others, see the module of that name; not there for one label
-        "feature_names", "target_name"   of the columns of the table that the network learned from: one name for each
-                     input, no two alike, and the labels'; not there where the data had no names
-Arrays: "0.weight", "0.bias", …: number of the layer, and name of its parameter or state, in the network's dtype or the
-one that the state has. Equal models are equal bytes. Reading a file executes nothing.
+        "classes"    names or numbers, one for each output, or for each label of a multilabel network; or null
+        "several_labels"   {"complement_weight": λ of the cost} of a multilabel network, whose last output is the
+                     reference (see the module of that name); absent for one label per row
+        "feature_names", "target_name"   of the table that the network was trained on: a unique name for each input,
+                     and the target's; absent where the data had no names
+Arrays: "0.weight", "0.bias", …: index of the layer, and name of its parameter or state, in the network's dtype or the
+state's own. Equal models give equal bytes. Reading a file executes nothing.
 """
 
 import json
@@ -25,11 +25,11 @@ import numpy as np
 
 from gpu_nn.device import Device, resolve_device
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write, write_safetensors
+from gpu_nn.files import atomic_write, reading, write_safetensors
 from gpu_nn.layers import LAYERS, Layer
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.precision import parameter_dtype, precision_name
-from gpu_nn.several_labels import SeveralLabels
 
 FORMAT = "gpu_nn.network"
 VERSIONS = ("1", "2")
@@ -39,18 +39,18 @@ _TYPES = {"F32": "float32", "F64": "float64", "U64": "uint64"}
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network, whole or not at all.
+    """Write the network atomically.
 
-    Raises DataError when it cannot be written, ValueError for a network that could not be read again: with parameters
-    that are not finite, or `classes` or names that do not fit.
+    Raises DataError when the file cannot be written, ValueError for a network that `load` would refuse: with parameters
+    that are not finite, or with `classes` or names that do not fit its outputs or inputs.
     """
     arrays, classes = host_arrays_and_classes(net)
     layers = [{"layer": type(layer).__name__, **asdict(layer)} for layer in net.layers]
     header = {"n_inputs": net.n_inputs, "dtype": net.dtype.name, "layers": layers, "classes": classes}
     header |= column_names(net)
-    if net.several_labels is not None:
-        header["several_labels"] = asdict(net.several_labels)
-    text = json.dumps(header, default=np.generic.item)  # numbers of NumPy among a layer's fields
+    if net.multilabel is not None:
+        header["several_labels"] = asdict(net.multilabel)
+    text = json.dumps(header, default=np.generic.item)  # a layer's fields can be NumPy scalars
     with atomic_write(path) as file:
         write_safetensors(file, arrays, {"format": FORMAT, "version": _version(header), "network": text})
 
@@ -60,17 +60,16 @@ def _version(header: dict[str, Any]) -> str:
 
 
 def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[str | int | float] | None]:
-    """What a file of the network holds: parameters and state as NumPy arrays, and the classes.
+    """The network's parameters and state as NumPy arrays, and its classes as Python values, both checked.
 
-    Raises TypeError for what is no network, ValueError for one with parameters that are not finite, or `classes` that
-    do not fit.
+    Raises TypeError for another object, ValueError for parameters that are not finite or `classes` that do not fit.
     """
     if not isinstance(net, Network):
         raise TypeError(
             f"a {type(net).__name__} is no Network, which a file holds; a fitted classifier has it as .net_"
         )
     arrays = {name: np.ascontiguousarray(net.device.to_host(array)) for name, array in _arrays(net).items()}
-    classes = _plain(net.classes)
+    classes = _python_values(net.classes)
     for name, array in arrays.items():
         _check_finite(name, array)
     _check_classes(classes, net.n_answers)
@@ -78,9 +77,8 @@ def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[s
 
 
 def column_names(net: Network) -> dict[str, Any]:
-    """What a file of the network says of the table that it learned from: nothing where there was none.
-
-    Raises ValueError for names that do not fit.
+    """The feature_names and the target_name of the network, where it has them. Raises ValueError where they do not
+    fit its inputs.
     """
     names = None if net.feature_names is None else list(map(str, net.feature_names))
     _check_names(names, net.target_name, net.n_inputs)
@@ -91,43 +89,33 @@ def column_names(net: Network) -> dict[str, Any]:
 def load(path: str | os.PathLike[str], device: str | Device = "auto", dtype: Any = None) -> Network:
     """The network in the file, on `device`.
 
-    dtype: as of `Network`, with parameters of the file's type: a file of float32 may compute in "mixed_bfloat16". None
-    for the file's own.
+    dtype: as of `Network`, whose parameters have the file's dtype: a float32 file can compute in "mixed_bfloat16".
+    None for the file's own.
 
-    Raises DataError for a file that is missing, truncated, of another kind, or whose header does not fit its arrays, or
-    dtype, ValueError and DeviceError for the device, as `resolve_device` does, and the dtype, as `Network` does.
+    Raises DataError for a file that is missing, truncated, of another format, or whose header does not fit its arrays
+    or dtype; ValueError and DeviceError for the device, as `resolve_device` does, and for the dtype, as `Network` does.
     """
     from safetensors import SafetensorError, safe_open
 
     device = resolve_device(device)
-    name = None if dtype is None else precision_name(dtype)
+    precision = None if dtype is None else precision_name(dtype)
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; expected a file, such as {Path(path) / 'model.safetensors'}")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise DataError(f"{path} is a safetensors file, but not one that gpu_nn wrote")
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-            stored = {
-                name: (_TYPES.get(part.get_dtype(), part.get_dtype()), tuple(part.get_shape()))
-                for name, part in slices.items()
-            }
-            net = _built(path, metadata, stored, device, name)
-            for name, array in _arrays(net).items():
-                values = file.get_tensor(name)
-                _check_finite(name, values)
-                array[...] = net.device.asarray(values)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a whole safetensors file: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{path} makes no network: {error}") from None
+    invalid = {"is not a whole safetensors file": (SafetensorError,), "makes no network": (ValueError,)}
+    with reading(path, invalid), safe_open(str(path), framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise DataError(f"{path} is a safetensors file, but not one that gpu_nn wrote")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # safe_open is not a mapping
+        stored = {
+            name: (_TYPES.get(array.get_dtype(), array.get_dtype()), tuple(array.get_shape()))
+            for name, array in slices.items()
+        }
+        net = _build(path, metadata, stored, device, precision)
+        for name, array in _arrays(net).items():
+            values = file.get_tensor(name)
+            _check_finite(name, values)
+            array[...] = net.device.asarray(values)
     return net
 
 
@@ -135,7 +123,7 @@ def _arrays(net: Network) -> dict[str, Any]:
     return {**net.parameters, **net.state}
 
 
-def _plain(classes: Any) -> list[str | int | float] | None:
+def _python_values(classes: Any) -> list[str | int | float] | None:
     if classes is None:
         return None
     return [value.item() if isinstance(value, np.generic) else value for value in classes]
@@ -168,23 +156,24 @@ def _check_names(names: Any, target: Any, count: int) -> None:
         raise ValueError(f"target_name={target!r}; expected a name")
 
 
-def _built(
+def _build(
     path: str | os.PathLike[str],
     metadata: dict[str, str],
     stored: dict[str, tuple[str, tuple[int, ...]]],
     device: Device,
     precision: str | None,
 ) -> Network:
-    """The network that the header describes, after checking that it is the one whose arrays the file holds.
+    """The network that the header describes, with arrays to be filled.
 
-    stored: type and shape of each array. precision: its name; None for the header's. Nothing is allocated until they
-    fit, so a header cannot ask for more memory than the file has bytes.
+    stored: dtype and shape of each array in the file.  precision: its name; None for the header's. Allocates nothing
+    before the header's arrays equal the stored ones, so that a header cannot request more memory than the file has
+    bytes.
     """
     version = metadata.get("version", "")
     if version not in VERSIONS:
         known = " and ".join(VERSIONS)
         raise DataError(f"{path} has format version {version!r}; this gpu_nn reads versions {known}: upgrade gpu_nn")
-    try:
+    with reading(path, {"has a header that makes no network": (KeyError, TypeError, ValueError, RecursionError)}):
         header = json.loads(metadata["network"])
         layers = [_layer(dict(entry)) for entry in header["layers"]]
         n_inputs, dtype, classes = header["n_inputs"], header["dtype"], header["classes"]
@@ -197,32 +186,28 @@ def _built(
         for i, layer in enumerate(layers):
             arrays: dict[str, tuple[tuple[int, ...], str | None]] = dict(layer.state_shapes(width))
             arrays |= {name: (shape, None) for name, shape in layer.parameter_shapes(width).items()}
-            expected |= {f"{i}.{name}": (kind or dtype, shape) for name, (shape, kind) in arrays.items()}
+            expected |= {f"{i}.{name}": (own_dtype or dtype, shape) for name, (shape, own_dtype) in arrays.items()}
             width = layer.n_outputs(width)
         if version != _version(header):
             raise ValueError(f"version {version!r} does not go with the fields {', '.join(sorted(header))}")
-        several = SeveralLabels(**header["several_labels"]) if "several_labels" in header else None
+        several = Multilabel(**header["several_labels"]) if "several_labels" in header else None
         _check_classes(classes, width - (several is not None))
         feature_names, target_name = header.get("feature_names"), header.get("target_name")
         _check_names(feature_names, target_name, n_inputs)
-    except KeyError as error:
-        raise DataError(f"{path} has a header that makes no network: {error} is missing") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} has a header that makes no network: {error}") from None
     for name in sorted(expected.keys() | stored.keys()):
         if expected.get(name) != stored.get(name):
-            came, wanted = _said(stored.get(name)), _said(expected.get(name))
-            raise DataError(f"{path} does not fit its header: array {name} is {came}, the header says {wanted}")
+            found, wanted = _shape_and_dtype(stored.get(name)), _shape_and_dtype(expected.get(name))
+            raise DataError(f"{path} does not fit its header: array {name} is {found}, the header says {wanted}")
     if precision is not None and parameter_dtype(precision) != dtype:
-        has = parameter_dtype(precision)
-        raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {has}")
+        expected_dtype = parameter_dtype(precision)
+        raise DataError(f"{path} holds parameters of {dtype}; dtype={precision!r} has them of {expected_dtype}")
     net = Network(layers, n_inputs=n_inputs, dtype=precision or dtype, device=device)
     net.classes, net.feature_names, net.target_name = classes, feature_names, target_name
-    net.several_labels = several
+    net.multilabel = several
     return net
 
 
-def _said(array: tuple[str, tuple[int, ...]] | None) -> str:
+def _shape_and_dtype(array: tuple[str, tuple[int, ...]] | None) -> str:
     return "absent" if array is None else f"{array[1]} of {array[0]}"
 
 

@@ -1,14 +1,13 @@
-"""Networks as ONNX files (the extra `onnx`), for onnxruntime and whatever else reads them.
+"""Networks as ONNX files (the extra `onnx`), for onnxruntime and other readers.
 
-Input "x": (batch, n_inputs), as it came to the network, of the network's dtype; any number of rows.
-Outputs: "label", (batch,): the most probable class by its name where the network has names, else its index; of strings,
-int64, or double. "probabilities", (batch, classes), of the network's dtype.
-Of several labels a row "label" has their flags, (batch, labels) of int64, and "probabilities" each label's own.
-Metadata: producer "gpu_nn" with its version; "classes", "feature_names", "target_name": the names as JSON, where the
-network has them.
+Input "x": (batch, n_inputs), unscaled, of the network's dtype.
+Outputs: "label", (batch,): the name of the most probable class, or its index where the network has no names; string,
+int64 or double. "probabilities": (batch, classes), of the network's dtype.
+For several labels per row "label" is their flags, (batch, labels) of int64, and "probabilities" that of each label.
+Metadata: producer "gpu_nn" with its version; "classes", "feature_names", "target_name" as JSON, where the network has
+them.
 
-The graph has operators of opset 13 only, and only those that onnxruntime has for double too. Dropout and noise leave no
-trace.
+The graph uses opset 13, and only operators that onnxruntime supports for double. Dropout and noise are left out.
 To add a layer, add an entry to `LAYER_NODES`; an activation's nodes are in its entry of `kernels.activations`.
 """
 
@@ -25,16 +24,16 @@ from gpu_nn.files import atomic_write
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, host_arrays_and_classes
+from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 from gpu_nn.network import Network
-from gpu_nn.several_labels import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
 
-# The first opset in which Softmax is along one axis; onnxruntime reads it from 1.6 on.
+# Softmax works along one axis from opset 13 on, which onnxruntime reads from 1.6 on.
 OPSET, IR_VERSION = 13, 7
 
-# Of a protocol buffer 2 GiB less one; a MiB of it is left to all but the arrays.
-_MOST_BYTES = 2**31 - 1 - 2**20
+# A protocol buffer has at most 2 GiB - 1; 1 MiB is reserved for all but the arrays.
+_MAX_BYTES = 2**31 - 1 - 2**20
 
-# Degree of the polynomial for erfc in float64; more gains nothing (largest error 1e-14).
+# Degree of the polynomial for erfc in float64, with error 1e-14; a higher degree is not more accurate.
 _ERFC_DEGREE = 22
 
 Operand = str | float | np.ndarray
@@ -42,9 +41,9 @@ Nodes = Callable[["Graph", str, Any, Mapping[str, str]], str]
 
 
 class Graph:
-    """Nodes in the order of computation: `graph.Add(a, b)` appends one of the operator Add and gives its output's name.
+    """Nodes in topological order: `graph.Add(a, b)` appends a node of the operator Add and returns its output's name.
 
-    An operand is the name of a value, or a number or an array, which becomes a constant of `dtype`.
+    An operand is the name of a value, or a number or array, which becomes a constant of `dtype`.
     """
 
     def __init__(self, dtype: np.dtype):
@@ -67,20 +66,20 @@ class Graph:
         return name
 
     def constant(self, values: float | np.ndarray, name: str | None = None, dtype: Any = None) -> str:
-        """The name of a constant, of `dtype`, by default the graph's."""
+        """Adds a constant of `dtype`, by default the graph's, and returns its name."""
         name = name or f"{self.scope}.constant.{len(self.constants)}"
         self.constants[name] = np.asarray(values, dtype or self.dtype)
         return name
 
     def columns(self, z: str, first: int, last: int) -> str:
-        """Those of the matrix z from `first` up to but without `last`."""
+        """The columns first … last-1 of the matrix z."""
         first_last_axis = [self.constant(np.array([value]), dtype=np.int64) for value in (first, last, 1)]
         return self.Slice(z, *first_last_axis)
 
     def erfc_of_positive(self, x: str) -> str:
-        """erfc(x) for x ≥ 0: 1 - erf(x) in float; and as onnxruntime has no erf for double, there
+        """erfc(x) for x ≥ 0: 1 - erf(x) in float32. onnxruntime has no erf for double: there it is
 
-        erfc(x) = t e^{-x²} P(2t-1), t = 2/(2+x), with P the polynomial through erfcx(x)/t in the Chebyshev points.
+        erfc(x) = t e^{-x²} P(2t-1), t = 2/(2+x), where P interpolates erfcx(x)/t in the Chebyshev points.
         """
         if self.dtype == np.float32:
             return self.Sub(1.0, self.Erf(x))
@@ -93,7 +92,7 @@ class Graph:
 
 
 def _erfc_coefficients() -> list[Any]:
-    """Of P in powers of u = 2t-1, from the constant on."""
+    """The coefficients of P in ascending powers of u = 2t-1."""
     from numpy.polynomial import chebyshev
     from scipy.special import erfcx
 
@@ -126,7 +125,7 @@ def _normalised(
     return ACTIVATIONS[layer.activation].onnx(graph, z)
 
 
-# graph, name of the layer's input, layer, names of the layer's arrays → name of its output, as in prediction.
+# (graph, name of the layer's input, layer, names of the layer's arrays) → name of its output in prediction.
 LAYER_NODES: dict[type[Layer], Nodes] = {
     BatchNorm: _batch_norm,
     Dense: _dense,
@@ -138,10 +137,10 @@ LAYER_NODES: dict[type[Layer], Nodes] = {
 
 
 def export_onnx(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network as an ONNX file, whole or not at all; the module says what is in it.
+    """Write the network as an ONNX file, atomically; the module's documentation describes its content.
 
     Raises ImportError when onnx is not installed, DataError when the file cannot be written, ValueError for a network
-    with parameters that are not finite, `classes` that do not fit or do not fit into int64, or more than 2 GiB.
+    with parameters that are not finite, with `classes` that do not fit its outputs or int64, or of 2 GiB or more.
     """
     content = _model(net).SerializeToString()
     with atomic_write(path) as file:
@@ -158,26 +157,26 @@ def _model(net: Network) -> Any:
     graph = Graph(net.dtype)
     logits = _logits(graph, net, arrays)
     graph.scope = "output"
-    if net.several_labels is not None:
-        _several_labels(graph, logits, net.n_answers, net.several_labels.complement_weight)
+    if net.multilabel is not None:
+        _multilabel(graph, logits, net.n_answers, net.multilabel.complement_weight)
         names: np.ndarray | None = None
     else:
         graph.Softmax(logits, axis=1, output="probabilities")
         names = None if classes is None else label_values(classes)
         index = graph.ArgMax(logits, axis=1, keepdims=0, **({"output": "label"} if names is None else {}))
-    read = {name for node in graph.nodes for name in node.input}
-    used = {name: array for name, array in graph.constants.items() if name in read}
+    inputs = {name for node in graph.nodes for name in node.input}
+    used = {name: array for name, array in graph.constants.items() if name in inputs}
     size = sum(array.nbytes for array in used.values())
-    if size > _MOST_BYTES:
+    if size > _MAX_BYTES:
         raise ValueError(f"the network's arrays have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB")
     constants = [numpy_helper.from_array(array, name) for name, array in used.items()]
     label_type = _tensor_type(np.dtype(np.int64) if names is None else names.dtype)
     if names is not None:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
-    real, several = _tensor_type(net.dtype), net.several_labels is not None
+    real, several = _tensor_type(net.dtype), net.multilabel is not None
     rows: list[Any] = ["batch", net.n_answers]
-    made = helper.make_graph(
+    onnx_graph = helper.make_graph(
         graph.nodes,
         "gpu_nn",
         [helper.make_tensor_value_info("x", real, ["batch", net.n_inputs])],
@@ -188,15 +187,15 @@ def _model(net: Network) -> Any:
         constants,
     )
     model = helper.make_model(
-        made,
+        onnx_graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="gpu_nn",
         producer_version=__version__,
     )
-    said = {**({} if classes is None else {"classes": classes}), **column_names(net)}
-    if said:
-        helper.set_model_props(model, {key: json.dumps(value) for key, value in said.items()})
+    metadata = {**({} if classes is None else {"classes": classes}), **column_names(net)}
+    if metadata:
+        helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     return model
 
 
@@ -204,7 +203,7 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
     value = "x"
     for i, layer in enumerate(net.layers):
         if type(layer) not in LAYER_NODES:
-            known = ", ".join(kind.__name__ for kind in LAYER_NODES)
+            known = ", ".join(layer_type.__name__ for layer_type in LAYER_NODES)
             raise ValueError(f"layer {i} is {layer}, for which ONNX export has no entry; it knows {known}")
         graph.scope = f"{i}.{type(layer).__name__}"
         prefix = f"{i}."
@@ -217,8 +216,8 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
     return value
 
 
-def _several_labels(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
-    """The outputs for several labels a row; in the names of `several_labels`."""
+def _multilabel(graph: Graph, logits: str, labels: int, complement_weight: float) -> None:
+    """Adds the outputs for several labels per row, with the names of the module `multilabel`."""
     from onnx import TensorProto
 
     chosen, reference = graph.columns(logits, 0, labels), graph.columns(logits, labels, labels + 1)

@@ -1,8 +1,8 @@
 """Optimizers over a network's flat parameter vector: one kernel a step, whatever the number of layers.
 
-Weight decay applies to what a layer names as `decayed`: the weights of Dense, no biases, nothing of a normalisation. In
-SGD and Adam it is coupled (L2: its gradient joins the cost's), in AdamW decoupled. max_norm scales the gradient of a
-step down to that Euclidean norm where it is longer.
+Weight decay applies to a layer's `weight_decay_params`: the weights of Dense, no biases, nothing of a normalisation. In
+SGD and Adam it is coupled (L2: its gradient is added to the cost's), in AdamW decoupled. A gradient whose Euclidean
+norm exceeds max_norm is scaled down to it.
 """
 
 import math
@@ -21,7 +21,7 @@ _FLUSH_EVERY = 64
 
 
 class Optimizer:
-    """lr: a number or a `schedules.Schedule`.  An optimizer serves one network: its state has that network's size."""
+    """lr: a number or a `schedules.Schedule`.  Each optimizer belongs to one network, whose size its state has."""
 
     _state_names: tuple[str, ...] = ()
 
@@ -45,11 +45,11 @@ class Optimizer:
             raise ValueError("this optimizer belongs to another network; make a new one for each network")
         self._net = net
         self._kernels = net.kernels
-        with net.device.active(f"a network with fewer than {net.n_parameters:,} parameters needs less"):
+        with net.device.active(f"a network with fewer than {net.flat.n_parameters:,} parameters needs less"):
             xp = net.device.xp
             size = net.flat_parameters.shape
             self.state: Mapping[str, Array] = {name: net.device.zeros(size, net.dtype) for name in self._state_names}
-            # In float64: a schedule's value must not be rounded before it meets the other factors.
+            # In float64: a schedule's value must not be rounded before it is multiplied by the other factors.
             self._learning_rate = xp.zeros(1, np.float64)
             self._step = xp.zeros(1, np.int64)
             self._norm = xp.zeros(1, np.float64)
@@ -57,7 +57,7 @@ class Optimizer:
             if self.max_norm is not None or net.loss_scale is not None:
                 self._scale = xp.ones(1, net.dtype)
             if net.loss_scale is not None:
-                # The steps that count are fewer than the host's.
+                # Skipped steps are not counted on the device, but on the host.
                 scaling = {"loss_scale": net.loss_scale, "good_steps": xp.zeros(1, np.int64), "step": self._step}
                 self.state = {**self.state, **scaling}
         self._step[...] = self.steps
@@ -70,7 +70,7 @@ class Optimizer:
         self.end_step()
 
     def begin_step(self, net: Network) -> None:
-        """What the host has to say about the step to come: its learning rate, in device memory."""
+        """Write the learning rate of the coming step to device memory."""
         if self._net is not net:
             self.bind(net)
         learning_rate = self.schedule(self.steps)
@@ -79,7 +79,7 @@ class Optimizer:
             self._last_learning_rate = learning_rate
 
     def update(self, net: Network) -> None:
-        """The work of the device in a step: the same launches in each, so that a CUDA graph can hold them."""
+        """The device's work of a step: the same launches in each, so that a CUDA graph can hold them."""
         if self._scale is not None:
             self._kernels.gradient_norm(net.flat_grads, self._norm)
         if net.loss_scale is not None:
@@ -101,7 +101,7 @@ class Optimizer:
         self._apply(net)
 
     def end_step(self) -> None:
-        """Count the step, and do what is due only once in many."""
+        """Count the step, and flush subnormal numbers of the state every 64 steps."""
         self.steps += 1
         if self.steps % _FLUSH_EVERY == 0:
             for name in self._state_names:
@@ -148,7 +148,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 
@@ -190,7 +190,7 @@ class Adam(Optimizer):
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled=self._decoupled,
-            decayed=net.n_decayed,
+            decayed=net.flat.n_decayed,
             gradient_scale=self._scale,
         )
 

@@ -13,8 +13,8 @@ DTYPES = ("float32", "float64")
 # What `Network(dtype=…)` may be, and the type that layers then work in; and what people call one of them.
 PRECISIONS = {name: name for name in DTYPES}
 PRECISIONS |= {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "tf32": "float32"}
-MEANT = {name: "mixed_bfloat16" for name in ("bfloat16", "bf16")}
-MEANT |= {name: "mixed_float16" for name in ("float16", "fp16", "half")}
+DTYPE_ALIASES = {name: "mixed_bfloat16" for name in ("bfloat16", "bf16")}
+DTYPE_ALIASES |= {name: "mixed_float16" for name in ("float16", "fp16", "half")}
 
 # The loss scale of float16 at the start, what it grows to at most, and how: by this factor after so many steps on end
 # without an overflow, and back by it at each overflow (Micikevicius et al. 2018).
@@ -73,7 +73,7 @@ def precision_name(dtype: Any) -> str:
     except TypeError:
         name = dtype
     if name not in DTYPES:
-        raise unknown_name("dtype", name, PRECISIONS, MEANT)
+        raise unknown_name("dtype", name, PRECISIONS, DTYPE_ALIASES)
     return name
 
 

@@ -1,4 +1,4 @@
-"""Every equation of the derivation (seed, sections 1 to 3), by its name.
+"""Every equation of the derivation in cuda_src/README.md, by its name.
 
 Truth is mpmath with as many digits as the logits ask for; the derivatives are also held against directional finite
 differences in float64. Rows are (m, scale) with seeded logits, and rows with a tie at the maximum.
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf, workdps
 
-from benchmarks.exact import cost_and_grad, digits_for, literal, soft
 from gpu_nn import Network
 from gpu_nn import functional as F
 from gpu_nn.kernels.activations import ACTIVATIONS
+from gpu_nn.testing.reference import cost_and_grad, digits_for, literal, soft
 
 TIE = [3.0, -1.0, 3.0, 0.5]
 CASES = [(m, scale) for m in (2, 3, 7) for scale in (1, 10, 50, 200, 1000)]
@@ -146,7 +146,7 @@ class TestSection2:
 
     @rows
     def test_the_fast_truth_is_the_literal_one(self, z):
-        """`exact.cost_and_grad`, the truth for many classes, against the equations as they stand."""
+        """`reference.cost_and_grad`, the truth for many classes, against the equations as they stand."""
         for y in targets(len(z)):
             exact, (cost, grad) = cost_and_grad(z, y), literal(z, y)
             with workdps(digits_for(z)):

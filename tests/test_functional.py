@@ -5,9 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import BOUNDS, LABELS, cells, rows
-from benchmarks.exact import cost_and_grad
 from gpu_nn import functional as F
+from gpu_nn.testing.accuracy import BOUNDS, LABELS, cells, rows
+from gpu_nn.testing.reference import cost_and_grad
 
 TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in ("float32", "float64")}
 
@@ -394,7 +394,7 @@ class TestRefusals:
                 ({"chunk_rows": rows}, rf"chunk_rows={rows!r}; expected a whole number of rows ≥ 1, or None")
                 for rows in (0, -1, 1.5, "3", True)
             ),
-            ({"reduction": "none"}, "has no single dw"),
+            ({"reduction": "none"}, "has no single gradient"),
         ],
     )
     def test_linear_arguments(self, change, message):

@@ -188,7 +188,7 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
                 net.loss_and_grad(X, Y)  # more rows than a batch has: the batch's memory is made anew
             if step == 7:
                 net.state["2.seed"][...] = net.device.asarray(np.array([11], np.uint64))
-                net.rebind()
+                net.plan.invalidate()
 
         run.progress = disturb
         run.fit(X, Y, epochs=3)
@@ -201,8 +201,8 @@ def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run.fit(X, Y, epochs=2)
     run.steps.counters.fill(0)
     step = run.steps.of(16)
-    binding = run.net._binding
-    binding._at.clear(), binding._stages.clear(), binding._steps.clear()
+    plan = run.net.plan
+    plan._workspaces.clear(), plan._bound.clear(), plan._passes.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
         step()
 

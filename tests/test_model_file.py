@@ -48,7 +48,7 @@ def test_a_network_comes_back_with_the_same_bits(path, dtype):
     save(net, path)
     read = load(path, "cpu")
     assert read.layers == net.layers
-    assert (read.n_inputs, read.dtype, read.n_decayed) == (net.n_inputs, net.dtype, net.n_decayed)
+    assert (read.n_inputs, read.dtype, read.flat.n_decayed) == (net.n_inputs, net.dtype, net.flat.n_decayed)
     np.testing.assert_array_equal(read.flat_parameters, net.flat_parameters)
     for name, array in net.state.items():
         np.testing.assert_array_equal(read.state[name], array)

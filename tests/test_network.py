@@ -29,14 +29,14 @@ class TestConstruction:
         net.flat_grads[:] = 8
         assert all((p == 7).all() for p in net.parameters.values())
         assert all((g == 8).all() for g in net.grads.values())
-        assert net.n_parameters == 6 * 5 + 5 + 5 * 4 + 4
+        assert net.flat.n_parameters == 6 * 5 + 5 + 5 * 4 + 4
 
     def test_weights_come_first_and_every_array_is_aligned(self):
         net = Network([6, 5, 4], device="cpu")
         start = net.flat_parameters.ctypes.data
         places = {name: (p.ctypes.data - start) // 4 for name, p in net.parameters.items()}
         assert all(place % 16 == 0 for place in places.values())
-        assert all((places[name] < net.n_decayed) == name.endswith("weight") for name in places)
+        assert all((places[name] < net.flat.n_decayed) == name.endswith("weight") for name in places)
 
     def test_the_same_seed_gives_the_same_bits_and_another_does_not(self):
         one, same, other = (Network([6, 5, 4], seed=seed, device="cpu") for seed in (1, 1, 2))
@@ -176,7 +176,7 @@ class TestLossAndGrad:
     def test_no_gradient_goes_back_beyond_the_first_layer_that_learns(self):
         net = Network([Standardize(), Dropout(0.5), Dense(5), Dense(4)], n_inputs=6, device="cpu")
         net.loss_and_grad(*batch())
-        held = net._binding.at(training=True)._memory
+        held = net.plan.workspace(training=True)._memory
         assert "3.input_grad" in held
         assert "2.input_grad" not in held
 

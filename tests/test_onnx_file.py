@@ -14,8 +14,8 @@ from gpu_nn import Adam, DataError, Dense, Dropout, Network, Standardize, Traine
 from gpu_nn.data import digits
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import LAYERS, BatchNorm, InputNoise, LayerNorm
+from gpu_nn.testing.activations import ACTIVATION_FORMULAS
 from tests.cuda_emulator.device import emulated_device
-from tests.kernels.formulas import FORMULAS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -105,7 +105,7 @@ def test_an_activation_has_the_digits_of_exact_arithmetic(path, activation, dtyp
     onnx.save(model, path)
     (found,) = session(path).run(None, {"z": z})
     with mpmath.workdps(40):
-        expected = np.array([float(FORMULAS[activation](mpmath.mpf(float(value)))) for value in z])
+        expected = np.array([float(ACTIVATION_FORMULAS[activation](mpmath.mpf(float(value)))) for value in z])
     tolerance = 3e-7 if dtype == "float32" else 1e-14
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
@@ -280,7 +280,7 @@ def test_parameters_that_are_not_finite_are_refused(path):
 
 
 def test_more_than_a_protocol_buffer_holds_is_refused(path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_file, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match=r"the network's arrays have 0\.0 GiB; an ONNX file holds less than 2 GiB"):
         export_onnx(small(), path)
     assert not path.exists()

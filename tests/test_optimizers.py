@@ -54,7 +54,7 @@ def test_steps_follow_the_recursion(name, make, options, lr, dtype, tolerance):
         net.parameters[bias][...] = random.standard_normal(net.parameters[bias].shape)
     used = net.flat_parameters != 0
     grads = [(random.standard_normal(used.size) * used).astype(dtype) for _ in range(STEPS)]
-    decayed = np.arange(used.size) < net.n_decayed
+    decayed = np.arange(used.size) < net.flat.n_decayed
     expected = textbook(name, net.flat_parameters, grads, decayed, lr, **options)
     optimizer = make(lr, **options)
     for g in grads:

@@ -83,7 +83,7 @@ class TestNames:
                 Network([4, 2], device=device, dtype=dtype)
 
     def test_a_layer_that_works_in_float32_alone_is_named(self, device):
-        with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) works in float32 alone"):
+        with pytest.raises(ValueError, match=r"dtype='mixed_float16', but Standardize\(\) needs float32"):
             Network([Dense(3), Standardize(), Dense(2)], n_inputs=4, device=device, dtype="mixed_float16")
 
 
@@ -142,7 +142,7 @@ def test_a_bias_gradient_below_a_relu_is_summed_in_float32_beside_the_product(de
         net.loss_and_grad(X, Y)
     names = [work.name.partition("<")[0] for work in works]
     assert names[names.index("gemm, drelu") :][:3] == ["gemm, drelu", "chunk_sums", "column_sum"]
-    relu, above = net.stages(len(X), training=True)
+    relu, above = net.plan.bound_layers(len(X), training=True)
     delta, a = above.input_grad.get().astype(np.float64), relu.a.get()
     assert (a == 0).any()
     assert not delta[a == 0].any()

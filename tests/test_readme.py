@@ -1,4 +1,4 @@
-"""The READMEs say what is so: their Python prints what stands there, their tables are those of the JSON files."""
+"""The READMEs say what is so: their Python prints what stands there. Their tables: tests/benchmarks."""
 
 import contextlib
 import io
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-from benchmarks.readme import TABLES, filled
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -50,11 +48,6 @@ def test_every_block_is_of_a_kind_that_is_looked_at(file):
 def test_the_examples_are_found():
     assert len(blocks()) >= 2
     assert len(FILES) >= 3 or not (ROOT / "cuda_src").exists()
-
-
-@pytest.mark.parametrize("path", TABLES, ids=["README", "benchmarks"])
-def test_the_tables_are_those_of_the_result_files(path):
-    assert filled(path) == path.read_text(encoding="utf-8")
 
 
 def test_every_function_of_the_formula_table_exists():

@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gpu_nn import SGD, Adam, AdamW, MLPClassifier, Network, Trainer, pictures, schedules
+from gpu_nn import SGD, Adam, AdamW, MLPClassifier, Network, Trainer, plots, schedules
 from gpu_nn import functional as F
 from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
-from gpu_nn.several_labels import SeveralLabels
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.training import Checkpoints, EarlyStopping, Every, LearningRates
 from gpu_nn.validation import Interval, check_int, check_number, is_int
 
@@ -86,8 +86,8 @@ WHOLE = {
     "block_rows": lambda value: stream(X, Y, block_rows=value),
     "window_rows": lambda value: stream(X, Y, window_rows=value),
     "test_last": lambda value: read(None, test_last=value),
-    "bins": lambda value: pictures.CalibrationBins(bins=value),
-    "count": lambda value: pictures.WorstMistakes(count=value),
+    "bins": lambda value: plots.CalibrationBins(bins=value),
+    "count": lambda value: plots.WorstMistakes(count=value),
     "max_iter": lambda value: MLPClassifier(max_iter=value, device="cpu").fit(X, Y),
     "n_iter_no_change": lambda value: MLPClassifier(n_iter_no_change=value, device="cpu").fit(X, Y),
     "batch_size of MLPClassifier": lambda value: MLPClassifier(batch_size=value, device="cpu").fit(X, Y),
@@ -118,7 +118,7 @@ NUMBERS = {
     "complement_weight": lambda value: F.softmax_cross_entropy(X, Y, complement_weight=value),
     "label_smoothing": lambda value: F.softmax_cross_entropy(X, Y, label_smoothing=value),
     "label_smoothing of Trainer": lambda value: Trainer(net(), SGD(), label_smoothing=value),
-    "SeveralLabels": SeveralLabels,
+    "Multilabel": Multilabel,
     "min_delta": lambda value: EarlyStopping(min_delta=value),
     "Every seconds": lambda value: Every(seconds=value),
     "test_fraction": lambda value: read(None, value),

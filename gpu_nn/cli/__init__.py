@@ -1,7 +1,7 @@
-"""The command `gpu-nn`, = `python -m gpu_nn`: results on stdout, progress and one-line errors on stderr.
+"""The command `gpu-nn`, also `python -m gpu_nn`: results on stdout, progress and one-line errors on stderr.
 
-Exit codes: 0 done, 1 the reader of stdout has gone, 2 usage, 3 data or files, 4 device, 5 training diverged, 130
-interrupted (SIGINT), 143 asked to end (SIGTERM).
+Exit codes: 0 success, 1 stdout was closed by its reader, 2 usage, 3 data or files, 4 device, 5 training diverged, 130
+SIGINT, 143 SIGTERM.
 """
 
 import argparse
@@ -13,22 +13,22 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from gpu_nn import __version__
-from gpu_nn.cli.interruption import Interrupted
+from gpu_nn.cli.signals import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged, one_line
 
 USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 
-# Shells give this code, and the signal's number on top, to what a signal ended.
-_SIGNALLED = 128
+# Shells report this code plus the signal's number for a process that a signal ended.
+_SIGNAL_BASE = 128
 
-# Each is a module beside this one, imported when it is asked for.
+# Each is a module of this package with `add_arguments` and `run`, imported when the command is used.
 _COMMANDS = {
     "train": "train a network; without arguments, on the handwritten digits that scikit-learn ships",
-    "evaluate": "accuracy, cost, and precision and recall of each class, of a model on labelled data",
+    "evaluate": "accuracy, loss, and precision and recall of each class, of a model on labelled data",
     "predict": "the class of each row, one a line, or the probabilities of all classes as CSV",
-    "export": "a model for other programs: an ONNX file, or its arrays as npz",
-    "plot": "pictures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
-    "info": "versions, devices, and what device 'auto' chooses here; or what a model is of",
+    "export": "write a model for other programs: as an ONNX file, or its arrays as npz",
+    "plot": "figures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
+    "info": "versions, devices, and the device that 'auto' chooses; or what a model contains",
 }
 
 
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """The parser of one command, which learns its arguments when there is something to parse."""
+    """The parser of one command. It imports the module of the command, and adds its arguments, when it parses."""
 
     module = ""
 
@@ -65,46 +65,46 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    import numpy as np  # not needed to say how the command is used
+    import numpy as np  # --help and usage errors do not need it
 
     try:
-        # Numbers out of range show in the loss, which is checked; NumPy's warnings would only say it less well.
+        # The loss is checked: NumPy's warnings of overflow would only repeat that.
         with np.errstate(all="ignore"):
             options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone, as `| head` does; there is nobody left to tell.
-        _give_up_stdout()
+        # The reader, such as `| head`, has closed stdout.
+        _discard_stdout()
         return 1
     except Interrupted as error:
-        return _failed(options, error, _SIGNALLED + error.signum)
+        return _fail(options, error, _SIGNAL_BASE + error.signum)
     except KeyboardInterrupt:
-        return _failed(options, "interrupted", _SIGNALLED + signal.SIGINT)
+        return _fail(options, "interrupted", _SIGNAL_BASE + signal.SIGINT)
     except DataError as error:
-        return _failed(options, error, DATA)
+        return _fail(options, error, DATA)
     except OSError as error:
-        _give_up_stdout()
-        return _failed(options, error, DATA)
+        _discard_stdout()
+        return _fail(options, error, DATA)
     except DeviceError as error:
-        return _failed(options, error, DEVICE)
+        return _fail(options, error, DEVICE)
     except TrainingDiverged as error:
-        return _failed(options, error, DIVERGED)
+        return _fail(options, error, DIVERGED)
     except (ValueError, TypeError) as error:
-        return _failed(options, error, USAGE)
+        return _fail(options, error, USAGE)
     except MemoryError:
         hint = "; a smaller --batch-size or --hidden needs less" if options.command == "train" else ""
-        return _failed(options, f"out of memory{hint}", DATA)
+        return _fail(options, f"out of memory{hint}", DATA)
     return 0
 
 
-def _give_up_stdout() -> None:
-    """Leave nothing there that Python would try to write again at its end, and fail to with lines of its own."""
+def _discard_stdout() -> None:
+    """Let Python's flush at exit succeed: if stdout cannot be written, redirect it to the null device."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _failed(options: argparse.Namespace, error: object, code: int) -> int:
+def _fail(options: argparse.Namespace, error: object, code: int) -> int:
     print(f"gpu-nn {options.command}{getattr(options, 'rank', '')}: {one_line(error)}", file=sys.stderr)
     return code

@@ -1,7 +1,7 @@
 """The settings of a run: what flags say, else a configuration file, else the defaults; and the file that keeps them.
 
-A configuration file, and the config.toml that is kept beside a run, holds keys by the names of the flags of `gpu-nn
-train`: batch-size = 32. It is read through the flags' own checks. Relative paths in it begin at its folder.
+A configuration file, and the config.toml that a run keeps, has the names of the flags of `gpu-nn train` as keys:
+batch-size = 32. The flags' own types check its values. Relative paths in it start at its folder.
 """
 
 import argparse
@@ -9,163 +9,138 @@ import json
 import re
 import reprlib
 import tomllib
-from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpu_nn.cli.arguments import TEXT, Kind
-from gpu_nn.cli.schedule import FIXED_BY_EPOCHS
+from gpu_nn.cli import arguments
+from gpu_nn.cli.arguments import DEFAULTS, TEXT, ArgumentType, add_train_arguments
 from gpu_nn.data import is_large
 from gpu_nn.data.sources import is_label_file
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, not_one_of
 from gpu_nn.files import atomic_write
-from gpu_nn.training import Every
 
 NAME = "config.toml"
 
-DEFAULTS: dict[str, Any] = {
-    "stream": "auto",
-    "hidden": [256],
-    "activation": "relu",
-    "dropout": 0.0,
-    "input_noise": 0.0,
-    "epochs": 50,
-    "batch_size": 32,
-    "optimizer": "adam",
-    "schedule": "constant",
-    "label_smoothing": 0.0,
-    "complement_weight": 1.0,
-    "seed": 0,
-    "device": "auto",
-    "dtype": "float32",
-}
-SGD_LR, LR = 0.1, 0.001
-VALIDATION_FRACTION = 0.1
-CHECKPOINT_EVERY = Every(seconds=60)
+# Flags of one call; all others are settings of the run.
+_CALL_FLAGS = ("config", "distributed", "dry-run", "json", "out", "resume")
 
-# Flags that say how this call goes; all others say what the run is.
-_OF_THE_CALL = ("config", "distributed", "dry-run", "json", "out", "resume")
+# More epochs change the learning rates of these from the first step on.
+_SCHEDULES_OF_ALL_EPOCHS = ("cosine", "step", "exponential")
 
-AddArguments = Callable[[argparse.ArgumentParser], None]
-
-# Before the first = of a line, but for what is quoted.
-_MOST_DOTS = 100
+# In front of the first = of a line, outside quotes.
+_MAX_DOTS = 100
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 
 
 class _Parser(argparse.ArgumentParser):
-    """flags: the actions by the names of their flags, without the dashes."""
+    """The parser of settings. actions: by the names of their flags, without the dashes."""
 
-    def __init__(self, add_arguments: AddArguments):
+    def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
-        self.flags: dict[str, argparse.Action] = {}
-        add_arguments(self)
+        self.actions: dict[str, argparse.Action] = {}
+        add_train_arguments(self)
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         action = super().add_argument(*names, **options)
-        self.flags[names[0].removeprefix("--")] = action
+        self.actions[names[0].removeprefix("--")] = action
         return action
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
-def given(options: argparse.Namespace, add_arguments: AddArguments) -> dict[str, Any]:
-    """What the flags say, else the file of --config, in a form that depends neither on the working folder nor on what
-    "auto" means.
+def _explicit_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings from flags and from the file of --config, with absolute paths and a device instead of "auto".
 
     Raises DataError for a file that `read` refuses.
     """
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if options.config is not None:
-        filed = read(Path(options.config), add_arguments)
-        told = {name: value for name, value in vars(filed).items() if value is not None}
-    names = {_name(key) for key in _Parser(add_arguments).flags if key not in _OF_THE_CALL}
+        settings = {name: value for name, value in vars(read(Path(options.config))).items() if value is not None}
+    names = {_attribute(key) for key in _Parser().actions if key not in _CALL_FLAGS}
     flags = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    _make_absolute(flags, Path(), told.get("data"))
-    for one, other in (("test_fraction", "test_last"), ("test_last", "test_fraction")):
-        # Of the two ways to say what the test part is, the flag counts.
-        if one in flags:
-            told.pop(other, None)
-    told |= flags
-    if "device" in told:
-        told["device"] = resolve_device(told["device"]).name
-    return told
-
-
-def resolved(options: argparse.Namespace, add_arguments: AddArguments) -> argparse.Namespace:
-    """All settings of a new run; None for those that nothing was said about and that have no default."""
-    told = given(options, add_arguments)
-    settings = _Parser(add_arguments).parse_args([])
-    vars(settings).update({**DEFAULTS, **told})
-    settings.device = resolve_device(settings.device).name
-    if settings.stream == "auto":
-        # A run that is resumed reads as it did before, however much memory is free then.
-        settings.stream = "always" if is_large(settings.data, settings.target, to_train=True) else "never"
-    if settings.lr is None:
-        settings.lr = SGD_LR if settings.optimizer == "sgd" else LR
-    if settings.early_stopping is not None and settings.validation_fraction is None:
-        settings.validation_fraction = VALIDATION_FRACTION
-    if options.out is None and options.checkpoint_every is not None:
-        raise ValueError("--checkpoint-every needs --out FOLDER, where the checkpoints go")
-    if settings.checkpoint_every is None:
-        settings.checkpoint_every = CHECKPOINT_EVERY
+    _make_absolute(flags, Path(), settings.get("data"))
+    for flag, other in (("test_fraction", "test_last"), ("test_last", "test_fraction")):
+        # Both choose the test rows: the flag overrides the file.
+        if flag in flags:
+            settings.pop(other, None)
+    settings |= flags
+    if "device" in settings:
+        settings["device"] = resolve_device(settings["device"]).name
     return settings
 
 
-def gone_on(
-    options: argparse.Namespace, saved: argparse.Namespace, folder: Path, anew: str, add_arguments: AddArguments
-) -> argparse.Namespace:
-    """The settings with which the run in `folder` goes on: those it has, and a device and more epochs if flags say so.
+def new_run_settings(options: argparse.Namespace) -> argparse.Namespace:
+    """All settings of a new run; None for those that are not given and have no default."""
+    settings = _Parser().parse_args([])
+    vars(settings).update({**DEFAULTS, **_explicit_settings(options)})
+    settings.device = resolve_device(settings.device).name
+    if settings.stream == "auto":
+        # The run keeps the decision: a resumed run reads its data the same way, whatever memory is free then.
+        settings.stream = "always" if is_large(settings.data, settings.target, to_train=True) else "never"
+    if settings.lr is None:
+        settings.lr = arguments.SGD_LR if settings.optimizer == "sgd" else arguments.LR
+    if settings.early_stopping is not None and settings.validation_fraction is None:
+        settings.validation_fraction = arguments.VALIDATION_FRACTION
+    if options.out is None and options.checkpoint_every is not None:
+        raise ValueError("--checkpoint-every needs --out FOLDER, where the checkpoints go")
+    if settings.checkpoint_every is None:
+        settings.checkpoint_every = arguments.CHECKPOINT_EVERY
+    return settings
 
-    anew: the command of a new run with its settings. Raises ValueError, with the flag's name, for another flag that is
-    given and is not what the run has.
+
+def resumed_settings(
+    options: argparse.Namespace, saved: argparse.Namespace, folder: Path, new_run_command: str
+) -> argparse.Namespace:
+    """The `saved` settings of the run in `folder`, with the device and the larger number of epochs that flags give.
+
+    new_run_command: starts a new run with the saved settings. Raises ValueError, which names the flag, for any other
+    flag that differs from the saved settings.
     """
     if options.out is not None and Path(options.out).resolve() != folder.resolve():
         raise ValueError(f"--out {options.out} contradicts --resume {folder}: a run stays in its folder")
     settings = copy(saved)
-    for name, value in given(options, add_arguments).items():
-        there = getattr(saved, name)
-        if value == there:
+    for name, value in _explicit_settings(options).items():
+        saved_value = getattr(saved, name)
+        if value == saved_value:
             continue
-        longer = name == "epochs" and value > there and saved.schedule not in FIXED_BY_EPOCHS
-        if name == "device" or longer:
-            setattr(settings, name, value)
-            continue
-        if name == "epochs" and value > there:
+        more_epochs = name == "epochs" and value > saved_value
+        if more_epochs and saved.schedule in _SCHEDULES_OF_ALL_EPOCHS:
             raise ValueError(
-                f"--epochs {value}: the {saved.schedule} schedule of the run in {folder} was that of {there} epochs; "
-                f"{anew} --epochs {value} trains anew"
+                f"--epochs {value}: the {saved.schedule} schedule of the run in {folder} is made for {saved_value} "
+                f"epochs; {new_run_command} --epochs {value} starts a new run"
             )
-        has = "no such flag" if there is None else f"{_flag(name)} {_text(there)}"
-        raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
+        if name != "device" and not more_epochs:
+            has = "no such flag" if saved_value is None else f"{_flag(name)} {_text(saved_value)}"
+            raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
+        setattr(settings, name, value)
     return settings
 
 
 def write(path: Path, settings: argparse.Namespace) -> None:
-    """Raises DataError when it cannot be written."""
+    """Raises DataError for a file that cannot be written."""
     lines = ["# The settings of this run, by the names of the flags of `gpu-nn train`."]
     for name, value in vars(settings).items():
-        if value is not None and _key(name) not in _OF_THE_CALL:
+        if value is not None and _key(name) not in _CALL_FLAGS:
             lines.append(f"{_key(name)} = {_toml(value)}")
     with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
 
-def read(path: Path, add_arguments: AddArguments) -> argparse.Namespace:
-    """Raises DataError for a file that cannot be read, is no TOML, or has a key or a value that is not known."""
-    parser = _Parser(add_arguments)
+def read(path: Path) -> argparse.Namespace:
+    """Raises DataError for a file that cannot be read, is not TOML, or has an unknown key or value."""
+    parser = _Parser()
     try:
         text = path.read_bytes().decode()
-        _check_keys(text)
-        told = tomllib.loads(text)
-        arguments = [argument for key, value in told.items() for argument in _arguments(key, value, parser)]
-        settings = parser.parse_args(arguments)
-        # Flags that are on or off have a value even where nothing was said.
-        for key in _OF_THE_CALL:
-            vars(settings).pop(_name(key), None)
+        _check_dots(text)
+        values = tomllib.loads(text)
+        flags = [flag for key, value in values.items() for flag in _flags_of(key, value, parser)]
+        settings = parser.parse_args(flags)
+        # Boolean flags have a value even where they are not given.
+        for key in _CALL_FLAGS:
+            vars(settings).pop(_attribute(key), None)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -174,34 +149,34 @@ def read(path: Path, add_arguments: AddArguments) -> argparse.Namespace:
     return settings
 
 
-def _check_keys(text: str) -> None:
-    """Raises ValueError for a key of very many parts, for which the TOML reader takes memory by their square."""
+def _check_dots(text: str) -> None:
+    """Raises ValueError for a key of very many parts, because the TOML reader's memory grows with their square."""
     for number, line in enumerate(text.splitlines(), 1):
         key = _QUOTED.sub("", line).partition("#")[0].partition("=")[0]
-        if key.count(".") > _MOST_DOTS:
-            raise ValueError(f"line {number} has a key of more than {_MOST_DOTS} parts; keys are names of flags")
+        if key.count(".") > _MAX_DOTS:
+            raise ValueError(f"line {number} has a key of more than {_MAX_DOTS} parts; keys are names of flags")
 
 
-def _arguments(key: str, value: Any, parser: _Parser) -> list[str]:
-    """The arguments that say what the file says. Raises ValueError for a key that is not known, or a wrong type."""
-    if key in _OF_THE_CALL:
+def _flags_of(key: str, value: Any, parser: _Parser) -> list[str]:
+    """The command-line flags for an entry of the file. Raises ValueError for an unknown key or a wrong type."""
+    if key in _CALL_FLAGS:
         raise ValueError(f"{key} = {reprlib.repr(value)} is no setting of a run; give the flag --{key}")
-    if key not in parser.flags:
+    if key not in parser.actions:
         if any(isinstance(entry, dict) for entry in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{key} is a table, and there are none in it: write batch-size = 32 with no [{key}] above")
-        raise ValueError(not_one_of(key, parser.flags.keys() - set(_OF_THE_CALL)))
-    action = parser.flags[key]
-    kind = action.type if isinstance(action.type, Kind) else TEXT
-    entries = value if isinstance(value, list) and list in kind.types else [value]
-    if any(type(entry) not in kind.types or isinstance(entry, list) for entry in entries):
-        raise ValueError(f"{key} = {reprlib.repr(value)}; expected {kind.said}")
-    if kind.separator is not None:
-        entries = [kind.separator.join(map(str, entries))]
+        raise ValueError(not_one_of(key, parser.actions.keys() - set(_CALL_FLAGS)))
+    action = parser.actions[key]
+    expected = action.type if isinstance(action.type, ArgumentType) else TEXT
+    entries = value if isinstance(value, list) and list in expected.toml_types else [value]
+    if any(type(entry) not in expected.toml_types or isinstance(entry, list) for entry in entries):
+        raise ValueError(f"{key} = {reprlib.repr(value)}; expected {expected.description}")
+    if expected.separator is not None:
+        entries = [expected.separator.join(map(str, entries))]
     return [f"--{key}={entry}" for entry in entries]
 
 
 def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = None) -> None:
-    """Let paths that begin at the folder begin at the root. data: where `settings` does not say what the data are."""
+    """Replace paths relative to the folder. data: the source of the data, where `settings` does not name it."""
     for name in settings.keys() & {"data", "tensorboard", "log"}:
         value = settings[name]
         if isinstance(value, list):
@@ -214,16 +189,16 @@ def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = No
             settings["target"] = path
 
 
-def _key(name: str) -> str:
-    return name.replace("_", "-")
+def _key(attribute: str) -> str:
+    return attribute.replace("_", "-")
 
 
-def _name(key: str) -> str:
+def _attribute(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _flag(name: str) -> str:
-    return f"--{_key(name)}"
+def _flag(attribute: str) -> str:
+    return f"--{_key(attribute)}"
 
 
 def _text(value: Any) -> str:
@@ -235,5 +210,5 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, int | float):
         return repr(value)
-    # A JSON string is a TOML string, but for one character that TOML wants escaped.
+    # A JSON string is a TOML string, except for DEL, which TOML escapes.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")

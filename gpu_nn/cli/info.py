@@ -1,4 +1,4 @@
-"""gpu-nn info"""
+"""gpu-nn info: versions and devices, or what a model contains."""
 
 import argparse
 import platform
@@ -7,35 +7,35 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gpu_nn import __version__
-from gpu_nn.cli.results import print_json, to_stdout
+from gpu_nn.cli.output import print_json, write_stdout
 from gpu_nn.device import cuda_unavailable_reason, resolve_device
 from gpu_nn.errors import one_line
 from gpu_nn.kernels import why_no_half_products
 from gpu_nn.model_file import load
 from gpu_nn.precision import DTYPES, PRECISIONS
 
-# So many names are shown to people; JSON has them all.
-_SHOWN = 20
+# Text lists this many names; JSON lists all.
+_MAX_NAMES = 20
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "a model.safetensors, to say what it is of instead"
-    parser.add_argument("model", metavar="MODEL", nargs="?", help=model)
+    model_help = "describe this model.safetensors instead"
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=model_help)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
     if options.model is not None:
-        _print_model(of_model(options.model), options.json)
+        _print_model(model_facts(options.model), options.json)
         return
-    facts = collect()
+    facts = machine_facts()
     if options.json:
         print_json(facts)
         return
     lines = [f"gpu_nn {facts['gpu_nn']}, Python {facts['python']}"]
-    lines += [f"{name} {found or 'not installed'}" for name, found in facts["packages"].items()]
+    lines += [f"{name} {installed or 'not installed'}" for name, installed in facts["packages"].items()]
     for gpu in facts["gpus"]:
         size = f"{gpu['memory_bytes'] / 2**30:.0f} GiB"
         lines.append(f"{gpu['device']}: {gpu['name']}, {size}, sm_{gpu['compute_capability']}")
@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> None:
     _print_lines(lines)
 
 
-def collect() -> dict[str, Any]:
-    """What `gpu-nn info` prints."""
+def machine_facts() -> dict[str, Any]:
+    """The facts that `gpu-nn info` prints."""
     auto = resolve_device("auto")
     return {
         "gpu_nn": __version__,
@@ -56,8 +56,8 @@ def collect() -> dict[str, Any]:
     }
 
 
-def of_model(path: str) -> dict[str, Any]:
-    """What `gpu-nn info MODEL` prints. Raises DataError for a file that is no model."""
+def model_facts(path: str) -> dict[str, Any]:
+    """The facts that `gpu-nn info MODEL` prints. Raises DataError for a file that is no model."""
     net = load(path, "cpu")
     return {
         "model": path,
@@ -65,9 +65,9 @@ def of_model(path: str) -> dict[str, Any]:
         "feature_names": net.feature_names,
         "target_name": net.target_name,
         "classes": list(range(net.n_answers)) if net.classes is None else net.classes,
-        "several_labels": net.several_labels is not None,
+        "several_labels": net.multilabel is not None,
         "layers": [str(layer) for layer in net.layers],
-        "parameters": net.n_parameters,
+        "parameters": net.flat.n_parameters,
         "dtype": net.dtype.name,
     }
 
@@ -77,22 +77,22 @@ def _print_model(facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
         return
     names, target = facts["feature_names"], facts["target_name"]
-    what = "labels, several a row" if facts["several_labels"] else "classes"
+    kind = "labels, several a row" if facts["several_labels"] else "classes"
     lines = [
         f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}",
-        f"{facts['inputs']:,} inputs: {'without names' if names is None else _shown(names)}",
-        f"{len(facts['classes']):,} {what}{'' if target is None else f' of {target}'}: {_shown(facts['classes'])}",
+        f"{facts['inputs']:,} inputs: {'without names' if names is None else _list(names)}",
+        f"{len(facts['classes']):,} {kind}{'' if target is None else f' of {target}'}: {_list(facts['classes'])}",
         *facts["layers"],
     ]
     _print_lines(lines)
 
 
 def _print_lines(lines: Sequence[str]) -> None:
-    to_stdout("".join(f"{line}\n" for line in lines))
+    write_stdout("".join(f"{line}\n" for line in lines))
 
 
-def _shown(names: Sequence[Any]) -> str:
-    return one_line(", ".join(map(str, names[:_SHOWN])) + (" …" if len(names) > _SHOWN else ""))
+def _list(names: Sequence[Any]) -> str:
+    return one_line(", ".join(map(str, names[:_MAX_NAMES])) + (" …" if len(names) > _MAX_NAMES else ""))
 
 
 def _installed(package: str) -> str | None:
@@ -105,10 +105,10 @@ def _installed(package: str) -> str | None:
 def _gpus() -> list[dict[str, Any]]:
     import cupy
 
-    found = []
+    gpus = []
     for index in range(cupy.cuda.runtime.getDeviceCount()):
         properties = cupy.cuda.runtime.getDeviceProperties(index)
-        found.append(
+        gpus.append(
             {
                 "device": f"cuda:{index}",
                 "name": properties["name"].decode(),
@@ -116,4 +116,4 @@ def _gpus() -> list[dict[str, Any]]:
                 "compute_capability": f"{properties['major']}{properties['minor']}",
             }
         )
-    return found
+    return gpus

@@ -1,4 +1,4 @@
-"""gpu-nn predict"""
+"""gpu-nn predict: the class of each row or the probabilities of all classes, as CSV, JSON, npy or Parquet."""
 
 import argparse
 import csv
@@ -11,75 +11,77 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from gpu_nn.cli.arguments import SOURCES, file_name
-from gpu_nn.cli.results import print_json, to_stdout_whole
-from gpu_nn.cli.rows import Rows, add_stream_argument, input_rows
+from gpu_nn.cli.arguments import SOURCES, add_device_argument, add_model_argument, add_stream_argument, file_name
+from gpu_nn.cli.input_data import RowBatches, input_batches
+from gpu_nn.cli.output import print_json, write_stdout_when_complete
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
+from gpu_nn.multilabel import threshold
 from gpu_nn.network import Network
-from gpu_nn.several_labels import decided
 
-# Of a row group of a Parquet file, which is in memory when it is written: 16 MiB of probabilities.
-_GROUP_VALUES = 1 << 22
+# Values of a Parquet row group, which is written from memory: 16 MiB of probabilities.
+_ROW_GROUP_VALUES = 1 << 22
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
-    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; labels may be missing")
-    parser.add_argument("--target", metavar="COLUMN", help="the column to leave out; default: as in training, if there")
-    parser.add_argument("--proba", action="store_true", help="probabilities, one column a class")
-    out_help = "write them there instead of to stdout; Parquet needs the extra parquet"
-    kind = file_name(".csv", ".npy", ".parquet")
-    parser.add_argument("--out", type=kind, metavar="FILE.csv|FILE.npy|FILE.parquet", help=out_help)
+    add_model_argument(parser)
+    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; labels are optional")
+    target_help = "the column to leave out (default: the target of the training, if there is such a column)"
+    parser.add_argument("--target", metavar="COLUMN", help=target_help)
+    parser.add_argument("--proba", action="store_true", help="probabilities, one column for each class")
+    out_help = "write to this file instead of stdout; Parquet needs the extra parquet"
+    suffixes = file_name(".csv", ".npy", ".parquet")
+    parser.add_argument("--out", type=suffixes, metavar="FILE.csv|FILE.npy|FILE.parquet", help=out_help)
     add_stream_argument(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
-    json_help = "print them as JSON; with --out, say as JSON what was written"
+    add_device_argument(parser)
+    json_help = "print JSON: the predictions or, with --out, the file and its rows"
     parser.add_argument("--json", action="store_true", help=json_help)
 
 
 @dataclass(frozen=True)
-class Answers:
-    """rows: how many. classes: names of the classes. what: "probabilities" or "predictions". of_each: whether a row has
-    one of them for every class: probabilities, or the flags of several labels. pieces: in the order of the rows, (n,)
-    names of classes or (n, classes) numbers of `dtype`, as they are made.
+class Predictions:
+    """n_rows: in all batches. classes: their names. name: "probabilities" or "predictions". per_class: whether a row
+    has a number for every class: probabilities, or the flags of several labels. batches: in the order of the rows, (n,)
+    names of classes or (n, classes) numbers of `dtype`, computed while they are read.
     """
 
-    rows: int
+    n_rows: int
     classes: np.ndarray
-    what: str
-    of_each: bool
+    name: str
+    per_class: bool
     dtype: np.dtype
-    pieces: Iterator[np.ndarray]
+    batches: Iterator[np.ndarray]
 
 
 def run(options: argparse.Namespace) -> None:
     parquet = _parquet() if (options.out or "").endswith(".parquet") else None
     net = load(options.model, options.device)
     classes = np.asarray(range(net.n_answers) if net.classes is None else net.classes)
-    rows = input_rows(options, net)
-    what, several = "probabilities" if options.proba else "predictions", net.several_labels is not None
+    rows = input_batches(options, net)
+    name, several = "probabilities" if options.proba else "predictions", net.multilabel is not None
     dtype = net.dtype if options.proba else np.dtype(np.int64) if several else classes.dtype
-    pieces = _answers(options, net, classes, rows)
-    answers = Answers(rows.n, classes, what, options.proba or several, dtype, pieces)
+    batches = _predict(options, net, classes, rows)
+    predictions = Predictions(rows.n_rows, classes, name, options.proba or several, dtype, batches)
     if options.out is None:
-        to_stdout_whole(_json(answers) if options.json else _csv(answers), "--out FILE.csv is in UTF-8, and ")
+        texts = _json(predictions) if options.json else _csv(predictions)
+        write_stdout_when_complete(texts, "--out FILE.csv is in UTF-8, and ")
         return
     with atomic_write(options.out) as file:
         if parquet is not None:
-            _write_parquet(file, answers, parquet)
+            _write_parquet(file, predictions, parquet)
         elif options.out.endswith(".npy"):
-            _write_npy(file, answers)
+            _write_npy(file, predictions)
         else:
-            for text in _csv(answers):
+            for text in _csv(predictions):
                 file.write(text.encode())
     if options.json:
-        print_json({"file": options.out, "rows": rows.n})
+        print_json({"file": options.out, "rows": rows.n_rows})
 
 
-def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, rows: Rows) -> Iterator[np.ndarray]:
+def _predict(options: argparse.Namespace, net: Network, classes: np.ndarray, rows: RowBatches) -> Iterator[np.ndarray]:
     first = 0
-    for x, _ in rows.pieces:
+    for x, _ in rows.batches:
         scores = net.device.to_host(net.predict_proba(x) if options.proba else net.forward(x))
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
@@ -89,19 +91,19 @@ def _answers(options: argparse.Namespace, net: Network, classes: np.ndarray, row
         if options.proba:
             yield scores
         else:
-            yield classes[scores.argmax(axis=1)] if net.several_labels is None else decided(scores)
+            yield classes[scores.argmax(axis=1)] if net.multilabel is None else threshold(scores)
 
 
-def _csv(answers: Answers) -> Iterator[str]:
-    """A class a line; or numbers for each class under a line with the classes."""
-    classes = answers.classes.tolist()
-    if answers.of_each:
+def _csv(predictions: Predictions) -> Iterator[str]:
+    """One class a line, or a header with the classes and the numbers of each row."""
+    classes = predictions.classes.tolist()
+    if predictions.per_class:
         yield _line(classes)
     lines = {value: _line([value]) for value in classes}
-    for values in answers.pieces:
+    for values in predictions.batches:
         text = io.StringIO()
-        if answers.of_each:
-            # Nine digits tell any two float32 apart.
+        if predictions.per_class:
+            # Nine digits distinguish any two float32 numbers.
             np.savetxt(text, values, fmt="%.9g", delimiter=",")
         else:
             text.writelines(map(lines.__getitem__, values.tolist()))
@@ -109,58 +111,58 @@ def _csv(answers: Answers) -> Iterator[str]:
 
 
 def _line(values: list) -> str:
-    """A line of CSV, in quotes what needs them."""
+    """A line of CSV, with quotes where needed."""
     line = io.StringIO()
-    # Characters of the end of a line are put in quotes: this end has all that readers know.
+    # csv quotes fields with characters of the line terminator: \r\n has all that end a line for readers.
     csv.writer(line, lineterminator="\r\n").writerow(values)
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _json(answers: Answers) -> Iterator[str]:
-    """One line with the classes, and the answers to all rows in a list."""
-    yield f'{{"classes": {json.dumps(answers.classes.tolist())}, "{answers.what}": '
-    before = "["
-    for values in answers.pieces:
-        yield before + json.dumps(values.tolist())[1:-1]
-        before = ", "
+def _json(predictions: Predictions) -> Iterator[str]:
+    """One line: the classes, and a list with the predictions of all rows."""
+    yield f'{{"classes": {json.dumps(predictions.classes.tolist())}, "{predictions.name}": '
+    separator = "["
+    for values in predictions.batches:
+        yield separator + json.dumps(values.tolist())[1:-1]
+        separator = ", "
     yield "]}\n"
 
 
-def _write_npy(file: BinaryIO, answers: Answers) -> None:
-    """The bytes that `np.save` would write of them all."""
-    shape = (answers.rows, len(answers.classes)) if answers.of_each else (answers.rows,)
-    header = {"descr": npy.dtype_to_descr(answers.dtype), "fortran_order": False, "shape": shape}
+def _write_npy(file: BinaryIO, predictions: Predictions) -> None:
+    """Write the bytes that `np.save` writes for the whole array."""
+    shape = (predictions.n_rows, len(predictions.classes)) if predictions.per_class else (predictions.n_rows,)
+    header = {"descr": npy.dtype_to_descr(predictions.dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(file, header)
-    for values in answers.pieces:
+    for values in predictions.batches:
         file.write(np.ascontiguousarray(values).data)
 
 
-def _write_parquet(file: BinaryIO, answers: Answers, parquet: Any) -> None:
-    """A column `class`, or a column of numbers for each class, by its name."""
-    none = np.empty((0, len(answers.classes)) if answers.of_each else 0, answers.dtype)
-    waiting = [none]
-    with parquet.ParquetWriter(file, _columns(answers, none).schema) as writer:
-        for values in answers.pieces:
-            waiting.append(values)
-            if sum(some.size for some in waiting) >= _GROUP_VALUES:
-                writer.write_table(_columns(answers, np.concatenate(waiting)))
-                waiting = [none]
-        writer.write_table(_columns(answers, np.concatenate(waiting)))
+def _write_parquet(file: BinaryIO, predictions: Predictions, parquet: Any) -> None:
+    """Write a column `class`, or a column of numbers for each class, under its name."""
+    empty = np.empty((0, len(predictions.classes)) if predictions.per_class else 0, predictions.dtype)
+    pending = [empty]
+    with parquet.ParquetWriter(file, _columns(predictions, empty).schema) as writer:
+        for values in predictions.batches:
+            pending.append(values)
+            if sum(array.size for array in pending) >= _ROW_GROUP_VALUES:
+                writer.write_table(_columns(predictions, np.concatenate(pending)))
+                pending = [empty]
+        writer.write_table(_columns(predictions, np.concatenate(pending)))
 
 
-def _columns(answers: Answers, values: np.ndarray) -> Any:
-    """The answers to some rows as a table."""
+def _columns(predictions: Predictions, values: np.ndarray) -> Any:
+    """The predictions of some rows as an Arrow table."""
     import pyarrow
 
-    if not answers.of_each:
-        named = values.dtype.kind == "U"
-        return pyarrow.table({"class": pyarrow.array(values.tolist(), pyarrow.string()) if named else values})
+    if not predictions.per_class:
+        is_text = values.dtype.kind == "U"
+        return pyarrow.table({"class": pyarrow.array(values.tolist(), pyarrow.string()) if is_text else values})
     columns = [pyarrow.array(np.ascontiguousarray(column)) for column in values.T]
-    return pyarrow.table(columns, names=[str(name) for name in answers.classes.tolist()])
+    return pyarrow.table(columns, names=[str(name) for name in predictions.classes.tolist()])
 
 
 def _parquet() -> Any:
-    """The module that writes Parquet; ValueError, with a hint, without it."""
+    """The module that writes Parquet. Raises ValueError, with a hint, if it is not installed."""
     try:
         from pyarrow import parquet
     except ModuleNotFoundError:

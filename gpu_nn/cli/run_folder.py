@@ -1,196 +1,250 @@
-"""The folder of a run.
+"""The folder of a run, its states, and the lock that keeps other processes out of it.
 
-While it goes on, and after it was broken off:   checkpoints/config.toml, checkpoints/steps-….safetensors
-When it is finished:                             config.toml, history.json, model.safetensors, and in checkpoints/ the
-                                                 state after its last epoch, from which it can go on
+UNFINISHED: checkpoints/config.toml, checkpoints/steps-….safetensors
+FINISHED:   config.toml, history.json, model.safetensors, and in checkpoints/ the final checkpoint, from which more
+            epochs resume
 """
 
 import argparse
+import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.lock import locked
-from gpu_nn.cli.report import Tested
-from gpu_nn.cli.run_checkpoints import RunCheckpoints, remove, remove_if_empty
-from gpu_nn.cli.run_history import history_of, read_history, text_of
+from gpu_nn.cli.checkpoint_folder import CheckpointFolder, remove, remove_if_empty
+from gpu_nn.cli.report import TestResult, history_of, history_text, read_history
 from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write, fsync
+from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, fsync_folder, newest
+from gpu_nn.training.checkpoint import Checkpoint, newest
+
+# The name is specific, so that the lock is no file of another program.
+LOCK_FILE = ".gpu-nn.lock"
+
+
+class RunState(Enum):
+    """What a folder holds."""
+
+    NO_RUN = "no run"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
 
 
 class RunFolder:
-    """`path` and what is in it."""
+    """The folder `path` and the files of a run in it."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.model = self.path / "model.safetensors"
         self.history = self.path / "history.json"
         self.configuration = self.path / configuration.NAME
-        self.checkpoints = RunCheckpoints(self.path / "checkpoints")
+        self.checkpoints = CheckpointFolder(self.path / "checkpoints")
+
+    @property
+    def state(self) -> RunState:
+        if self.checkpoints.configuration.is_file():
+            return RunState.UNFINISHED
+        if self.configuration.is_file() and self.model.is_file():
+            return RunState.FINISHED
+        return RunState.NO_RUN
 
     @property
     def files(self) -> list[tuple[Path, str]]:
-        """Those that a run writes, each with what it is."""
-        own = (self.model, self.history, self.configuration, self.checkpoints.configuration)
-        return [(file, f"{file.name} of the run") for file in own]
+        """The files that a run writes, each with a description."""
+        files = (self.model, self.history, self.configuration, self.checkpoints.configuration)
+        return [(file, f"{file.name} of the run") for file in files]
 
     @property
-    def made(self) -> set[Path]:
-        """The folders that are made for a run where they are not there."""
+    def created_folders(self) -> set[Path]:
+        """The folders that a run creates where they do not exist."""
         checkpoints = self.checkpoints.path.resolve()
         return {checkpoints, *checkpoints.parents}
-
-    @property
-    def is_unfinished(self) -> bool:
-        return self.checkpoints.configuration.is_file()
-
-    @property
-    def is_finished(self) -> bool:
-        return not self.is_unfinished and self.configuration.is_file() and self.model.is_file()
 
     @property
     def resume_command(self) -> str:
         return f"gpu-nn train --resume {shlex.quote(str(self.path))}"
 
-    @contextmanager
-    def begun(self, write_settings: Callable[[Path], None]) -> Iterator[None]:
-        """A new run in the folder, which is made if need be and proved to be writable before any work is done.
+    @property
+    def new_run_command(self) -> str:
+        """The command of a new run with the settings of this one."""
+        return f"gpu-nn train --config {shlex.quote(str(self._current_configuration))} --out FOLDER"
 
-        write_settings: writes them to a file. When the work fails before there is a checkpoint, what was made is taken
-        away again, and an older run there is what it was. Raises DataError when the folder cannot be written, holds an
-        unfinished run or another training's checkpoints, or when another process trains there.
+    @property
+    def _current_configuration(self) -> Path:
+        return self.checkpoints.configuration if self.state is RunState.UNFINISHED else self.configuration
+
+    @contextmanager
+    def start(self, settings: argparse.Namespace) -> Iterator[None]:
+        """A new run in the folder, which is created if it does not exist and tested for writing before any work.
+
+        If the block fails before the first checkpoint, what was created is removed and an earlier run in the folder is
+        restored. Raises DataError for a folder that cannot be written, holds an unfinished run or the checkpoints of
+        another training, or in which another process trains.
         """
-        made: list[Path] = []
+        created: list[Path] = []
         try:
-            self._make(made, (*reversed(self.path.parents), self.path))
+            self._create((*reversed(self.path.parents), self.path), created)
             with locked(self.path):
-                self._check_free()
-                self._make(made, (self.checkpoints.path,))
-                self._remove_halves()
-                with self.checkpoints.begun(write_settings):
-                    for folder in made:
+                self._check_available()
+                self._create((self.checkpoints.path,), created)
+                self._remove_partial_files()
+                with self.checkpoints.start(settings):
+                    for folder in created:
                         fsync_folder(folder.parent)
                     yield
         except BaseException:
-            for place in reversed(made):
-                remove_if_empty(place)
+            for folder in reversed(created):
+                remove_if_empty(folder)
             raise
 
-    def _make(self, made: list[Path], places: Iterable[Path]) -> None:
+    def _create(self, folders: Iterable[Path], created: list[Path]) -> None:
+        """Create the folders that do not exist, append them to `created`, and test the last one for writing."""
         try:
-            for place in places:
-                if not place.is_dir():
-                    place.mkdir()
-                    made.append(place)
-            with tempfile.TemporaryFile(dir=place):
-                pass
+            for folder in folders:
+                if not folder.is_dir():
+                    folder.mkdir()
+                    created.append(folder)
+            check_writable(folder)
         except OSError as error:
-            raise self._not_written(error) from None
+            raise self._not_writable(error) from None
 
-    def state(self, *, goes_further: bool) -> tuple[Checkpoint | None, list[str]]:
-        """What the run goes on from, None for its beginning; and what there is to say of that, a line each.
-
-        goes_further: to more epochs than it was to have. Raises DataError when it cannot.
-        """
-        if self.checkpoints:
-            checkpoint, damages = newest(self.checkpoints.path)
-            position = checkpoint.training.get("position")
-            if goes_further and isinstance(position, dict) and position.get("stopping"):
-                raise DataError(
-                    f"the run in {self.path} was ended by early stopping, not by --epochs; {self.anew} "
-                    f"--early-stopping N, with a larger N, trains longer"
-                )
-            return checkpoint, [f"{damage}; the one before is used: {checkpoint.path.name}" for damage in damages]
-        if self.is_finished and len(self.read_history()):
-            raise DataError(
-                f"{self.checkpoints.path} does not hold the last state of the run, from which it could go on; "
-                f"{self.anew} --epochs N trains anew"
-            )
-        return None, ["no checkpoint was written yet: the run begins again"]
-
-    @property
-    def anew(self) -> str:
-        """The command of a new run with its settings."""
-        config = self.checkpoints.configuration if self.is_unfinished else self.configuration
-        return f"gpu-nn train --config {shlex.quote(str(config))} --out FOLDER"
-
-    def check_can_begin(self) -> None:
-        """Raises the errors that `begun` would raise, and leaves the folder as it is, or not there."""
-        self._check_free()
+    def check_can_start(self) -> None:
+        """Raises the errors of `start` without writing anything."""
+        self._check_available()
         try:
             check_writable(self.path)
         except OSError as error:
-            raise self._not_written(error) from None
+            raise self._not_writable(error) from None
 
-    def _check_free(self) -> None:
-        if self.checkpoints and not (self.is_unfinished or self.is_finished):
+    def _check_available(self) -> None:
+        state, checkpoints = self.state, self.checkpoints.path
+        if self.checkpoints and state is RunState.NO_RUN:
             raise DataError(
-                f"--out {self.path} holds checkpoints of a training that `gpu-nn train` did not begin: choose another "
-                f"folder, or delete {self.checkpoints.path} if they are not needed"
+                f"--out {self.path} holds checkpoints of a training that `gpu-nn train` did not start: choose another "
+                f"folder, or delete {checkpoints} if they are not needed"
             )
-        if self.is_unfinished and self.checkpoints:
+        if self.checkpoints and state is RunState.UNFINISHED:
             raise DataError(
-                f"--out {self.path} holds an unfinished run: {self.resume_command} goes on with it; "
-                f"delete {self.checkpoints.path} to begin anew"
+                f"--out {self.path} holds an unfinished run: {self.resume_command} continues it; "
+                f"delete {checkpoints} to start a new run"
             )
         for file in (self.model, self.history, self.configuration):
             if file.is_dir():
                 raise DataError(f"--out {self.path} cannot be written: it holds a folder named {file.name}")
 
-    def _not_written(self, error: OSError) -> DataError:
+    def _not_writable(self, error: OSError) -> DataError:
         return DataError(f"--out {self.path} cannot be written: {error.strerror}; choose another folder")
 
-    def settings(self, add_arguments: configuration.AddArguments, named: str = "--resume") -> argparse.Namespace:
-        """Those of the run that is there, finished or not. named: what the errors call the folder.
+    def resume_point(self, *, more_epochs: bool) -> tuple[Checkpoint | None, list[str]]:
+        """The checkpoint from which the run resumes, None for its beginning, and messages about that, a line each.
 
-        Raises DataError when there is none.
+        more_epochs: than the settings of the run have. Raises DataError for a run that cannot resume.
         """
+        if self.checkpoints:
+            checkpoint, damages = newest(self.checkpoints.path)
+            position = checkpoint.training.get("position")
+            if more_epochs and isinstance(position, dict) and position.get("stopping"):
+                raise DataError(
+                    f"the run in {self.path} was ended by early stopping, not by --epochs; {self.new_run_command} "
+                    f"--early-stopping N, with a larger N, trains longer"
+                )
+            return checkpoint, [f"{damage}; the one before is used: {checkpoint.path.name}" for damage in damages]
+        if self.state is RunState.FINISHED and len(self.read_history()):
+            raise DataError(
+                f"{self.checkpoints.path} does not hold the final checkpoint of the run, which more epochs need; "
+                f"{self.new_run_command} --epochs N starts a new run"
+            )
+        return None, ["the run has no checkpoint yet: it starts from the beginning"]
+
+    def read_settings(self, argument: str = "--resume") -> argparse.Namespace:
+        """The settings of the run. argument: names the folder in errors. Raises DataError for one without a run."""
         if not self.path.is_dir():
-            raise DataError(f"{named} {self.path} does not exist; expected the folder of `gpu-nn train --out`")
-        if not (self.is_unfinished or self.is_finished):
-            raise DataError(f"{named} {self.path} holds no run of `gpu-nn train --out`")
-        path = self.checkpoints.configuration if self.is_unfinished else self.configuration
-        return configuration.read(path, add_arguments)
+            raise DataError(f"{argument} {self.path} does not exist; expected the folder of `gpu-nn train --out`")
+        if self.state is RunState.NO_RUN:
+            raise DataError(f"{argument} {self.path} holds no run of `gpu-nn train --out`")
+        return configuration.read(self._current_configuration)
 
     def read_history(self) -> History:
-        """All of it; of a run that is not finished, what its newest checkpoint has. Raises DataError without one."""
-        if not self.is_unfinished:
+        """The history of the run, of an unfinished one up to its newest checkpoint. Raises DataError without one."""
+        if self.state is not RunState.UNFINISHED:
             return read_history(self.history)
         checkpoint, _ = newest(self.checkpoints.path)
-        return history_of(checkpoint.path, checkpoint.training)
+        return history_of(checkpoint)
 
-    def finish(self, net: Network, history: History, tested: Tested, data: dict[str, Any]) -> None:
-        """Write what the run has come to. Of its checkpoints, which have done their work, the last state stays.
+    def finish(self, net: Network, history: History, test: TestResult, data: dict[str, Any]) -> None:
+        """Write the model and the history, and keep only the final checkpoint. data: as history.json keeps it.
 
-        data: what `run_history` says of them. Raises DataError when there is no room: what was there before then stays
-        as it was.
+        Raises DataError when the disk is full, which leaves the files of an earlier run as they were.
         """
         with atomic_write(self.history) as file:
-            file.write(text_of(history, tested, data).encode())
-            # There is room for it before the model is written: neither comes without the other.
+            file.write(history_text(history, test, data).encode())
+            # Reserve the space of the history before the model is written: a full disk then leaves neither.
             fsync(file)
             save(net, self.model)
         self.checkpoints.finish(history[-1].steps if len(history) else 0, self.configuration)
-        self._remove_halves()
+        self._remove_partial_files()
 
-    def _remove_halves(self) -> None:
-        """Of the model and the history, that writes which were broken off have left."""
+    def _remove_partial_files(self) -> None:
+        """Remove the temporary files of interrupted writes of the model and the history."""
         for file in (self.model, self.history):
-            for half in self.path.glob(f".{file.name}.*"):
-                remove(half)
+            for partial in self.path.glob(f".{file.name}.*"):
+                remove(partial)
 
 
 def check_writable(folder: Path) -> None:
-    """Raises OSError when files cannot be made in the folder, or in what of the way to it is there already."""
+    """Raises OSError for a folder, or its nearest parent that exists, in which no file can be created."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Raises DataError while another process holds it.
+
+    The system releases the lock of a process that ends in any way, so a lock file that is left behind locks nothing.
+    Without support for locks, or in a folder that cannot be written, the lock is not taken and there is no error.
+    """
+    path = folder / LOCK_FILE
+    descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # Unlink while the lock is held: a process that has opened the file notices that it is gone.
+            with suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+
+
+def _acquire(path: Path) -> int | None:
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:
+        return None
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DataError(f"another process trains in {path.parent}; wait for it, or end it first") from None
+        except OSError:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""gpu-nn train"""
+"""gpu-nn train: a new run, a resumed one, or a dry run."""
 
 import argparse
 import math
@@ -6,71 +6,59 @@ import os
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import copy
-from functools import partial
 from typing import Any
 
 from gpu_nn import distributed
-from gpu_nn.cli import USAGE, assembly, configuration, dry_run
-from gpu_nn.cli.interruption import Interrupted, Interruption
-from gpu_nn.cli.lock import locked
-from gpu_nn.cli.logs import check_logs
-from gpu_nn.cli.parts import read_parts
-from gpu_nn.cli.progress import shown
-from gpu_nn.cli.report import Tested, report
-from gpu_nn.cli.results import keep_silent, say
-from gpu_nn.cli.run_folder import RunFolder
-from gpu_nn.cli.run_history import read_tested, steps_of
-from gpu_nn.cli.train_flags import add_arguments
+from gpu_nn.cli import USAGE, configuration, factory
+from gpu_nn.cli.arguments import add_train_arguments as add_arguments
+from gpu_nn.cli.input_data import DataSplits, read_splits
+from gpu_nn.cli.output import print_stderr
+from gpu_nn.cli.report import (
+    TestResult,
+    print_dry_run,
+    print_dry_run_of_finished,
+    print_result,
+    read_test_result,
+    show_progress,
+    steps_of,
+)
+from gpu_nn.cli.run_folder import RunFolder, RunState, locked
+from gpu_nn.cli.signals import Interrupted, SignalHandler
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.hosts import own_name
 from gpu_nn.model_file import load
+from gpu_nn.network import Network
+from gpu_nn.optimizers import Optimizer
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.training.ranks import ALONE, Ranks
+
+__all__ = ["add_arguments", "run"]
 
 
 def run(options: argparse.Namespace) -> None:
     if not options.distributed:
-        _refuse_many()
-    place = options.out if options.resume is None else options.resume
-    folder = None if place is None else RunFolder(place)
+        _check_single_process()
+    path = options.out if options.resume is None else options.resume
+    folder = None if path is None else RunFolder(path)
     if options.dry_run:
-        # Nothing is summed: one of the ranks says it.
+        # A dry run does not communicate: rank 0 alone prints it.
         if not (options.distributed and distributed.launched()[0]):
-            _check(options, folder)
+            _dry_run(options, folder)
         return
     try:
         _run(options, folder)
-    except Exception as error:  # any, to be raised again: which rank says it does not depend on its kind
+    except Exception as error:  # any, to be raised again: which rank prints it does not depend on its type
         rank, size = distributed.launched()
         if not distributed.raised_on_all_ranks(error):
             options.rank = f" (rank {rank} of {size})" if size > 1 else ""
         elif rank:
-            distributed.end_silently(distributed.FAILED)  # rank 0 says it
+            distributed.end_silently(distributed.FAILED)  # rank 0 prints the error
         raise
 
 
-def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
-    ranks, interruption = ALONE, Interruption()
-    if options.distributed:
-        ranks, device = distributed.connect(options.device or "auto")
-        options.device = device.name
-    try:
-        with interruption.caught(), distributed.together(ranks):
-            if options.resume is None:
-                _begin(options, folder, interruption, ranks)
-            elif folder is not None:
-                _resume(options, folder, interruption, ranks)
-    except Interrupted as error:
-        if ranks.rank:
-            raise SystemExit(128 + error.signum) from None  # rank 0 says it
-        if folder is None or not folder.is_unfinished:
-            raise
-        raise Interrupted(error.signum, f"interrupted; {folder.resume_command} goes on") from None
-
-
-def _refuse_many() -> None:
-    """Trainings that know nothing of each other would write one folder."""
+def _check_single_process() -> None:
+    """Raises ValueError for several processes without --distributed: they would train apart and share one folder."""
     rank, size = distributed.launched()
     if size > 1:
         if rank:
@@ -78,90 +66,135 @@ def _refuse_many() -> None:
         raise ValueError(f"a launcher started {size} processes; expected --distributed, by which they train together")
 
 
-def _check(options: argparse.Namespace, folder: RunFolder | None) -> None:
-    """Everything that would come before the first step, but for what writes."""
+def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
+    ranks, signals = ALONE, SignalHandler()
+    if options.distributed:
+        ranks, device = distributed.connect(options.device or "auto")
+        options.device = device.name
+    try:
+        with signals.installed(), distributed.together(ranks):
+            if options.resume is None:
+                _start(options, folder, signals, ranks)
+            elif folder is not None:
+                _resume(options, folder, signals, ranks)
+    except Interrupted as error:
+        if ranks.rank:
+            raise SystemExit(128 + error.signum) from None  # rank 0 prints the error
+        if folder is None or folder.state is not RunState.UNFINISHED:
+            raise
+        raise Interrupted(error.signum, f"interrupted; {folder.resume_command} continues the run") from None
+
+
+def _dry_run(options: argparse.Namespace, folder: RunFolder | None) -> None:
+    """Make all checks that a training makes before its first step, and write nothing."""
     steps_done = 0
     if folder is None or options.resume is None:
-        settings = configuration.resolved(options, add_arguments)
+        settings = configuration.new_run_settings(options)
         if folder is not None:
-            folder.check_can_begin()
+            folder.check_can_start()
     else:
-        saved = folder.settings(add_arguments)
-        settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
-        if folder.is_finished and settings.epochs == saved.epochs:
-            dry_run.report_finished(folder, options.json)
+        saved = folder.read_settings()
+        settings = configuration.resumed_settings(options, saved, folder.path, folder.new_run_command)
+        if folder.state is RunState.FINISHED and settings.epochs == saved.epochs:
+            print_dry_run_of_finished(folder.path, len(folder.read_history()), options.json)
             return
-        checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
+        checkpoint, messages = folder.resume_point(more_epochs=settings.epochs > saved.epochs)
         steps_done = 0 if checkpoint is None else steps_of(checkpoint)
-        for damage in damages:
-            say(damage)
-    check_logs(settings, options.config, folder)
-    device, data = resolve_device(settings.device), read_parts(settings)
-    optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
-    assembly.callbacks(settings, folder)
-    dry_run.report(net, optimizer, settings, data, str(device), steps_done, options.json)
+        for message in messages:
+            print_stderr(message)
+    factory.check_logs(settings, options.config, folder)
+    data, optimizer, net = _prepare(settings)
+    factory.make_callbacks(settings, folder)
+    print_dry_run(net, optimizer, settings, data, steps_done, options.json)
 
 
-def _begin(options: argparse.Namespace, folder: RunFolder | None, interruption: Interruption, ranks: Ranks) -> None:
-    with ExitStack() as until_done:
+def _start(options: argparse.Namespace, folder: RunFolder | None, signals: SignalHandler, ranks: Ranks) -> None:
+    with ExitStack() as stack:
         with ranks.agreed():
-            settings = configuration.resolved(options, add_arguments)
+            settings = configuration.new_run_settings(options)
             if ranks.rank == 0:
-                check_logs(settings, options.config, folder)
+                factory.check_logs(settings, options.config, folder)
             if folder is not None and ranks.rank == 0:
-                until_done.enter_context(folder.begun(partial(configuration.write, settings=settings)))
-        _train(settings, folder, None, interruption, options.json, ranks)
+                stack.enter_context(folder.start(settings))
+        _train(settings, folder, None, signals, options.json, ranks)
 
 
-def _resume(options: argparse.Namespace, folder: RunFolder, interruption: Interruption, ranks: Ranks) -> None:
-    with ExitStack() as until_done:
+def _resume(options: argparse.Namespace, folder: RunFolder, signals: SignalHandler, ranks: Ranks) -> None:
+    with ExitStack() as stack:
         with ranks.agreed():
-            saved, finished = folder.settings(add_arguments), folder.is_finished
-            settings = configuration.gone_on(options, saved, folder.path, folder.anew, add_arguments)
-            if finished and settings.epochs == saved.epochs:
+            saved, state = folder.read_settings(), folder.state
+            settings = configuration.resumed_settings(options, saved, folder.path, folder.new_run_command)
+            if state is RunState.FINISHED and settings.epochs == saved.epochs:
                 if ranks.rank == 0:
-                    say(f"the run in {folder.path} is finished")
                     _report_finished(saved, folder, options.json)
                 return
             if ranks.rank == 0:
-                check_logs(settings, options.config, folder)
-                until_done.enter_context(locked(folder.path))
-                if (folder.settings(add_arguments), folder.is_finished) != (saved, finished):
-                    raise DataError(f"another process has just been at work in {folder.path}; ask again")
-            checkpoint, damages = folder.state(goes_further=settings.epochs > saved.epochs)
+                factory.check_logs(settings, options.config, folder)
+                stack.enter_context(locked(folder.path))
+                if (folder.read_settings(), folder.state) != (saved, state):
+                    raise DataError(f"another process has just changed {folder.path}; try again")
+            checkpoint, messages = folder.resume_point(more_epochs=settings.epochs > saved.epochs)
         with ranks.agreed():
-            # By now all ranks have read what the folder held before.
+            # All ranks have read the folder: rank 0 may change it.
             if ranks.rank == 0:
-                for damage in damages:
-                    say(damage)
-                kept = copy(settings)
+                for message in messages:
+                    print_stderr(message)
+                new = copy(settings)
                 if ranks.size > 1:
-                    # The device of a rank is not that of the run.
-                    kept.device = saved.device
+                    # The run keeps its device: that of a rank is its own.
+                    new.device = saved.device
                 elif settings.device != saved.device:
-                    say(f"the run was on {saved.device} and is on {settings.device} now: its bits may differ")
-                if kept != saved:
-                    until_done.enter_context(folder.checkpoints.gone_on(partial(configuration.write, settings=kept)))
-        _train(settings, folder, checkpoint, interruption, options.json, ranks)
+                    print_stderr(f"the run was on {saved.device} and is on {settings.device} now: its bits may differ")
+                if new != saved:
+                    stack.enter_context(folder.checkpoints.resume(new))
+        _train(settings, folder, checkpoint, signals, options.json, ranks)
+
+
+def _prepare(settings: argparse.Namespace) -> tuple[DataSplits, Optimizer, Network]:
+    resolve_device(settings.device)  # an error for a missing device precedes those of the data
+    data = read_splits(settings)
+    return data, factory.make_optimizer(settings, data), factory.make_network(settings, data)
 
 
 def _train(
     settings: argparse.Namespace,
     folder: RunFolder | None,
     checkpoint: Checkpoint | None,
-    interruption: Interruption,
+    signals: SignalHandler,
     as_json: bool,
     ranks: Ranks,
 ) -> None:
     with ranks.agreed():
-        device = resolve_device(settings.device)
-        data = read_parts(settings)
-        optimizer, net = assembly.optimizer(settings, data), assembly.network(settings, data)
-    tell = say if ranks.rank == 0 else keep_silent
-    if ranks.size > 1:
-        # A launcher names the process that died.
-        for rank, (process, host, name) in enumerate(ranks.gathered([os.getpid(), own_name(), device.name])):
-            tell(f"rank {rank}: process {process} on {host}, {name}")
+        data, optimizer, net = _prepare(settings)
+    # Each rank describes itself, so that the process that a launcher names in an error can be found.
+    processes = ranks.gathered([os.getpid(), own_name(), net.device.name]) if ranks.size > 1 else []
+    if ranks.rank == 0:
+        for rank, (process, host, name) in enumerate(processes):
+            print_stderr(f"rank {rank}: process {process} on {host}, {name}")
+        _print_task(settings, data, net)
+
+    start = time.perf_counter()
+    with ranks.agreed():
+        trainer = factory.make_trainer(net, optimizer, settings, ranks)
+        progress: AbstractContextManager[Any] = nullcontext()
+        if ranks.rank == 0:
+            trainer.callbacks += factory.make_callbacks(settings, folder)
+            progress = show_progress(trainer, settings.epochs, data.rows[0])
+    with progress, signals.training(trainer):
+        data.fit(trainer, epochs=settings.epochs, resume=checkpoint, balanced=settings.class_weight == "balanced")
+    seconds = time.perf_counter() - start
+    test = TestResult(*data.evaluate_test(trainer), data.rows[2])
+    if not math.isfinite(test.loss):
+        # The last step may diverge: no training row has shown it since. All ranks have the same loss.
+        raise ranks.alike(TrainingDiverged(optimizer.steps, test.loss))
+    if ranks.rank:
+        return
+    if folder is not None:
+        folder.finish(net, trainer.history, test, {**trainer.data, "test": data.test_fingerprint()})
+    print_result(as_json, net.device.name, test, trainer.history, seconds, None if folder is None else folder.model)
+
+
+def _print_task(settings: argparse.Namespace, data: DataSplits, net: Network) -> None:
     n_training, n_validation, n_test = data.rows
     rows = [f"{n_training} rows to train", f"{n_test} to test"]
     if n_validation:
@@ -169,38 +202,19 @@ def _train(
     if settings.stream == "always":
         rows[0] += " (streamed)"
     if data.target is not None:
-        tell(f"target: column {data.target!r}")
-    tell(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
-    tell(f"{net.n_parameters} parameters on {device}, {settings.dtype}")
-
-    began = time.perf_counter()
-    with ranks.agreed():
-        trainer = assembly.trainer(net, optimizer, settings, ranks)
-        progress: AbstractContextManager[Any] = nullcontext()
-        if ranks.rank == 0:
-            trainer.callbacks += assembly.callbacks(settings, folder)
-            progress = shown(trainer, settings.epochs, data.rows[0])
-    with progress, interruption.training(trainer):
-        data.fit(trainer, epochs=settings.epochs, resume=checkpoint, balanced=settings.class_weight == "balanced")
-    seconds = time.perf_counter() - began
-    tested = Tested(*data.tested(trainer), n_test)
-    if not math.isfinite(tested.loss):
-        # The last step can do this: the training has met no row since. The loss is that of all ranks.
-        raise ranks.alike(TrainingDiverged(optimizer.steps, tested.loss))
-    if ranks.rank:
-        return
-    if folder is not None:
-        folder.finish(net, trainer.history, tested, {**trainer.data, "test": data.described_test()})
-    report(as_json, device.name, tested, trainer.history, seconds, None if folder is None else folder.model)
+        print_stderr(f"target: column {data.target!r}")
+    print_stderr(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
+    print_stderr(f"{net.flat.n_parameters} parameters on {net.device}, {settings.dtype}")
 
 
 def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: bool) -> None:
-    """What the run reported when it was finished."""
-    history, tested = folder.read_history(), read_tested(folder.history)
-    if tested is None:
-        say("it kept no result of its test: this is on the data as they are now")
-        data = read_parts(settings)
+    """Print the result of a finished run again."""
+    print_stderr(f"the run in {folder.path} is finished")
+    history, test = folder.read_history(), read_test_result(folder.history)
+    if test is None:
+        print_stderr("history.json has no test result: this one is on the data as they are now")
+        data = read_splits(settings)
         net = load(folder.model, settings.device, settings.dtype)
-        trainer = assembly.trainer(net, assembly.optimizer(settings, data), settings)
-        tested = Tested(*data.tested(trainer), data.rows[2])
-    report(as_json, settings.device, tested, history, sum(history.column("seconds")), folder.model)
+        trainer = factory.make_trainer(net, factory.make_optimizer(settings, data), settings)
+        test = TestResult(*data.evaluate_test(trainer), data.rows[2])
+    print_result(as_json, settings.device, test, history, sum(history.column("seconds")), folder.model)

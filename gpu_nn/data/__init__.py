@@ -1,8 +1,7 @@
-"""Data sets from files, and their parts."""
+"""Data sets: readers of files, splits, and streams of rows."""
 
 from gpu_nn.data.csv import read_csv
 from gpu_nn.data.datasets import Dataset, StreamSplits, is_large, read, read_streams, split
-from gpu_nn.data.digits import digits
 from gpu_nn.data.idx import read_idx, read_idx_folder
 from gpu_nn.data.labels import Labels
 from gpu_nn.data.npy import read_npy
@@ -10,7 +9,7 @@ from gpu_nn.data.npz import read_npz
 from gpu_nn.data.parquet import read_parquet
 from gpu_nn.data.row_readers import open_row_reader
 from gpu_nn.data.scaling import shift_and_scale
-from gpu_nn.data.sources import read_inputs, read_labelled
+from gpu_nn.data.sources import digits, read_inputs, read_labelled
 from gpu_nn.data.stream import StreamDataset, stream
 from gpu_nn.data.table import Features, Table, Target
 

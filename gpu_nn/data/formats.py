@@ -1,13 +1,14 @@
-"""Which reader a file takes: told from its first bytes, else from its suffix."""
+"""Which format a file has: by its first bytes, else by its suffix."""
 
 import os
 from pathlib import Path
 
-from gpu_nn.data.idx import GZIP
-from gpu_nn.data.npy import MAGIC
+from gpu_nn.data.idx import GZIP_MAGIC
+from gpu_nn.data.npy import NPY_MAGIC
 from gpu_nn.errors import DataError
+from gpu_nn.files import reading
 
-_BEGINNINGS = {MAGIC: "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "Parquet", GZIP: "IDX"}
+_MAGIC = {NPY_MAGIC: "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "Parquet", GZIP_MAGIC: "IDX"}
 _SUFFIXES = {
     ".npz": "npz",
     ".npy": "npy",
@@ -18,32 +19,26 @@ _SUFFIXES = {
     ".pq": "Parquet",
 }
 
-_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
 def file_format(source: str) -> str:
-    """ "folder", "npz", "npy", "IDX", "CSV" or "Parquet". Raises DataError for what is none of them."""
+    """ "folder", "npz", "npy", "IDX", "CSV" or "Parquet". Raises DataError for any other file."""
     path = Path(source)
-    # Unlike Path's own, os.path's questions have the answer no for what cannot be a path.
+    # os.path.isdir returns False for a string that cannot be a path, where Path.is_dir raises.
     if os.path.isdir(path):
         return "folder"
-    try:
-        with path.open("rb") as file:
-            first = file.read(8)
-    except FileNotFoundError:
-        raise DataError(f"{source} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DataError(f"{source} is no path: {error}") from None
+    with reading(source, {"is no path": (ValueError,)}), path.open("rb") as file:
+        first = file.read(8)
     suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
     if suffix in _SPREADSHEETS:
         raise DataError(f"{source} is a spreadsheet; save it as CSV")
-    if (suffix in _PACKED and inner in (*_SUFFIXES, *_SPREADSHEETS)) or (suffix in _SUFFIXES and first[:2] == GZIP):
+    is_gzip = suffix in _SUFFIXES and first[:2] == GZIP_MAGIC
+    if is_gzip or (suffix in _COMPRESSED and inner in (*_SUFFIXES, *_SPREADSHEETS)):
         raise DataError(f"{source} is packed; unpack it first")
-    for beginning, name in _BEGINNINGS.items():
-        if first.startswith(beginning):
+    for magic, name in _MAGIC.items():
+        if first.startswith(magic):
             return name
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]

@@ -1,4 +1,4 @@
-"""Labels as a file gives them, and as indices of classes."""
+"""Labels as read from a file, and as class indices."""
 
 import re
 from collections.abc import Sequence
@@ -9,20 +9,19 @@ import numpy as np
 
 from gpu_nn.errors import DataError
 
-# Up to here every whole number is a float64 of its own.
-_LARGEST_WHOLE = 2**53
+# float64 represents every integer up to here exactly.
+_MAX_EXACT_INT = 2**53
 
-# Arrays of text take the longest label's room for each: a text column taken for the target must not cost memory.
-_LONGEST = 256
+# NumPy pads each text of an array to the longest: a column of long texts, taken for the target, must not fill memory.
+_MAX_LABEL_LENGTH = 256
 
-# How numbers are written, whole or as floats: 7, -1, 1.0, 1e+01. With zeros or a sign before them, as in 01 beside 1,
-# they are codes, which differ.
+# Numbers: 7, -1, 1.0, 1e+01. Texts with leading zeros or a plus sign are codes: 01 and 1 are different labels.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """classes: the different labels, in order, numbers or text. codes: (n,) of int64, the index of each row's."""
+    """classes: the unique labels, sorted, numbers or text.  codes: (n,) of int64, the index of each row's class."""
 
     classes: np.ndarray
     codes: np.ndarray
@@ -32,11 +31,12 @@ class Labels:
 
 
 def labels_from_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
-    """`y`, (n,), as labels. where: the name, for errors, of all of them, and first: the number there of y[0]. Raises
-    DataError for what is neither whole numbers nor text.
+    """`y`, (n,), as labels. where: the array's name, for errors; first: the index of y[0] in it.
+
+    Raises DataError for labels that are neither whole numbers nor text.
     """
     if y.dtype.kind == "f":
-        y = _whole(where, y, first)
+        y = _to_int(where, y, first)
     elif y.dtype.kind == "S":
         try:
             y = np.char.decode(y, "utf-8")
@@ -49,34 +49,35 @@ def labels_from_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
 
 
 def labels_from_text(where: str, texts: Sequence[str], codes: np.ndarray) -> Labels:
-    """Rows whose labels are texts[codes]: numbers where all are whole numbers as they are written, else names."""
-    long = max(texts, key=len)
-    if len(long) > _LONGEST:
+    """The labels texts[codes]: as numbers where all texts are whole numbers, else as names."""
+    longest = max(texts, key=len)
+    if len(longest) > _MAX_LABEL_LENGTH:
         raise DataError(
-            f"{where} has a label of {len(long)} characters, {long[:20]!r} …; expected names of up to {_LONGEST}: "
-            "is another column the target?"
+            f"{where} has a label of {len(longest)} characters, {longest[:20]!r} …; "
+            f"expected names of up to {_MAX_LABEL_LENGTH}: is another column the target?"
         )
-    found = labels_from_array(where, _numbers(where, texts))
-    return Labels(found.classes, found.codes[codes])
+    unique = labels_from_array(where, _numbers_or_texts(where, texts))
+    return Labels(unique.classes, unique.codes[codes])
 
 
 def encode_labels(name: str, labels: Labels, classes: Any, first: int = 0) -> np.ndarray:
-    """Labels as indices into `classes`, (n,) of int64. first: the number of their first row. Raises DataError for one
-    that is not there.
+    """The index of each label in `classes`, (n,) of int64. name: of the data; first: the row of the first label.
+
+    Raises DataError for a label that is not among the classes.
     """
     index = {value: i for i, value in enumerate(np.asarray(classes).tolist())}
-    places = np.array([index.get(value, -1) for value in labels.classes.tolist()], np.int64)
-    if (places < 0).any():
-        at = int(np.argmax(places[labels.codes] < 0))
+    indices = np.array([index.get(value, -1) for value in labels.classes.tolist()], np.int64)
+    if (indices < 0).any():
+        at = int(np.argmax(indices[labels.codes] < 0))
         known = ", ".join(map(str, list(index)[:10])) + (" …" if len(index) > 10 else "")
         label = labels.classes[labels.codes[at]]
         raise DataError(f"{name}: label {label} at row {first + at} is not a class of the model: {known}")
-    return places[labels.codes]
+    return indices[labels.codes]
 
 
-def _numbers(where: str, texts: Sequence[str]) -> np.ndarray:
-    """The texts as whole numbers where all of them are that, else as they are."""
-    # Python reads 1_000 as a number; nobody else does.
+def _numbers_or_texts(where: str, texts: Sequence[str]) -> np.ndarray:
+    """The texts as integers where all of them are whole numbers, else unchanged."""
+    # float() accepts 1_000, other readers do not.
     if any("_" in text for text in texts):
         return np.array(texts, str)
     try:
@@ -93,14 +94,14 @@ def _numbers(where: str, texts: Sequence[str]) -> np.ndarray:
     except OverflowError:
         return np.array(texts, str)
     except ValueError:
-        return _whole(where, numbers, 0)
+        return _to_int(where, numbers, 0)
 
 
-def _whole(where: str, y: np.ndarray, first: int) -> np.ndarray:
-    """Floats that are whole numbers as integers."""
-    largest = min(_LARGEST_WHOLE, float(np.finfo(y.dtype).max))
-    whole = (y == np.floor(y)) & (np.abs(y) <= largest)
-    if not whole.all():
-        at = int(np.argmin(whole))
+def _to_int(where: str, y: np.ndarray, first: int) -> np.ndarray:
+    """Floats as integers. Raises DataError for one that is not a whole number."""
+    largest = min(_MAX_EXACT_INT, float(np.finfo(y.dtype).max))
+    is_integer = (y == np.floor(y)) & (np.abs(y) <= largest)
+    if not is_integer.all():
+        at = int(np.argmin(is_integer))
         raise DataError(f"{where}[{first + at}] is {y[at]}, not a class; expected whole numbers or names")
     return y.astype(np.int64)

@@ -1,10 +1,9 @@
-"""Windows of rows, read by one background thread into a buffer that is used again and again."""
+"""Reads windows of rows in a background thread."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,32 +13,27 @@ from gpu_nn.data.row_readers import RowReader
 from gpu_nn.data.sources import checked_inputs
 from gpu_nn.errors import DataError
 
-if TYPE_CHECKING:
-    from gpu_nn.data.stream import StreamDataset
-
-# The ranges of a reader's rows that are read, in order, and which of all these are of the window, a mask; None for all.
+# The ranges of the reader's rows to read, in order, and a mask of the rows of these that the window has; None for all.
 Window = tuple[list[tuple[int, int]], np.ndarray | None]
 
 
 class Prefetcher:
-    """A context in which a thread reads window after window of rows, each while the one before is in use.
+    """A context in which a thread reads one window of rows while the previous one is in use. `StreamDataset.prefetch`
+    makes it and says what the arguments are.
 
-    windows: some may have no rows.  x: the buffer, (rows of the largest window, inputs), in whose type the inputs come.
-    y: that of the targets, None for y as the reader has it, of windows that have rows.  n_classes: for checked indices
-    and targets; None where `y` is None.
-
-    What goes wrong in the thread is raised by `window`. When the context ends, for whatever reason, so does the thread.
+    `window` raises what goes wrong in the thread. The thread ends with the context, also after an error.
     """
 
     def __init__(
         self,
-        stream: "StreamDataset",
+        reader: RowReader,
+        classes: np.ndarray | None,
         windows: Iterable[Window],
         x: np.ndarray,
         y: np.ndarray | None,
         n_classes: int | None,
     ):
-        self._stream, self._windows = stream, windows
+        self._reader, self._classes, self._windows = reader, classes, windows
         self._x, self._y, self._n_classes = x, y, n_classes
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._full: SimpleQueue[tuple[int, np.ndarray] | BaseException] = SimpleQueue()
@@ -58,7 +52,7 @@ class Prefetcher:
 
     @contextmanager
     def window(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A context with the next window, (x, y) in the buffers, which are filled anew when it ends."""
+        """A context with the next window, (x, y) in the buffers; the thread overwrites them after the context."""
         found = self._full.get()
         if isinstance(found, BaseException):
             raise found
@@ -68,63 +62,62 @@ class Prefetcher:
 
     def _run(self) -> None:
         try:
-            # Numbers too large for the type are found by the checks. The setting is a thread's own.
+            # The checks find numbers that overflow the dtype. errstate is per thread.
             with np.errstate(all="ignore"):
                 self._read()
         except BaseException as error:
             self._full.put(error)
 
     def _read(self) -> None:
-        reader = self._stream.reader.reopen()
-        for ranges, wanted in self._windows:
+        reader = self._reader.reopen()
+        for ranges, mask in self._windows:
             for start, stop in ranges:
-                reader.prefetch(start, stop)
+                reader.will_need(start, stop)
             self._free.get()
-            at, passed, labels = 0, 0, list[np.ndarray]()
+            n_rows, n_read, labels = 0, 0, list[np.ndarray]()
             for start, stop in ranges:
                 if self._closed:
                     return
                 x, y = reader.load(start, stop)
                 checked_inputs(reader.name, "x", x, _Cell(reader, start), start)
                 if self._n_classes is not None:
-                    y = indices(self._stream, y, start, self._n_classes)
-                if wanted is not None:
-                    chosen = wanted[passed : passed + len(x)]
-                    passed += len(x)
+                    y = _class_indices(reader.name, self._classes, y, start, self._n_classes)
+                if mask is not None:
+                    chosen = mask[n_read : n_read + len(x)]
+                    n_read += len(x)
                     x, y = x[chosen], y[chosen]
-                self._x[at : at + len(x)] = x
+                self._x[n_rows : n_rows + len(x)] = x
                 if self._y is None:
                     labels.append(np.array(y))
                 else:
-                    self._y[at : at + len(x)] = y
-                at += len(x)
+                    self._y[n_rows : n_rows + len(x)] = y
+                n_rows += len(x)
                 reader.release(start, stop)
-            self._full.put((at, np.concatenate(labels) if self._y is None else self._y[:at]))
+            self._full.put((n_rows, np.concatenate(labels) if self._y is None else self._y[:n_rows]))
 
 
 class _Cell:
-    """Says where a value of the rows from number `first` on stands."""
+    """(row, column) of a batch whose first row is row `first` of the reader → where the value is, for errors."""
 
     def __init__(self, reader: RowReader, first: int):
-        self._source, self._first = reader, first
+        self._reader, self._first = reader, first
 
     def __call__(self, row: int, column: int) -> str:
-        return self._source.cell(self._first + row, column)
+        return self._reader.cell(self._first + row, column)
 
 
-def indices(stream: "StreamDataset", y: np.ndarray, first: int, n_classes: int) -> np.ndarray:
-    """The y of rows from number `first` on as indices of classes or as targets; raises DataError for others."""
-    name, classes = stream.reader.name, stream.classes
+def _class_indices(name: str, classes: np.ndarray | None, y: np.ndarray, first: int, n_classes: int) -> np.ndarray:
+    """The y of the rows from `first` on as class indices or targets. Raises DataError for other values."""
     if classes is not None:
-        numbers = y.dtype.kind in "iufb" and classes.dtype.kind in "iufb"
-        if not (numbers and (classes[1:] > classes[:-1]).all()):
+        is_numeric = y.dtype.kind in "iufb" and classes.dtype.kind in "iufb"
+        if not (is_numeric and (classes[1:] > classes[:-1]).all()):
             return encode_labels(name, labels_from_array(f"{name}: y", y, first), classes, first)
-        places = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-        wrong = classes[places] != y
+        indices = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        wrong = classes[indices] != y
         if wrong.any():
             at = int(wrong.argmax())
             raise DataError(f"{name}: label {y[at]} at row {first + at} is not one of the {len(classes)} classes")
-        return places
+        return indices
     if y.ndim == 1 and y.dtype.kind not in "iu":
         raise DataError(f"{name}: y is of {y.dtype}; expected class indices from 0 to {n_classes - 1}, or `classes`")
     try:

@@ -1,7 +1,7 @@
-"""Where the rows of a stream come from: arrays in memory or in npy files, and the row groups of Parquet files.
+"""Readers of rows: of arrays in memory or in npy files, and of the row groups of Parquet files.
 
-A source gives any range of rows that lies within one of its `groups`, and lets go of what it gave. It serves one reader
-at a time; `opened` makes one for another thread.
+A reader loads any range of rows within one of its `groups`. One thread uses it at a time; `reopen` makes one for
+another thread.
 """
 
 import math
@@ -13,19 +13,20 @@ import numpy as np
 from gpu_nn.data.formats import file_format
 from gpu_nn.data.memory import available_bytes
 from gpu_nn.data.npy import NpyReader
-from gpu_nn.data.parquet import ParquetTable, Texts
+from gpu_nn.data.parquet import ParquetTable, TargetTexts
 from gpu_nn.data.sources import array_target, target_column
 from gpu_nn.data.table import Features, Target, unique_names
 from gpu_nn.errors import DataError
 
-# A file that takes more than this share of the free memory would not stay in the page cache until it is read again.
-_CACHED = 0.5
+# Files that take a larger share of the free memory do not stay in the page cache from one epoch to the next.
+_MAX_CACHED_SHARE = 0.5
 
 
 class RowReader(Protocol):
-    """name: for errors. shape: (rows, inputs). dtype: of the inputs. targets: shape of a row's target, () for a label,
-    (0,) for none. names: of the inputs, None where they have none that tell them apart. target: the name of its column
-    in a table."""
+    """name: for errors.  shape: (rows, inputs).  dtype: of the inputs.  targets: the shape of a row's target, () for a
+    label, (0,) for none.  names: of the inputs, None where there are none or two are equal.  target: the name of the
+    target column of a table.
+    """
 
     name: str
     shape: tuple[int, int]
@@ -35,25 +36,25 @@ class RowReader(Protocol):
     target: str | None
 
     def cell(self, row: int, column: int) -> str:
-        """Where a value stands."""
+        """Where a value is, for errors."""
 
     def groups(self, block: int) -> np.ndarray:
-        """(g + 1,) row numbers from 0 to the number of rows: where the ranges begin and end that are read as one.
+        """(g + 1,) row indices from 0 to the number of rows: the bounds of the groups, each of which is read as one.
 
-        block: rows that a group should have where the source leaves it open.
+        block: the rows of a group, for readers that can choose.
         """
 
     def reopen(self) -> "RowReader":
-        """The same source for another thread."""
+        """A reader of the same rows for another thread."""
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """x (rows, inputs) and y of the rows of one group; good until the next call."""
+        """x (rows, inputs) and y of rows start … stop-1 of one group; valid until the next call."""
 
-    def prefetch(self, start: int, stop: int) -> None:
+    def will_need(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
 
     def release(self, start: int, stop: int) -> None:
-        """These rows are not read again for a while: they need not stay in memory."""
+        """These rows will not be read soon."""
 
 
 def open_row_reader(
@@ -62,49 +63,49 @@ def open_row_reader(
     n_inputs: int | None = None,
     features: Features | None = None,
 ) -> RowReader:
-    """The rows of an npy file (whose labels, `target`, are another or a column of it) or of a Parquet file.
+    """The rows of an npy file, whose labels are another file or a column (`target`), or of a Parquet file.
 
-    n_inputs: for prediction, as for `read_inputs`: labels may be there or not, and are not read. features: of a model,
-    which a table must have, in any order.
+    n_inputs: for prediction, as for `read_inputs`: labels are optional and not read.  features: of a model, which a
+    table must have, in any order.
 
-    Raises DataError for other files and for what cannot be read.
+    Raises DataError for other formats and for files that cannot be read.
     """
     name = str(source)
-    found = file_format(name)
-    if found == "Parquet":
+    format = file_format(name)
+    if format == "Parquet":
         return ParquetRowReader(Path(name), Target(target, n_inputs, features))
-    if found != "npy":
-        raise DataError(f"{name} is {found}; npy and Parquet files can be streamed: save it as one of them")
+    if format != "npy":
+        raise DataError(f"{name} is {format}; npy and Parquet files can be streamed: save it as one of them")
     x = NpyReader(Path(name))
     column = target_column(name, x, target)
     if n_inputs is not None:
-        return ArrayRowReader(name, x, _unlabelled(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
+        return ArrayRowReader(name, x, _no_targets(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
     if column is not None:
         return ArrayRowReader(name, x, None, column)
     path = Path(str(target))
-    beside = path.is_file() and file_format(str(path)) == "npy"
-    return ArrayRowReader(name, x, NpyReader(path) if beside else array_target(name, target))
+    is_npy = path.is_file() and file_format(str(path)) == "npy"
+    return ArrayRowReader(name, x, NpyReader(path) if is_npy else array_target(name, target))
 
 
 def open_npy_reader_with_labels(source: str | Path, y: np.ndarray) -> RowReader:
-    """The rows of an npy file, whose labels or targets are an array. Raises DataError as `open_row_reader` does."""
+    """The rows of an npy file with the labels or targets `y`. Raises DataError as `open_row_reader` does."""
     name = str(source)
-    found = file_format(name)
-    if found != "npy":
-        hint = "name the column of its labels" if found == "Parquet" else "save it as npy"
-        raise DataError(f"{name} is {found}; an array of labels goes with an npy file: {hint}")
+    format = file_format(name)
+    if format != "npy":
+        hint = "name the column of its labels" if format == "Parquet" else "save it as npy"
+        raise DataError(f"{name} is {format}; an array of labels goes with an npy file: {hint}")
     return ArrayRowReader(name, NpyReader(Path(name)), y)
 
 
-def _unlabelled(rows: tuple[int, ...]) -> np.ndarray:
+def _no_targets(rows: tuple[int, ...]) -> np.ndarray:
     """The y of rows without labels."""
     return np.empty((*rows, 0))
 
 
 class ArrayRowReader:
-    """The rows of an array x, (n, …) of numbers, with y, (n,) or (n, classes), in memory or in npy files.
+    """The rows of an array x, (n, …) of numbers, and y, (n,) or (n, classes), in memory or in npy files.
 
-    y: None where the `column` of x is it, and no input.
+    column: of x, that is y and not an input, where y is None.
     """
 
     def __init__(
@@ -123,10 +124,10 @@ class ArrayRowReader:
         self.names: list[str] | None = None
         self.target: str | None = None
         self._files = [array for array in (x, y) if isinstance(array, NpyReader)]
-        # Of the page cache only what would not stay there anyway is given back: the next epoch finds the rest.
+        # Rows are released only where the files do not fit into the page cache: else the next epoch reads them there.
         size = sum(math.prod(file.shape) * file.dtype.itemsize for file in self._files)
         available = available_bytes()
-        self._stays = available is None or size <= _CACHED * available
+        self._stays_cached = available is None or size <= _MAX_CACHED_SHARE * available
 
     def cell(self, row: int, column: int) -> str:
         return f"x[{row}, {column}]"
@@ -138,33 +139,34 @@ class ArrayRowReader:
         if not self._files:
             return self
         x = self.x.reopen() if isinstance(self.x, NpyReader) else self.x
-        return ArrayRowReader(self.name, x, self.y.reopen() if isinstance(self.y, NpyReader) else self.y, self.column)
+        y = self.y.reopen() if isinstance(self.y, NpyReader) else self.y
+        return ArrayRowReader(self.name, x, y, self.column)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         x = self.x[start:stop].reshape(stop - start, -1)
         y = x[:, self.column] if self.y is None else self.y[start:stop]
         return x if self.column is None else np.delete(x, self.column, axis=1), y
 
-    def prefetch(self, start: int, stop: int) -> None:
+    def will_need(self, start: int, stop: int) -> None:
         for file in self._files:
-            file.prefetch(start, stop)
+            file.will_need(start, stop)
 
     def release(self, start: int, stop: int) -> None:
-        for file in () if self._stays else self._files:
+        for file in () if self._stays_cached else self._files:
             file.release(start, stop)
 
 
 class ParquetRowReader:
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
-    def __init__(self, path: Path, target: Target, texts: Texts | None = None):
+    def __init__(self, path: Path, target: Target, target_texts: TargetTexts | None = None):
         self._path, self._target = path, target
-        self._table = ParquetTable(path, target, texts)
+        self._table = ParquetTable(path, target, target_texts)
         self.name, self.dtype, self.target = str(path), self._table.dtype, self._table.target
         self.names = unique_names(self._table.names)
         self.shape = self._table.n_rows, len(self._table.names)
         self.targets: tuple[int, ...] = () if target.n_inputs is None else (0,)
-        self._ends = np.cumsum([0, *self._table.group_rows])
+        self._bounds = np.cumsum([0, *self._table.group_rows])
         self._x = np.empty((0, self.shape[1]), self.dtype)
         self._y, self._group = np.empty(0, np.int64), -1
 
@@ -172,25 +174,25 @@ class ParquetRowReader:
         return f"row {row}, column {self._table.names[column]!r}"
 
     def groups(self, block: int) -> np.ndarray:
-        return np.unique(self._ends)
+        return np.unique(self._bounds)
 
     def reopen(self) -> "ParquetRowReader":
-        return ParquetRowReader(self._path, self._target, self._table.texts)
+        return ParquetRowReader(self._path, self._target, self._table.target_texts)
 
     def load(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        group = int(np.searchsorted(self._ends, start, "right")) - 1
+        group = int(np.searchsorted(self._bounds, start, "right")) - 1
         if group != self._group:
             self._group, rows = -1, self._table.group_rows[group]
             if len(self._x) < rows:
                 del self._x
                 self._x = np.empty((rows, self.shape[1]), self.dtype)
             labels = self._table.read_group(group, self._x[:rows])
-            self._y = _unlabelled((rows,)) if labels is None else labels.classes[labels.codes]
+            self._y = _no_targets((rows,)) if labels is None else labels.classes[labels.codes]
             self._group = group
-        first = int(self._ends[group])
+        first = int(self._bounds[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]
 
-    def prefetch(self, start: int, stop: int) -> None:
+    def will_need(self, start: int, stop: int) -> None:
         pass
 
     def release(self, start: int, stop: int) -> None:

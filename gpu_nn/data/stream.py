@@ -1,7 +1,7 @@
-"""A data set that is larger than memory: rows that are read while the training goes on."""
+"""A data set that is larger than memory: its rows are read while training goes on."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.prefetcher import Prefetcher
+from gpu_nn.data.prefetcher import Prefetcher, Window
 from gpu_nn.data.row_readers import (
     ArrayRowReader,
     ParquetRowReader,
@@ -20,18 +20,18 @@ from gpu_nn.data.row_readers import (
 from gpu_nn.errors import DataError
 from gpu_nn.validation import check_int, random_generator
 
-# What is read at once, and what is shuffled together, in bytes of float32 inputs.
+# Default sizes of a block and of a window, in bytes of float32 inputs.
 _BLOCK_BYTES, _WINDOW_BYTES = 1 << 20, 64 << 20
 
-# Blocks that a set has at least, given as many rows: they come in another order, and a part is drawn of each.
+# The least number of blocks by default: blocks are shuffled, and a split takes rows of each.
 _BLOCKS = 256
 
-# So many rows, spread evenly over the data, make their checksum.
+# Rows, evenly spaced over the data, that the checksum of a fingerprint covers.
 _SAMPLED_ROWS = 1024
 
 
 class RowRanges:
-    """Ranges of rows, (k, 2), as one sequence."""
+    """Ranges of rows, (k, 2), as one sequence of rows."""
 
     def __init__(self, ranges: np.ndarray):
         self._ranges = ranges
@@ -41,7 +41,7 @@ class RowRanges:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def slice(self, begin: int, end: int) -> list[tuple[int, int]]:
-        """The ranges under places begin … end-1 of the sequence."""
+        """The ranges of the rows at positions begin … end-1 of the sequence."""
         if begin >= end:
             return []
         first, last = np.searchsorted(self._ends, [begin, end - 1], "right")
@@ -53,25 +53,24 @@ class RowRanges:
 
 @dataclass(frozen=True, eq=False)
 class StreamDataset:
-    """Rows of x and y that a Trainer, or an evaluation, reads as it goes. Made by `stream`, parted by `split`.
+    """Rows of x and y that a Trainer or an evaluation reads as it needs them. Made by `stream`, divided by `split`.
 
-    In each epoch blocks come in a new order, and rows are shuffled within windows of many blocks; so a row meets rows
-    from all over the data, while reading stays one pass over long stretches. Each 64th of a window gives a batch as
-    many rows as any other, or one more. Of a Parquet file the row groups come in a new order, and in each its blocks: a
-    row meets rows from all over its group, and of other groups where a window has several. A window is in memory twice:
-    as it is trained on, and as the next one is read by a background thread. So much, and the largest row group of a
-    Parquet file, is the memory that a stream takes. Of ranks that train together each reads, and has in memory, its
-    share of each window.
+    Each epoch permutes the blocks and shuffles the rows within windows of many blocks, so that reading stays
+    sequential over long ranges. Each 64th of a window gives every batch the same number of rows, up to one. Of a
+    Parquet file an epoch permutes the row groups, and the blocks in each; a window mixes rows of several groups where
+    it is larger than a group. Two windows are in memory, the one that is trained on and the one that a background
+    thread reads, and the largest row group of a Parquet file. Each rank of a distributed training reads and holds its
+    shard of each window.
 
-    reader: of all rows.  pieces: (k, 2), the ranges of rows that are in this stream, in order.  group: (k,), the group
-    of the source that each is in; pieces of a group come one after the other.  block_rows, window_rows: rows of a block
-    and a window; a Trainer makes a window a whole number of batches.  classes: what the indices of y stand for, in
-    order; None where y holds indices already, or targets (n, classes).
+    reader: of all rows.  ranges: (k, 2), the rows of this data set, in order.  groups: (k,), the reader's group of each
+    range; ranges of a group are consecutive.  block_rows, window_rows: rows of a block and of a window; a Trainer
+    rounds a window to whole batches.  classes: the label of each class index, in order; None where y holds indices or
+    targets (n, classes).
     """
 
     reader: RowReader
-    pieces: np.ndarray
-    group: np.ndarray
+    ranges: np.ndarray
+    groups: np.ndarray
     block_rows: int
     window_rows: int
     classes: np.ndarray | None = None
@@ -80,22 +79,22 @@ class StreamDataset:
     def from_reader(
         cls, reader: RowReader, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
     ) -> "StreamDataset":
-        """All rows of a source. block_rows, window_rows, classes: as for `stream`."""
+        """All rows of a reader. block_rows, window_rows, classes: as for `stream`."""
         for name, value in (("block_rows", block_rows), ("window_rows", window_rows)):
             if value is not None:
                 check_int(name, value, 1, ", or None")
-        row = 4 * reader.shape[1]
-        block = int(block_rows or max(1, min(_BLOCK_BYTES // row, reader.shape[0] // _BLOCKS)))
-        window = int(window_rows or max(block, _WINDOW_BYTES // row))
-        ends = reader.groups(block)
-        starts = [np.arange(first, last, block) for first, last in pairwise(ends.tolist())]
-        group = np.repeat(np.arange(len(starts)), [len(some) for some in starts])
+        row_bytes = 4 * reader.shape[1]
+        block = int(block_rows or max(1, min(_BLOCK_BYTES // row_bytes, reader.shape[0] // _BLOCKS)))
+        window = int(window_rows or max(block, _WINDOW_BYTES // row_bytes))
+        bounds = reader.groups(block)
+        starts = [np.arange(first, last, block) for first, last in pairwise(bounds.tolist())]
+        groups = np.repeat(np.arange(len(starts)), [len(of_group) for of_group in starts])
         begins = np.concatenate(starts)
-        pieces = np.stack([begins, np.append(begins[1:], ends[-1])], 1)
-        return cls(reader, pieces, group, block, window, None if classes is None else np.asarray(classes))
+        ranges = np.stack([begins, np.append(begins[1:], bounds[-1])], 1)
+        return cls(reader, ranges, groups, block, window, None if classes is None else np.asarray(classes))
 
     def __len__(self) -> int:
-        return int((self.pieces[:, 1] - self.pieces[:, 0]).sum())
+        return int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,100 +107,112 @@ class StreamDataset:
         return self.reader.targets
 
     def epoch_ranges(self, random: np.random.Generator | None) -> RowRanges:
-        """The pieces in the order of an epoch: the groups by lot, and by lot those of a group, which is read as one.
-        None: as they lie in the source.
+        """The ranges in the order of an epoch: a random permutation of the groups, and of the ranges in each group.
+
+        random: None for the order of the reader.
         """
         if random is None:
-            return RowRanges(self.pieces)
-        numbers, group = np.unique(self.group, return_inverse=True)
-        rank, place = random.permutation(len(numbers)), random.permutation(len(group))
-        return RowRanges(self.pieces[np.lexsort((place, rank[group]))])
+            return RowRanges(self.ranges)
+        unique, group = np.unique(self.groups, return_inverse=True)
+        group_rank, range_rank = random.permutation(len(unique)), random.permutation(len(group))
+        return RowRanges(self.ranges[np.lexsort((range_rank, group_rank[group]))])
+
+    def prefetch(
+        self, windows: Iterable[Window], x: np.ndarray, y: np.ndarray | None = None, n_classes: int | None = None
+    ) -> Prefetcher:
+        """A context whose thread reads one window into the buffers while the previous one is in use.
+
+        windows: each may be empty.  x: (rows of the largest window, inputs), of the dtype to read.  y: the buffer of
+        the targets; None for y as the reader has it, and no empty windows.  n_classes: the number of classes, for
+        which y is encoded and checked; None for y as the reader has it.
+        """
+        return Prefetcher(self.reader, self.classes, windows, x, y, n_classes)
 
     def windows(self, dtype: Any = np.float32, n_classes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All rows in order, as (x, y) of up to window_rows rows; good until the next ones are asked for.
+        """All rows in order, as (x, y) of at most window_rows rows, valid until the next pair.
 
-        x is of `dtype`; y as the source has it, or, given n_classes, indices or targets, checked.
+        x is of `dtype`. y is as the reader has it, or, given n_classes, checked indices or targets.
         """
         if not len(self):
             return
-        n, pieces = len(self), self.epoch_ranges(None)
+        n, ranges = len(self), self.epoch_ranges(None)
         rows = min(self.window_rows, n)
-        out = np.empty((rows, self.shape[1]), dtype)
+        buffer = np.empty((rows, self.shape[1]), dtype)
         begins = range(0, n, rows)
-        windows = ((pieces.slice(begin, min(begin + rows, n)), None) for begin in begins)
-        with Prefetcher(self, windows, out, None, n_classes) as ahead:
+        windows = ((ranges.slice(begin, min(begin + rows, n)), None) for begin in begins)
+        with self.prefetch(windows, buffer, None, n_classes) as prefetcher:
             for _ in begins:
-                with ahead.window() as window:
+                with prefetcher.window() as window:
                     yield window
 
     def split(
         self, name: str, fraction: float, last: int | None = None, seed: int = 0
     ) -> tuple["StreamDataset", "StreamDataset"]:
-        """Two parts, of which the second has a `fraction` of the rows of each block, drawn by the seed, or the `last`
-        rows of all.
+        """Two data sets, of which the second has a random `fraction` of each block's rows, or the `last` rows of all.
 
-        What is drawn of a block lies side by side there, so that both parts are read in long stretches; and as it is of
-        each block, both are like the whole, be it sorted or not.
+        The rows drawn from a block are consecutive, so that both are read in long ranges. As each block gives the
+        fraction, both represent all rows, sorted or not.
 
-        name: of the second, for errors. Raises DataError where a part would have no rows.
+        name: of the second, for errors. Raises DataError where one would have no rows.
         """
         n = len(self)
         if last is None:
-            return self._drawn(name, fraction, random_generator(seed))
+            return self._random_split(name, fraction, random_generator(seed))
         if not 0 < last < n:
             raise DataError(f"{self.reader.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
         return self.row_slice(0, n - last), self.row_slice(n - last, n)
 
     def row_slice(self, begin: int, end: int) -> "StreamDataset":
-        """The rows begin … end-1 of this stream."""
-        rows = self.pieces[:, 1] - self.pieces[:, 0]
+        """The rows begin … end-1 of this data set."""
+        rows = self.ranges[:, 1] - self.ranges[:, 0]
         before = np.cumsum(rows) - rows
-        return self._of(self.pieces[:, :1] + np.clip(np.stack([begin - before, end - before], 1), 0, rows[:, None]))
+        offsets = np.clip(np.stack([begin - before, end - before], 1), 0, rows[:, None])
+        return self._with_ranges(self.ranges[:, :1] + offsets)
 
     def ranges_within(self, begin: int, end: int) -> list[list[int]]:
-        """Which of the rows begin … end-1 of the source are in this stream: [first, one after the last], in order."""
-        first = np.searchsorted(self.pieces[:, 1], begin, "right")
-        last = np.searchsorted(self.pieces[:, 0], end, "left")
-        return self.pieces[first:last].clip(begin, end).tolist()
+        """The ranges [start, stop) of the reader's rows begin … end-1 that are in this data set, in order."""
+        first = np.searchsorted(self.ranges[:, 1], begin, "right")
+        last = np.searchsorted(self.ranges[:, 0], end, "left")
+        return self.ranges[first:last].clip(begin, end).tolist()
 
-    def _drawn(
+    def _random_split(
         self, name: str, fraction: float, random: np.random.Generator
     ) -> tuple["StreamDataset", "StreamDataset"]:
-        rows, n = self.pieces[:, 1] - self.pieces[:, 0], len(self)
+        rows, n = self.ranges[:, 1] - self.ranges[:, 0], len(self)
         if n < 2:
             raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
         share = min(max(round(fraction * n), 1), n - 1) / n
-        # The fractions of rows that pieces are due add up, in an order that is drawn, to rows of one or the other.
+        # Rounding the cumulative sum, over the ranges in random order, spreads the rounding errors over the ranges.
         order = random.permutation(len(rows))
         drawn = np.empty_like(rows)
         drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
-        # They begin at any row; what passes the piece's end goes on at its beginning.
+        # The drawn rows begin at a random row and wrap around at the end of the range.
         first = np.where(drawn, random.integers(rows), 0)
-        over, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
-        edges = self.pieces[:, :1] + np.stack([np.zeros_like(rows), over, first, stop, rows], 1)
-        return self._of(edges[:, [1, 2, 3, 4]]), self._of(edges[:, [0, 1, 2, 3]])
+        wrapped, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
+        edges = self.ranges[:, :1] + np.stack([np.zeros_like(rows), wrapped, first, stop, rows], 1)
+        return self._with_ranges(edges[:, [1, 2, 3, 4]]), self._with_ranges(edges[:, [0, 1, 2, 3]])
 
-    def _of(self, ranges: np.ndarray) -> "StreamDataset":
-        """Of each piece the ranges of rows, (k, 2·ranges), that are not empty."""
-        pieces = ranges.reshape(-1, 2)
-        some = pieces[:, 0] < pieces[:, 1]
-        return replace(self, pieces=pieces[some], group=np.repeat(self.group, ranges.shape[1] // 2)[some])
+    def _with_ranges(self, ranges: np.ndarray) -> "StreamDataset":
+        """The data set of the non-empty among `ranges`, (k, 2·j): j of each of its own k ranges."""
+        pairs = ranges.reshape(-1, 2)
+        non_empty = pairs[:, 0] < pairs[:, 1]
+        return replace(self, ranges=pairs[non_empty], groups=np.repeat(self.groups, ranges.shape[1] // 2)[non_empty])
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this data from other: rows, columns, sizes, and a checksum of rows spread over it."""
-        pieces = self.pieces
-        if isinstance(self.reader, ParquetRowReader) and len(pieces):
-            # A row costs the reading of its group.
-            pieces = pieces[(self.group == self.group[0]) | (self.group == self.group[-1])]
-        ends = np.cumsum(pieces[:, 1] - pieces[:, 0])
+        """Identifies the data: rows, columns, sizes, and a checksum of the ranges and of evenly spaced rows."""
+        ranges = self.ranges
+        if isinstance(self.reader, ParquetRowReader) and len(ranges):
+            # To read a row takes as long as to read its row group: only the first and the last are sampled.
+            ranges = ranges[(self.groups == self.groups[0]) | (self.groups == self.groups[-1])]
+        ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
         n = int(ends[-1]) if len(ends) else 0
         chosen = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
-        piece = np.searchsorted(ends, chosen, "right")
-        # Parts of equal rows are told apart, too.
-        checksum = zlib.crc32(np.ascontiguousarray(self.pieces, "<i8").data)
-        # One of its own: the row group that it holds goes with it.
+        in_range = np.searchsorted(ends, chosen, "right")
+        # Two splits whose sampled rows are equal differ in their ranges.
+        checksum = zlib.crc32(np.ascontiguousarray(self.ranges, "<i8").data)
+        # A reader of its own: the row group that it holds is freed with it.
         reader = self.reader.reopen()
-        for row in (pieces[piece, 1] - (ends[piece] - chosen)).tolist():
+        for row in (ranges[in_range, 1] - (ends[in_range] - chosen)).tolist():
             x, y = reader.load(row, row + 1)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
@@ -219,17 +230,17 @@ class StreamDataset:
 def stream(
     x: Any, y: Any = None, *, block_rows: int | None = None, window_rows: int | None = None, classes: Any = None
 ) -> StreamDataset:
-    """A stream of an npy or Parquet file's rows, or of arrays.
+    """A `StreamDataset` of the rows of an npy or Parquet file, or of arrays.
 
-    Of a file the name does better than the array that `np.load(file, mmap_mode="r")` makes of it, whose pages stay with
-    this process as long as the system has room, and which ends it when the file is cut short meanwhile.
+    Pass a file's name rather than `np.load(file, mmap_mode="r")`: mapped pages count as memory of this process, and
+    access to them kills it when the file is truncated meanwhile.
 
-    x: the file's name, or an array (n, …). y: of a file the file of its labels or the column that they are, as for
-    `read`; of arrays, or an npy file, an array (n,) of labels, (n, classes) of targets. block_rows: rows that are read
-    at once; window_rows: rows that are shuffled together; by default what takes 1 MiB, or a 256th of all, and 64 MiB in
-    float32. classes: see `StreamDataset`.
+    x: the name of a file, or an array (n, …).  y: for a file the file or the column of its labels, as for `read`; for
+    an array or an npy file also an array, (n,) of labels or (n, classes) of targets.  block_rows: rows that are read at
+    once, by default 1 MiB of float32 or a 256th of all.  window_rows: rows that are shuffled together, by default
+    64 MiB of float32.  classes: see `StreamDataset`.
 
-    Raises DataError for what cannot be read or does not fit together; what is in the rows is checked as they are read.
+    Raises DataError for files that cannot be read or do not fit together. The rows are checked when they are read.
     """
     reader: RowReader
     if not isinstance(x, str | Path):

@@ -6,10 +6,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from gpu_nn.device import Array, Device
-from gpu_nn.estimator import _portable
-from gpu_nn.estimator._arrays import class_names, inputs, labels, moved, opened, place, row_weights
-from gpu_nn.estimator._fitting import fit
+from gpu_nn.estimator import _pickling
+from gpu_nn.estimator._fit import fit
 from gpu_nn.estimator._from_sklearn import adopted
+from gpu_nn.estimator._validation import class_names, inputs, labels, moved, opened, place, row_weights
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -29,7 +29,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
     layer.  input_noise: deviation of the Gaussian noise that training adds to the inputs, after standardize.
     label_smoothing, complement_weight: of the cost, as in `functional.softmax_cross_entropy`; complement_weight=0 is
-    the everyday cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
+    the standard cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
     partial_fit, those of the first call).  max_norm: clip the gradient of a step to this length.  callbacks: called as
     callback(trainer, record) after each epoch, see `Trainer`.  device: "auto", "cpu", "cuda", "cuda:1"; "auto" computes
     where X lies if that is a GPU.  dtype: "float32" or "float64"; with nvmath-python on a GPU also
@@ -236,12 +236,12 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     @property
     def coefs_(self) -> list[np.ndarray]:
         """The weights of the dense layers, (inputs, units) each: read-only copies; `net_.parameters` can be changed."""
-        return _portable.parameters(self.net_, "weight")
+        return _pickling.parameters(self.net_, "weight")
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of the dense layers, (units,) each, 0 before a `BatchNorm`: copies, read-only."""
-        return _portable.parameters(self.net_, "bias")
+        return _pickling.parameters(self.net_, "bias")
 
     def __sklearn_is_fitted__(self) -> bool:
         return "net_" in vars(self)
@@ -252,7 +252,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        return _portable.without_device(dict(super().__getstate__()))
+        return _pickling.without_device(dict(super().__getstate__()))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(_portable.with_device(dict(state)))
+        super().__setstate__(_pickling.with_device(dict(state)))

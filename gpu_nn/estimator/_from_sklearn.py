@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device
-from gpu_nn.estimator import _settings
-from gpu_nn.estimator._fitting import publish
-from gpu_nn.estimator._labelling import Labelling
-from gpu_nn.estimator._portable import Course
-from gpu_nn.estimator._progress import Progress
+from gpu_nn.estimator import _parameters
+from gpu_nn.estimator._early_stopping import Progress
+from gpu_nn.estimator._fit import publish
+from gpu_nn.estimator._labels import Labelling
+from gpu_nn.estimator._pickling import Course
 from gpu_nn.layers import Dense, Layer, Standardize
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
@@ -105,8 +105,8 @@ def adopted(kind: type[Any], estimator: Any, device: str, dtype: Any) -> Any:
         best_score=last.best_validation_score_ if scores else None,
         rows_seen=int(last.t_),
     )
-    options = _settings.optimizer_options(ours)
-    optimizer = OPTIMIZERS[ours.solver](lr=_settings.schedule(ours), weight_decay=0.0, **options)
+    options = _parameters.optimizer_options(ours)
+    optimizer = OPTIMIZERS[ours.solver](lr=_parameters.schedule(ours), weight_decay=0.0, **options)
     optimizer.bind(net)
     random = np.random.default_rng(int(check_random_state(ours.random_state).randint(2**31 - 1)))
     course = Course(ours.solver, options, optimizer, random, progress)

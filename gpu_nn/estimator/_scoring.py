@@ -8,8 +8,8 @@ from sklearn.metrics import get_scorer, get_scorer_names
 
 from gpu_nn.device import CPU, Array
 from gpu_nn.errors import unknown_name
-from gpu_nn.estimator._arrays import moved
-from gpu_nn.estimator._labelling import Labelling
+from gpu_nn.estimator._labels import Labelling
+from gpu_nn.estimator._validation import moved
 from gpu_nn.network import Network
 
 

@@ -1,11 +1,11 @@
-"""The layers of a network. A layer is its fields; a `Stage` is a layer bound to one network's parameters and memory."""
+"""The layers of a network. A `Layer` is its fields; a `BoundLayer` is one on the parameters and memory of a network."""
 
 from gpu_nn.layers._batch_norm import BatchNorm
-from gpu_nn.layers._dense import Dense, join
+from gpu_nn.layers._dense import Dense, fuse_relu_backward
 from gpu_nn.layers._dropout import Dropout
 from gpu_nn.layers._hidden import NORMALISATIONS, hidden_layers
 from gpu_nn.layers._input_noise import InputNoise
-from gpu_nn.layers._layer import Layer, Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Layer, LayerMemory, Workspace
 from gpu_nn.layers._layer_norm import LayerNorm
 from gpu_nn.layers._standardize import Standardize
 
@@ -17,14 +17,15 @@ __all__ = [
     "LAYERS",
     "NORMALISATIONS",
     "BatchNorm",
+    "BoundLayer",
     "Dense",
     "Dropout",
     "InputNoise",
     "Layer",
+    "LayerMemory",
     "LayerNorm",
-    "Stage",
     "Standardize",
-    "Workplace",
+    "Workspace",
+    "fuse_relu_backward",
     "hidden_layers",
-    "join",
 ]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
-from gpu_nn.layers._normalisation import Normalisation
+from gpu_nn.layers._layer import LayerMemory
+from gpu_nn.layers._normalisation import BoundNormalisation, Normalisation
 from gpu_nn.validation import Interval, check_number
 
 
@@ -32,7 +32,7 @@ class BatchNorm(Normalisation):
         hint = ", the weight of the newest batch, such as 0.1"
         check_number("momentum", self.momentum, Interval(0, 1, above=True), hint)
 
-    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
+    def state_shapes(self, n_inputs: int) -> Mapping[str, tuple[tuple[int, ...], str | None]]:
         return {"running_mean": ((n_inputs,), None), "running_var": ((n_inputs,), None)}
 
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
@@ -40,40 +40,27 @@ class BatchNorm(Normalisation):
         arrays["running_mean"][:] = 0
         arrays["running_var"][:] = 1
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
-        return _BatchNormStage(self, name, n, arrays, grads, at)
+    def bind(self, memory: LayerMemory) -> "_BoundBatchNorm":
+        return _BoundBatchNorm(self, memory)
 
 
-class _BatchNormStage:
-    def __init__(
-        self,
-        layer: BatchNorm,
-        name: str,
-        n: int,
-        arrays: Mapping[str, Array],
-        grads: Mapping[str, Array],
-        at: Workplace,
-    ):
-        self.kernels, self.how, self.momentum = at.kernels, (layer.eps, layer.activation), layer.momentum
-        self.weight, self.bias = arrays["weight"], arrays["bias"]
-        self.running = self.statistics = arrays["running_mean"], arrays["running_var"]
-        width = len(self.weight)
-        self.out = at.rows(f"{name}.out", n, width)
-        self.of_batch = bool(grads) and n > 1
-        if self.of_batch:
-            dtype = self.weight.dtype
-            self.statistics = at.vector(f"{name}.mean", width, dtype), at.vector(f"{name}.variance", width, dtype)
-        if grads:
-            self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
+class _BoundBatchNorm(BoundNormalisation):
+    def __init__(self, layer: BatchNorm, memory: LayerMemory):
+        super().__init__(layer, memory)
+        self.momentum = layer.momentum
+        self.running = self.statistics = memory.arrays["running_mean"], memory.arrays["running_var"]
+        self.uses_batch = bool(memory.grads) and memory.n > 1
+        if self.uses_batch:
+            width, dtype = len(self.weight), self.weight.dtype
+            self.statistics = memory.vector("mean", width, dtype), memory.vector("variance", width, dtype)
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        if self.of_batch:
+        if self.uses_batch:
             self.kernels.batch_statistics(x, *self.statistics, *self.running, self.momentum)
-        self.kernels.batch_norm(x, *self.statistics, self.weight, self.bias, self.out, *self.how)
+        self.kernels.batch_norm(x, *self.statistics, self.weight, self.bias, self.out, *self.options)
         return self.out
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        learned = self.weight, self.bias, self.weight_grad, self.bias_grad
-        self.kernels.batch_norm_backward(d, self.x, *self.statistics, *learned, *self.how, self.of_batch)
+        self.kernels.batch_norm_backward(d, self.x, *self.statistics, *self.affine, *self.options, self.uses_batch)
         return d

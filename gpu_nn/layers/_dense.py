@@ -1,7 +1,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -9,26 +9,25 @@ from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.kernels.relu_backward_fusion import ReluBackwardFusion
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Layer, LayerMemory
 from gpu_nn.validation import check_int
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """a = act(b + x·w) with w of shape (inputs, units).
 
-    Backward (seed, section 3): δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
-    Weights start with variance 2/inputs (He et al. 2015) or 2/(inputs+units) (Glorot & Bengio 2010), as the table entry
-    of the activation says; biases at 0. bias=False leaves b out: for a BatchNorm to come, which would undo it.
+    Backward, as cuda_src/README.md derives it: δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
+    Weights start with variance 2/inputs (He et al. 2015) or 2/(inputs+units) (Glorot & Bengio 2010), whichever
+    `ACTIVATIONS` gives for the activation; biases start at 0. bias=False leaves b out, for a BatchNorm behind it, which
+    would undo it.
     """
 
     units: int
     activation: str = "identity"
     bias: bool = True
-    fixed: ClassVar[bool] = False
-    decayed: ClassVar[tuple[str, ...]] = ("weight",)
-    takes_half: ClassVar[bool] = True
-    halved: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    half_params: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    weight_decay_params: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __post_init__(self) -> None:
         check_int("units", self.units, 1)
@@ -40,12 +39,9 @@ class Dense:
     def n_outputs(self, n_inputs: int) -> int:
         return self.units
 
-    def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
-        weight: dict[str, tuple[int, ...]] = {"weight": (n_inputs, self.units)}
+    def parameter_shapes(self, n_inputs: int) -> Mapping[str, tuple[int, ...]]:
+        weight = {"weight": (n_inputs, self.units)}
         return {**weight, "bias": (self.units,)} if self.bias else weight
-
-    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
-        return {}
 
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
         weight = arrays["weight"]
@@ -56,36 +52,30 @@ class Dense:
         if self.bias:
             arrays["bias"][:] = 0
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
-        return _DenseStage(self, name, n, arrays, grads, at)
+    def bind(self, memory: LayerMemory) -> "_BoundDense":
+        return _BoundDense(self, memory)
 
 
-class _DenseStage:
-    def __init__(
-        self, layer: Dense, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace
-    ):
-        self.activation = layer.activation
-        self.kernels, self.tf32 = at.kernels, at.tf32
-        self.weight, self.bias = arrays["weight"], arrays.get("bias")
+class _BoundDense(BoundLayer[Dense]):
+    def __init__(self, layer: Dense, memory: LayerMemory):
+        super().__init__(layer, memory)
+        self.activation, self.tf32 = layer.activation, memory.workspace.tf32
+        self.weight, self.bias = memory.arrays["weight"], memory.arrays.get("bias")
         self.weight_transposed = self.weight.T
-        units = self.weight.shape[1]
-        of_output = ACTIVATIONS[layer.activation].of_output
-        self.z = at.rows(f"{name}.z", n, units)
-        self.a = self.z if of_output else at.rows(f"{name}.a", n, units)
-        self.saved = self.a if of_output else self.z
-        if grads:
-            self.weight_grad, self.bias_grad = grads["weight"], grads.get("bias")
-            self.name, self.n, self.at = name, n, at
+        from_output = ACTIVATIONS[layer.activation].of_output
+        self.z = memory.rows("z", layer.units)
+        self.a = self.z if from_output else memory.rows("a", layer.units)
+        self.saved = self.a if from_output else self.z
+        if memory.grads:
+            self.weight_grad, self.bias_grad = memory.grads["weight"], memory.grads.get("bias")
             self.input_grad: Array = None  # allocated where it is needed
         self.relu_fusion: ReluBackwardFusion | None = None
         self.below: ReluBackwardFusion | None = None
 
-    def take_over(self, below: Stage) -> None:
-        """Let this layer's backward pass make δ of the layer right below on its way, where that has a ReLU."""
-        if not isinstance(below, _DenseStage) or below.activation != "relu":
-            return
-        width = self.kernels.relu_mask_bytes(below.a.shape[1])
-        mask = below.at.rows(f"{below.name}.mask", below.n, width, np.uint8) if width else None
+    def fuse_relu_of(self, below: "_BoundDense") -> None:
+        """Let this layer's backward pass compute ∂C/∂z of the layer below, which has a ReLU."""
+        width = self.kernels.relu_mask_bytes(below.layer.units)
+        mask = below.memory.rows("mask", width, np.uint8) if width else None
         self.below = below.relu_fusion = ReluBackwardFusion(below.a, below.bias_grad, mask)
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -95,9 +85,9 @@ class _DenseStage:
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
         if needs_input_grad and self.input_grad is None:
-            self.input_grad = self.at.rows(f"{self.name}.input_grad", self.n, len(self.weight))
+            self.input_grad = self.memory.rows("input_grad", len(self.weight))
         dx = self.input_grad if needs_input_grad else None
-        # What the layer above took over, it has done.
+        # Where the ReLU is fused into the layer above, d is ∂C/∂z already and the bias gradient is filled.
         activation, bias_grad = (self.activation, self.bias_grad) if self.relu_fusion is None else ("identity", None)
         self.kernels.dense_backward(
             self.x,
@@ -114,8 +104,8 @@ class _DenseStage:
         return dx
 
 
-def join(stages: Sequence[Stage]) -> None:
-    """Let the backward pass of each dense layer take over what it can of a dense layer right below it."""
-    for below, above in pairwise(stages):
-        if isinstance(above, _DenseStage):
-            above.take_over(below)
+def fuse_relu_backward(layers: Sequence[BoundLayer[Any]]) -> None:
+    """Fuse the derivative of each dense layer's ReLU into the backward pass of a dense layer right above it."""
+    for below, above in pairwise(layers):
+        if isinstance(above, _BoundDense) and isinstance(below, _BoundDense) and below.activation == "relu":
+            above.fuse_relu_of(below)

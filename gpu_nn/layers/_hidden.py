@@ -1,4 +1,4 @@
-"""The hidden layers of a classifier, from the few words in which its settings describe them."""
+"""The hidden layers of a classifier, from its settings."""
 
 from collections.abc import Iterable
 
@@ -16,14 +16,14 @@ def hidden_layers(
 ) -> list[Layer]:
     """For each width: Dense with its activation, or Dense, normalisation and activation; then dropout, unless 0.
 
-    normalisation: None, or a name of `NORMALISATIONS`. Before "batch", which would undo it, Dense has no bias.
+    normalisation: None, or a key of `NORMALISATIONS`. Before "batch" Dense has no bias: batch normalisation undoes it.
     """
-    made: list[Layer] = []
+    layers: list[Layer] = []
     for width in widths:
         if normalisation is None:
-            made.append(Dense(width, activation))
+            layers.append(Dense(width, activation))
         else:
-            made += [Dense(width, bias=normalisation != "batch"), NORMALISATIONS[normalisation](activation)]
+            layers += [Dense(width, bias=normalisation != "batch"), NORMALISATIONS[normalisation](activation)]
         if dropout:
-            made.append(Dropout(dropout))
-    return made
+            layers.append(Dropout(dropout))
+    return layers

@@ -1,19 +1,18 @@
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_nn.device import Array
-from gpu_nn.layers._counted import Counted
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import LayerMemory
+from gpu_nn.layers._stochastic import BoundStochasticLayer, StochasticLayer
 from gpu_nn.validation import check_number
 
 
 @dataclass(frozen=True)
-class InputNoise(Counted):
+class InputNoise(StochasticLayer):
     """In training x + deviation · ε with ε ~ N(0, 1), new for each value and pass; else the identity.
 
-    The noise follows from the layer's seed and the number of the forward pass alone: it is the same on every device but
-    for roundings, and training resumes with the noise that was due. Behind Standardize, deviation is a share of each
-    column's own.
+    The noise is a function of the layer's seed and the number of the forward pass alone: it is the same on every device
+    but for rounding, and training resumes with the noise that was due. Behind Standardize, `deviation` is in units of
+    each column's standard deviation.
     """
 
     deviation: float
@@ -21,23 +20,10 @@ class InputNoise(Counted):
     def __post_init__(self) -> None:
         check_number("deviation", self.deviation)
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
-        return _InputNoiseStage(self.deviation, name, n, arrays, at)
+    def bind(self, memory: LayerMemory) -> "_BoundInputNoise":
+        return _BoundInputNoise(self, memory, self.deviation)
 
 
-class _InputNoiseStage:
-    def __init__(self, deviation: float, name: str, n: int, arrays: Mapping[str, Array], at: Workplace):
-        self.deviation, self.name, self.n, self.at = deviation, name, n, at
-        self.kernels = at.kernels
-        self.seed, self.counter = int(at.device.to_host(arrays["seed"])[0]), arrays["counter"]
-
-    def forward(self, x: Array, training: bool) -> Array:
-        if not training or not self.deviation:
-            return x
-        out = self.at.rows(f"{self.name}.out", self.n, x.shape[1])
-        self.kernels.noise(x, out, self.deviation, self.seed, self.counter)
-        self.kernels.increment(self.counter)
-        return out
-
-    def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        return d
+class _BoundInputNoise(BoundStochasticLayer[InputNoise]):
+    def draw(self, x: Array, out: Array) -> None:
+        self.kernels.noise(x, out, self.strength, self.seed, self.counter)

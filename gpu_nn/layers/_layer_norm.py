@@ -1,52 +1,35 @@
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
-from gpu_nn.layers._normalisation import Normalisation
+from gpu_nn.layers._layer import LayerMemory
+from gpu_nn.layers._normalisation import BoundNormalisation, Normalisation
 
 
 @dataclass(frozen=True)
 class LayerNorm(Normalisation):
     """a = act(weight · (x - mean) / √(variance + eps) + bias), mean and variance of each row (Ba et al. 2016).
 
-    A row does not see the others, so training and prediction are the same, whatever the batch.
+    Each row is normalised by itself, so training and prediction are the same, whatever the batch.
 
     Backward, with dz = ∂C/∂a · act'(z) and g = weight · dz, means over the row:
     ∂C/∂bias = Σ_r dz, ∂C/∂weight = Σ_r dz x̂, ∂C/∂x = (g - mean(g) - x̂ mean(g x̂)) / √(variance + eps).
     """
 
-    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
-        return {}
-
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
-        return _LayerNormStage(self, name, n, arrays, grads, at)
+    def bind(self, memory: LayerMemory) -> "_BoundLayerNorm":
+        return _BoundLayerNorm(self, memory)
 
 
-class _LayerNormStage:
-    def __init__(
-        self,
-        layer: LayerNorm,
-        name: str,
-        n: int,
-        arrays: Mapping[str, Array],
-        grads: Mapping[str, Array],
-        at: Workplace,
-    ):
-        self.kernels, self.how = at.kernels, (layer.eps, layer.activation)
-        self.weight, self.bias = arrays["weight"], arrays["bias"]
-        self.out = at.rows(f"{name}.out", n, len(self.weight))
+class _BoundLayerNorm(BoundNormalisation):
+    def __init__(self, layer: LayerNorm, memory: LayerMemory):
+        super().__init__(layer, memory)
         dtype = self.weight.dtype
-        self.mean, self.variance = (at.rows(f"{name}.{what}", n, 1, dtype)[:, 0] for what in ("mean", "variance"))
-        if grads:
-            self.weight_grad, self.bias_grad = grads["weight"], grads["bias"]
+        self.mean, self.variance = (memory.rows(name, 1, dtype)[:, 0] for name in ("mean", "variance"))
 
     def forward(self, x: Array, training: bool) -> Array:
         self.x = x
-        self.kernels.layer_norm(x, self.weight, self.bias, self.out, self.mean, self.variance, *self.how)
+        self.kernels.layer_norm(x, self.weight, self.bias, self.out, self.mean, self.variance, *self.options)
         return self.out
 
     def backward(self, d: Array, needs_input_grad: bool) -> Array | None:
-        of_rows, learned = (self.mean, self.variance), (self.weight, self.bias, self.weight_grad, self.bias_grad)
-        self.kernels.layer_norm_backward(d, self.x, *of_rows, *learned, *self.how)
+        self.kernels.layer_norm_backward(d, self.x, self.mean, self.variance, *self.affine, *self.options)
         return d

@@ -5,43 +5,36 @@ from typing import ClassVar
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.layers._layer import Stage, Workplace
+from gpu_nn.layers._layer import BoundLayer, Layer, LayerMemory
 
 
 @dataclass(frozen=True)
-class Standardize:
-    """(x - shift) · scale with constants that belong to the model: the inputs as they come, brought to the same size.
+class Standardize(Layer):
+    """(x - shift) · scale with constants that belong to the model, so that the columns have one scale.
 
     The constants are `net.state["0.shift"]` and `net.state["0.scale"]`, (inputs,) each; 0 and 1 until they are set.
     """
 
-    fixed: ClassVar[bool] = True
-    decayed: ClassVar[tuple[str, ...]] = ()
-    takes_half: ClassVar[bool] = False
-    halved: ClassVar[tuple[str, ...]] = ()
+    is_preprocessing: ClassVar[bool] = True
+    supports_half: ClassVar[bool] = False
 
-    def n_outputs(self, n_inputs: int) -> int:
-        return n_inputs
-
-    def parameter_shapes(self, n_inputs: int) -> dict[str, tuple[int, ...]]:
-        return {}
-
-    def state_shapes(self, n_inputs: int) -> dict[str, tuple[tuple[int, ...], str | None]]:
+    def state_shapes(self, n_inputs: int) -> Mapping[str, tuple[tuple[int, ...], str | None]]:
         return {"shift": ((n_inputs,), None), "scale": ((n_inputs,), None)}
 
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
         arrays["shift"][:] = 0
         arrays["scale"][:] = 1
 
-    def stage(self, name: str, n: int, arrays: Mapping[str, Array], grads: Mapping[str, Array], at: Workplace) -> Stage:
-        return _StandardizeStage(name, n, arrays, at)
+    def bind(self, memory: LayerMemory) -> "_BoundStandardize":
+        return _BoundStandardize(self, memory)
 
 
-class _StandardizeStage:
-    def __init__(self, name: str, n: int, arrays: Mapping[str, Array], at: Workplace):
-        self.xp = at.device.xp
-        self.shift, self.scale = arrays["shift"], arrays["scale"]
-        self.out = at.rows(f"{name}.out", n, len(self.shift))
+class _BoundStandardize(BoundLayer[Standardize]):
+    def __init__(self, layer: Standardize, memory: LayerMemory):
+        super().__init__(layer, memory)
+        self.xp = memory.workspace.device.xp
+        self.shift, self.scale = memory.arrays["shift"], memory.arrays["scale"]
+        self.out = memory.rows("out", len(self.shift))
 
     def forward(self, x: Array, training: bool) -> Array:
         self.xp.subtract(x, self.shift, out=self.out)

@@ -9,7 +9,7 @@
     SoftmaxCrossEntropy           the same as a torch.nn.Module
     linear_softmax_cross_entropy  the cost of input·weightᵀ + bias, never holding all logits
 
-The two terms are weighed by complement_weight: 0 is the everyday cost, α the unlikelihood of every class but the label
+complement_weight weights the terms: 0 is the standard cross entropy, α the unlikelihood of every class but the label
 (Welleck et al. 2020, arXiv 1908.04319) beside it, -ln p_y - α Σ_{t≠y} ln(1-p_t). Where only some classes are forbidden,
 the same ones in all rows, their term is that of a target that is all zero:
 
@@ -43,7 +43,7 @@ if _problem:
         name="torch",
     )
 
-from gpu_nn.torch._linear import linear_softmax_cross_entropy
+from gpu_nn.torch._linear_softmax_cross_entropy import linear_softmax_cross_entropy
 from gpu_nn.torch._softmax_cross_entropy import SoftmaxCrossEntropy, softmax_cross_entropy
 
 __all__ = ["SoftmaxCrossEntropy", "linear_softmax_cross_entropy", "softmax_cross_entropy"]

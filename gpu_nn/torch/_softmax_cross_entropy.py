@@ -18,7 +18,7 @@ from gpu_nn.torch._arguments import (
     rows_of,
 )
 from gpu_nn.torch._backward import link_of, scaled
-from gpu_nn.torch._handover import active_device, rows_loss
+from gpu_nn.torch._kernels import active_device, rows_loss
 
 _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

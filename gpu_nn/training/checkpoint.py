@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.errors import DataError
-from gpu_nn.files import atomic_write, write_safetensors
+from gpu_nn.errors import DataError, MissingFile
+from gpu_nn.files import atomic_write, fsync_folder, reading, write_safetensors
 
 FORMAT = "gpu_nn.checkpoint"
 VERSION = 1
@@ -41,10 +41,6 @@ _NAME = re.compile(r"steps-(\d{12})\.safetensors")
 
 class DamagedCheckpoint(DataError):
     """A file that is no checkpoint, or of which something is missing or changed: an older one may be whole."""
-
-
-class _GoneCheckpoint(DataError):
-    """A file that is not there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
     for path in listed.values():
         try:
             return read(path), damages
-        except _GoneCheckpoint as error:
+        except MissingFile as error:
             # A training that goes on meanwhile takes it away when a newer one is whole.
             if written_in(folder) != listed:
                 return newest(folder)
@@ -115,49 +111,33 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise DamagedCheckpoint(f"{path} is a safetensors file, but no checkpoint of gpu_nn")
-            version = metadata.get("version", "")
-            if _NUMBER.fullmatch(version) and version != str(VERSION):
-                raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade")
-            if version != str(VERSION):
-                raise DamagedCheckpoint(f"{path} is damaged: its format version is {version!r}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    invalid = {
+        "is damaged": (SafetensorError,),
+        "is damaged: its header or an array makes no sense": (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ),
+    }
+    with reading(path, invalid, DamagedCheckpoint), safe_open(str(path), framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise DamagedCheckpoint(f"{path} is a safetensors file, but no checkpoint of gpu_nn")
+        version = metadata.get("version", "")
+        if _NUMBER.fullmatch(version) and version != str(VERSION):
+            raise DataError(f"{path} has format version {version!r}; this gpu_nn reads version {VERSION}: upgrade")
+        if version != str(VERSION):
+            raise DamagedCheckpoint(f"{path} is damaged: its format version is {version!r}")
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = metadata["training"]
         if metadata["checksum"] != _checksum(text, arrays):
             raise DamagedCheckpoint(f"{path} is damaged: its content does not have its checksum")
         training = json.loads(text)
-    except FileNotFoundError:
-        raise _GoneCheckpoint(f"{path} does not exist") from None
-    except SafetensorError as error:
-        raise DamagedCheckpoint(f"{path} is damaged: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    except DataError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{path} is damaged: its header or an array makes no sense: {error!r}") from None
     if not isinstance(training, dict):
         raise DamagedCheckpoint(f"{path} is damaged: its header describes no training")
     return Checkpoint(path, training, arrays)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Returns when the folder's list of files is on the disk, where the system can do that."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        # Some file systems keep no such promise; the file itself is on the disk.
-        pass
-    finally:
-        os.close(handle)
 
 
 def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -143,7 +143,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> list[tuple[str, dict[
     optimizer.schedule.load_state(training["schedule"])
     for name, array in targets.items():
         array[...] = net.device.asarray(arrays[name])
-    net.rebind()
+    net.plan.invalidate()
     optimizer.load_state(steps, {name: arrays[f"optimizer.{name}"] for name in optimizer.state}, net)
     trainer.history, trainer.stopping, trainer.resumed_from = history, stopping, path
     trainer.stand_at(position, losses)

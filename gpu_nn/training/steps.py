@@ -33,7 +33,7 @@ class Steps:
         trainer, data = self._trainer, self.data
         net, xp = trainer.net, trainer.net.device.xp
         self._of_size: dict[int, Callable[[], None]] = {}
-        self._bindings = net.bindings
+        self._bindings = net.plan.version
         batch = -(-min(trainer.batch_size, data.rows) // trainer.parts)
         self._x_batch = net.device.empty((batch, data.x.shape[1]), net.precision.compute)
         self._y_batch = xp.empty((batch, *data.y.shape[1:]), data.y.dtype)
@@ -42,9 +42,9 @@ class Steps:
     def of(self, size: int) -> Callable[[], None]:
         """A step on `size` rows, as one launch where the device has such a thing."""
         net = self._trainer.net
-        if net.bindings != self._bindings:
+        if net.plan.version != self._bindings:
             self._of_size.clear()
-            self._bindings = net.bindings
+            self._bindings = net.plan.version
         step = self._of_size.get(size)
         if step is None:
             work = self._work(size) if self._trainer.parts == 1 else together.work_in_parts(self._trainer, size)
@@ -62,7 +62,7 @@ class Steps:
         def work() -> None:
             for source, out in batch:
                 kernels.gather(source, order, out, begins)
-            kernels.record_loss(net.train_step(x, y, net.n_fixed, **options), losses, position, net.loss_scale)
+            kernels.record_loss(net.train_step(x, y, net.n_preprocessing, **options), losses, position, net.loss_scale)
             optimizer.update(net)
 
         return work

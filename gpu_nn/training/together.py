@@ -26,7 +26,7 @@ def check(trainer: "Trainer", epochs: int) -> None:
     """Raises ValueError, on all ranks, where they differ in settings, data, parameters, the order of rows to come or
     the number of epochs, or have too few rows."""
     settings = {**_flat("", resuming.settings(trainer)), **_flat("", trainer.data), "parts": trainer.parts}
-    for name, array in trainer.net.learned.items():
+    for name, array in trainer.net.inference_state.items():
         learned = trainer.net.device.to_host(array)
         settings[f"initial {name}"] = zlib.crc32(np.ascontiguousarray(learned).data)
     settings["last epoch"] = trainer.position.first_epoch + int(epochs)
@@ -43,7 +43,7 @@ def draw_apart(trainer: "Trainer") -> None:
     """Give the rank draws of its own for dropout and noise; rank 0 draws what one process would."""
     for counter in _counters(trainer.net):
         counter[...] = counter % _APART + _APART * trainer.ranks.rank
-    trainer.net.rebind()
+    trainer.net.plan.invalidate()
 
 
 def _counters(net: Network) -> list[Array]:
@@ -62,7 +62,7 @@ def any_of(trainer: "Trainer", flag: bool) -> bool:
 
 def follow_rank_0(trainer: "Trainer") -> None:
     """Bring what was learned to where rank 0 has it, whose callbacks may have restored an earlier epoch's."""
-    for array in trainer.net.learned.values():
+    for array in trainer.net.inference_state.values():
         if trainer.ranks.rank:
             array.fill(0)
         trainer.ranks.sum(array)
@@ -81,7 +81,7 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
     parts = [_part(trainer, first, last, size) for first, last in pairwise(edges)]
     waiting = [net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())]
     row_losses = net.device.empty((max(edges[-1] - edges[0], 1),), net.dtype)[: edges[-1] - edges[0]]
-    losses, counters, cost = trainer.steps.losses, trainer.steps.counters, net.beside_grads[:1]
+    losses, counters, cost = trainer.steps.losses, trainer.steps.counters, net.flat.reduce_scalars[:1]
     # Of several parts gradients are ready when the last of them is through.
     by_buckets = own == 1 and ranks.overlapping
 
@@ -106,8 +106,8 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
             net.flat_grads += done.pop()
         kernels.record_loss(rows if own == 1 else row_losses, cost, None, net.loss_scale)
         sums.add()
-        if ranks.size > 1 and len(net.running):
-            net.running *= 1 / ranks.size
+        if ranks.size > 1 and len(net.flat.running_stats):
+            net.flat.running_stats *= 1 / ranks.size
         kernels.record_loss(cost, losses, counters, rows=size)
         optimizer.update(net)
 
@@ -116,7 +116,7 @@ def work_in_parts(trainer: "Trainer", size: int) -> Callable[[], None]:
 
 def interrupted_anywhere(trainer: "Trainer") -> bool:
     """Whether a rank was interrupted before the latest step's sum. For the CPU: on a GPU to ask is to wait."""
-    return bool(trainer.net.beside_grads[1])
+    return bool(trainer.net.flat.reduce_scalars[1])
 
 
 class _Sums:
@@ -126,7 +126,7 @@ class _Sums:
 
     def __init__(self, trainer: "Trainer"):
         self._trainer, self._ranks, self._net = trainer, trainer.ranks, trainer.net
-        self._end = self._net.n_decayed  # of what is not being summed yet
+        self._end = self._net.flat.n_decayed  # of what is not being summed yet
 
     def filled(self, begin: int) -> None:
         """The gradients from there on, of those that decay, are ready."""
@@ -139,12 +139,16 @@ class _Sums:
         """All the others, too."""
         net, end = self._net, self._end
         if self._ranks.size > 1:
-            rest = [net.exchanged] if end == net.n_decayed else [net.exchanged[:end], net.exchanged[net.n_decayed :]]
+            rest = (
+                [net.flat.reduce_buffer]
+                if end == net.flat.n_decayed
+                else [net.flat.reduce_buffer[:end], net.flat.reduce_buffer[net.flat.n_decayed :]]
+            )
             net.kernels.host_break(lambda: self._add(rest))
 
     def _add(self, rest: list[Array]) -> None:
         if self._net.device.kind == "cpu":
-            self._net.beside_grads[1] = self._trainer.interrupting
+            self._net.flat.reduce_scalars[1] = self._trainer.interrupting
         if len(rest) == 1:
             self._ranks.sum(*rest)
             return
@@ -174,7 +178,7 @@ def _part(trainer: "Trainer", first: int, last: int, size: int) -> Callable[[Cal
             # A pass, too: a rank that resumes from rank 0's counters goes on with its own.
             for counter in counters:
                 kernels.increment(counter)
-        return net.train_step(x, y, net.n_fixed, filled=filled, **options)
+        return net.train_step(x, y, net.n_preprocessing, filled=filled, **options)
 
     return part
 

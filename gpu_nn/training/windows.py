@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.data.prefetcher import Prefetcher, Window
+from gpu_nn.data.prefetcher import Window
 from gpu_nn.data.stream import RowRanges, StreamDataset
 from gpu_nn.device import Array
 from gpu_nn.network import Network
@@ -34,12 +34,12 @@ class Windows:
         # Of a shorter batch its columns may be more; and shuffled it reads the most.
         own = max(self._own_rows(rows), self._own_rows(len(stream) % rows))
         kind = np.dtype(np.int64) if stream.targets == () else net.dtype
-        self.x = device.empty((own, net.widths[net.n_fixed]), net.dtype)
+        self.x = device.empty((own, net.widths[net.n_preprocessing]), net.dtype)
         self.y = device.empty((own, *stream.targets), kind)
         self._host = device.empty_on_host((own, n_inputs), net.dtype)
         self._host_y = device.empty_on_host(self.y.shape, kind)
         # What comes from the host, before the fixed layers. On the CPU they take it where it is.
-        direct = not net.n_fixed or device.kind == "cpu"
+        direct = not net.n_preprocessing or device.kind == "cpu"
         self._raw = None if direct else device.empty((own, n_inputs), net.dtype)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Windows:
         n, rows = len(pieces), self.rows
         windows = [(start, min(rows, n - start)) for start in range(begins // rows * rows, n, rows)]
         read = (self._to_read(pieces, *window, shuffled=seed is not None) for window in windows)
-        with Prefetcher(self._stream, read, self._host, self._host_y, self._net.n_classes) as ahead:
+        with self._stream.prefetch(read, self._host, self._host_y, self._net.n_classes) as ahead:
             for start, size in windows:
                 of_window = None if seed is None else (seed, start // rows)
                 places = window_order.order(size, self._batch_size, self._ranks, of_window)
@@ -90,7 +90,7 @@ class Windows:
         if not size:
             return
         device.upload(y, self.y[:size])
-        if not net.n_fixed:
+        if not net.n_preprocessing:
             device.upload(x, self.x[:size])
         elif self._raw is None:
             net.prepare(x, self.x[:size])

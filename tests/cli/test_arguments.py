@@ -2,15 +2,15 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from gpu_nn.cli.arguments import file_name, interval, number, one_of, whole, widths
+from gpu_nn.cli.arguments import file_name, integer, interval, number, one_of, widths
 from gpu_nn.training import Every
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
-        (whole(0), "0", 0),
-        (whole(1, 5), "5", 5),
+        (integer(0), "0", 0),
+        (integer(1, 5), "5", 5),
         (number(0), "0", 0.0),
         (number(0), "1e30", 1e30),
         (number(0, 1), "1", 1.0),
@@ -36,8 +36,8 @@ def test_a_right_value_is_taken(kind, text, value):
 @pytest.mark.parametrize(
     ("kind", "texts", "expected"),
     [
-        (whole(1), ["0", "-1", "1.0", "1e3", "one", "", "nan", "9" * 5000], "expected a whole number ≥ 1"),
-        (whole(0, 5), ["-1", "6"], "expected a whole number from 0 to 5"),
+        (integer(1), ["0", "-1", "1.0", "1e3", "one", "", "nan", "9" * 5000], "expected a whole number ≥ 1"),
+        (integer(0, 5), ["-1", "6"], "expected a whole number from 0 to 5"),
         (number(0), ["-1e-9", "nan", "inf", "1e400", "x", ""], "expected a finite number ≥ 0"),
         (number(0, above=True), ["0", "-1", "inf"], "expected a finite number above 0"),
         (number(0, 1), ["1.1", "-0.1"], "expected a finite number ≥ 0 and ≤ 1"),

@@ -9,8 +9,8 @@ import pytest
 import gpu_nn
 from gpu_nn import device
 from gpu_nn.cli import info
+from gpu_nn.multilabel import Multilabel
 from gpu_nn.precision import PRECISIONS
-from gpu_nn.several_labels import SeveralLabels
 from tests.cuda_emulator.device import emulated_device
 
 
@@ -30,7 +30,7 @@ def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
 
 def test_they_are_written_at_once_so_that_a_part_is_an_error(command, monkeypatch):
     written = []
-    monkeypatch.setattr(info, "to_stdout", written.append)
+    monkeypatch.setattr(info, "write_stdout", written.append)
     assert command("info").out == ""
     (text,) = written
     assert text.startswith("gpu_nn ")
@@ -75,10 +75,10 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
 def test_a_model_of_several_labels_a_row_is_named_as_one(command, tmp_path):
     net = gpu_nn.Network([5, 4], device="cpu")
     for classes, names in ((None, [0, 1, 2]), (["a", "b", "c"], ["a", "b", "c"])):
-        net.classes, net.several_labels = classes, SeveralLabels()
+        net.classes, net.multilabel = classes, Multilabel()
         gpu_nn.save(net, tmp_path / "m")
-        told = json.loads(command("info", tmp_path / "m", "--json").out)
-        assert (told["classes"], told["several_labels"]) == (names, True)
+        result = json.loads(command("info", tmp_path / "m", "--json").out)
+        assert (result["classes"], result["several_labels"]) == (names, True)
         assert f"3 labels, several a row: {', '.join(map(str, names))}\n" in command("info", tmp_path / "m").out
     net = gpu_nn.Network([5, 4], device="cpu")
     gpu_nn.save(net, tmp_path / "m")

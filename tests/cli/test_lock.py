@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from gpu_nn.cli.lock import NAME, locked
+from gpu_nn.cli.run_folder import LOCK_FILE, locked
 from gpu_nn.errors import DataError
 
 
@@ -12,12 +12,12 @@ def test_one_holds_it_at_a_time_and_leaves_nothing(tmp_path):
             with pytest.raises(DataError, match="another process trains in"), locked(tmp_path):
                 pass
     with locked(tmp_path):
-        assert os.listdir(tmp_path) == [NAME]
+        assert os.listdir(tmp_path) == [LOCK_FILE]
     assert os.listdir(tmp_path) == []
 
 
 def test_a_file_that_was_left_holds_nobody_up(tmp_path):
-    (tmp_path / NAME).touch()
+    (tmp_path / LOCK_FILE).touch()
     with locked(tmp_path):
         pass
 
@@ -29,14 +29,14 @@ def test_a_file_that_went_away_while_it_was_waited_for_counts_for_nothing(tmp_pa
 
     def late(file, what):
         if not taken:
-            (tmp_path / NAME).unlink()
+            (tmp_path / LOCK_FILE).unlink()
         taken.append(file)
         real(file, what)
 
     monkeypatch.setattr(fcntl, "flock", late)
     with locked(tmp_path):
         assert len(taken) == 2
-        assert (tmp_path / NAME).exists()
+        assert (tmp_path / LOCK_FILE).exists()
 
 
 def test_where_there_are_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):

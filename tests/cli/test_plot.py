@@ -5,11 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_nn import pictures
-from gpu_nn.cli import main, plot, rows
-from gpu_nn.cli.parts import read_parts
+from gpu_nn import plots
+from gpu_nn.cli import input_data, main, plot
+from gpu_nn.cli.input_data import read_splits
 from gpu_nn.cli.run_folder import RunFolder
-from gpu_nn.cli.train_flags import add_arguments
 from gpu_nn.network import INFERENCE_ROWS
 from gpu_nn.training.checkpoint import written_in
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
@@ -45,7 +44,7 @@ def drawn(monkeypatch):
     seen = Drawn()
 
     def watched(name):
-        class Watched(getattr(pictures, name)):
+        class Watched(getattr(plots, name)):
             def __init__(self, *arguments):
                 super().__init__(*arguments)
                 seen.made[name] = arguments
@@ -62,11 +61,9 @@ def drawn(monkeypatch):
         return Watched
 
     for name in ("ConfusionCounts", "CalibrationBins", "WorstMistakes"):
-        monkeypatch.setattr(plot.pictures, name, watched(name))
-    curves = pictures.learning_curves
-    monkeypatch.setattr(
-        pictures, "learning_curves", lambda history: seen.made.update(curves=history) or curves(history)
-    )
+        monkeypatch.setattr(plot.plots, name, watched(name))
+    curves = plots.learning_curves
+    monkeypatch.setattr(plots, "learning_curves", lambda history: seen.made.update(curves=history) or curves(history))
     return seen
 
 
@@ -135,12 +132,12 @@ def labelled_files(tmp_path_factory):
 def test_the_answers_drawn_are_those_of_the_runs_own_test_part_streamed_or_not(
     command, labelled_files, tmp_path, drawn, monkeypatch, kind, stream
 ):
-    monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
+    monkeypatch.setattr(input_data, "_BATCH_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
     settings = ("--test-fraction", "0.7", "--validation-fraction", "0.1", "--seed", "5", "--epochs", "1", *CPU)
     given = (*labelled_files[kind], *settings, "--stream", stream, "--out", tmp_path / "run")
     trained = json.loads(command("train", *given, "--json").out)
     assert command("plot", tmp_path / "run", "--out", tmp_path / "p", *CPU).code == 0
-    part = read_parts(RunFolder(tmp_path / "run").settings(add_arguments)).test
+    part = read_splits(RunFolder(tmp_path / "run").read_settings()).test
     expected = part[0] if stream == "never" else np.concatenate([x.copy() for x, _ in part.windows()])
     np.testing.assert_array_equal(drawn.x, expected)
     np.testing.assert_array_equal(drawn.y, expected[:, 0] % 3)
@@ -152,12 +149,12 @@ def test_the_answers_drawn_are_those_of_the_runs_own_test_part_streamed_or_not(
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_named_data_are_drawn_the_same_streamed_or_not(command, labelled_files, tmp_path, drawn, monkeypatch, kind):
     command("train", *labelled_files[kind], "--epochs", "1", *CPU, "--out", tmp_path / "run")
-    monkeypatch.setattr(rows, "_PIECE_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
+    monkeypatch.setattr(input_data, "_BATCH_BYTES", INFERENCE_ROWS * 4 * (64 + 3))
     found = {}
     for flag in ("always", "never"):
         with monkeypatch.context() as patch:
             if flag == "always":
-                patch.setattr(rows, "read_labelled", None)
+                patch.setattr(input_data, "read_labelled", None)
             out = ("--out", tmp_path / flag, "--format", "svg", *CPU)
             assert command("plot", tmp_path / "run", *labelled_files[kind], "--stream", flag, *out).code == 0
         found[flag] = drawn.x, drawn.y, drawn.p
@@ -195,8 +192,8 @@ def test_a_run_whose_data_have_changed_is_drawn_and_says_so(command, arrays, tmp
         np.savez(tmp_path / "a.npz", **change)
         done = command("plot", tmp_path / "run", *CPU)
         assert done.code == 0
-        assert "the run's data have changed: its test had" in done.err
-        assert f"% of {len(change['x']) // 5}, which are drawn" in done.err
+        assert "the run's data have changed: its test accuracy was" in done.err
+        assert f"% on {len(change['x']) // 5}, which are plotted" in done.err
 
 
 def test_another_device_that_decides_otherwise_has_no_other_data(command, arrays, tmp_path):
@@ -232,7 +229,7 @@ def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command
     folder = model.parent
     done = command("plot", folder, "--out", tmp_path, *CPU)
     assert stems(tmp_path) == sorted([*CURVES, *ANSWERS])
-    assert "no mistakes: rows of 5 inputs are not taken for images; --image-shape HEIGHT,WIDTH says" in done.err
+    assert "no mistakes: rows of 5 inputs are not taken for images; --image-shape HEIGHT,WIDTH overrides" in done.err
     done = command("plot", folder, "--out", tmp_path, "--image-shape", "1,5", *CPU)
     assert stems(tmp_path) == sorted([*CURVES, *ANSWERS, "mistakes"])
     assert drawn.made["WorstMistakes"][0] == (1, 5)
@@ -241,7 +238,9 @@ def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command
 def test_names_that_no_font_has_are_said_once(command, model, arrays, tmp_path, monkeypatch):
     from matplotlib import font_manager
 
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    # Matplotlib's own font, which has no Japanese letters, so that it finds one whatever was drawn before.
+    fonts = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     # Wrong labels, so that two pictures have names: the matrix and the mistakes.
     np.savez(tmp_path / "a.npz", x=arrays["x"], y=np.roll(arrays["y"], 1))
     options = ("--data", tmp_path / "a.npz", "--out", tmp_path, "--image-shape", "5,1", *CPU)
@@ -258,13 +257,13 @@ def test_a_run_without_epochs_has_no_curves_and_says_so(command, data, tmp_path)
     assert "no learning-curves: history has no epochs" in done.err
 
 
-def test_a_run_that_goes_on_has_the_curves_so_far(command, data, tmp_path, with_callback, drawn):  # noqa: F811
+def test_a_run_that_resumes_has_the_curves_so_far(command, data, tmp_path, with_callback, drawn):  # noqa: F811
     with_callback(Raise(11, ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         command("train", "--data", data, *CPU, "--checkpoint-every", "1", "--out", tmp_path / "run")
     done = command("plot", tmp_path / "run", "--out", tmp_path / "p")
     assert (done.code, stems(tmp_path / "p")) == (0, CURVES)
-    assert "the run is not finished: only its curves are drawn, up to epoch 3" in done.err
+    assert "the run is not finished: only its curves are plotted, up to epoch 3" in done.err
     assert drawn.made["curves"].column("epoch") == [1, 2, 3]
     for path in written_in(tmp_path / "run" / "checkpoints").values():
         path.unlink()
@@ -281,15 +280,15 @@ def test_without_matplotlib_the_extra_is_named(refused, run, tmp_path, monkeypat
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     line = refused(2, "plot", run, "--out", tmp_path / "p")
-    assert line == "gpu-nn plot: pictures need Matplotlib: pip install 'gpu_nn[plot]'\n"
+    assert line == "gpu-nn plot: plots need Matplotlib: pip install 'gpu_nn[plot]'\n"
 
 
 def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(refused, run, data, tmp_path):
     out = ("--out", tmp_path / "p", *CPU)
     assert "has 5 columns; the model was trained on 64" in refused(3, "plot", run, "--data", data, *out)
     assert "gone.npz does not exist" in refused(3, "plot", run, "--data", "gone.npz", *out)
-    assert "--target goes with --data" in refused(2, "plot", run, "--target", "y", *out)
-    assert "--stream goes with --data" in refused(2, "plot", run, "--stream", *out)
+    assert "--target needs --data" in refused(2, "plot", run, "--target", "y", *out)
+    assert "--stream needs --data" in refused(2, "plot", run, "--stream", *out)
     assert "--image-shape 3,3 does not fit rows of 64 inputs" in refused(2, "plot", run, "--image-shape", "3,3", *out)
     assert "expected HEIGHT,WIDTH" in refused(2, "plot", run, "--image-shape", "8", *out)
     assert "'0'; expected a whole number ≥ 1" in refused(2, "plot", run, "--image-shape", "8,0", *out)

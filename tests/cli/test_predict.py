@@ -55,9 +55,9 @@ def test_several_labels_a_row_are_flags_or_probabilities_of_each(command, refuse
     expected = classifier.predict_proba(x) if proba else classifier.predict(x)
     assert proba or 0 < expected.mean() < 1
     np.testing.assert_allclose(read_back(out), expected, rtol=1e-6)
-    told = json.loads(command(*arguments, "--json").out)
-    assert told["classes"] == [0, 1, 2]
-    np.testing.assert_allclose(told["probabilities" if proba else "predictions"], expected, rtol=1e-6)
+    result = json.loads(command(*arguments, "--json").out)
+    assert result["classes"] == [0, 1, 2]
+    np.testing.assert_allclose(result["probabilities" if proba else "predictions"], expected, rtol=1e-6)
     np.save(tmp_path / "y.npy", y[:, 0])
     wanted = ("evaluate", tmp_path / "m", "--data", tmp_path / "x.npy", "--target", tmp_path / "y.npy", *CPU)
     assert "gives several labels a row; evaluate counts rows of one label" in refused(3, *wanted)
@@ -272,7 +272,7 @@ def test_classes_that_are_numbers_are_numbers_in_parquet(command, model, data, a
     assert list(pandas.read_parquet(tmp_path / "p.parquet").columns) == ["7", "8", "9"]
 
 
-def test_parquet_without_pyarrow_is_one_line_with_its_cure(refused, model, data, tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_is_one_line_with_its_hint(refused, model, data, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_nn.cli import progress
+from gpu_nn.cli import report
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 
 RUN = ("--hidden", 4, "--epochs", 4, "--batch-size", 20, "--device", "cpu")
@@ -28,7 +28,7 @@ def terminal(monkeypatch):
             self.places.append(self.n)
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(report, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     return drawn
 
 
@@ -46,7 +46,7 @@ def test_a_terminal_has_a_bar_of_the_rows(command, data, terminal):
     assert "\nepoch 4" not in done.err
 
 
-def test_the_bar_of_a_run_that_goes_on_begins_where_the_run_is(command, data, tmp_path, terminal, with_callback):  # noqa: F811
+def test_the_bar_of_a_resumed_run_begins_where_the_run_is(command, data, tmp_path, terminal, with_callback):  # noqa: F811
     with_callback(Raise(7, ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         command("train", "--data", data, *RUN, "--checkpoint-every", "6steps", "--out", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""gpu-nn train --resume, what it goes on from, and how signals end a training."""
+"""gpu-nn train --resume, from what it resumes, and how signals end a training."""
 
 import errno
 import json
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, Network, Trainer, files, load
-from gpu_nn.cli import assembly, last_state, lock, parts, train
+from gpu_nn.cli import factory, input_data, train
+from gpu_nn.cli.run_folder import LOCK_FILE
 from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, Every, History, checkpoint
 from gpu_nn.training.checkpoint import written_in
@@ -81,9 +82,9 @@ def with_callback(monkeypatch):
             trainer.callbacks += [callback] if callback else []
             return trainer
 
-        monkeypatch.setattr(assembly, "Trainer", made)
+        monkeypatch.setattr(factory, "Trainer", made)
 
-    real = assembly.Trainer
+    real = factory.Trainer
     return with_callback
 
 
@@ -105,11 +106,11 @@ def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(command, whole, br
     assert outcome(broken_off) == whole
 
 
-def test_a_run_without_a_checkpoint_yet_begins_again(command, whole, broken_off):
+def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(command, whole, broken_off):
     for path in written_in(broken_off / "checkpoints").values():
         path.unlink()
     done = command("train", "--resume", broken_off)
-    assert "no checkpoint was written yet: the run begins again" in done.err
+    assert "the run has no checkpoint yet: it starts from the beginning" in done.err
     assert outcome(broken_off) == whole
 
 
@@ -128,7 +129,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(refused, broken_off):
     assert "holds no whole checkpoint: " in refused(3, "train", "--resume", broken_off)
 
 
-def test_a_newest_checkpoint_of_a_newer_version_is_an_error_with_its_cure(refused, broken_off):
+def test_a_newest_checkpoint_of_a_newer_version_is_an_error_with_its_hint(refused, broken_off):
     newest = next(iter(written_in(broken_off / "checkpoints").values()))
     newest.write_bytes(newest.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
     message = refused(3, "train", "--resume", broken_off)
@@ -167,18 +168,18 @@ def test_a_finished_run_is_reported_as_it_was_whatever_became_of_its_data(comman
     source.unlink()
     gone = json.loads(command("train", "--resume", run, "--json").out)
     assert {**first, "seconds": 0} == {**changed, "seconds": 0} == {**gone, "seconds": 0}
-    told = json.loads((run / "history.json").read_text())
-    assert told["test"] == {"loss": first["test_loss"], "accuracy": first["test_accuracy"], "rows": 18}
-    assert (told["data"]["training"]["rows"], told["data"]["validation"]["rows"]) == (64, 8)
+    result = json.loads((run / "history.json").read_text())
+    assert result["test"] == {"loss": first["test_loss"], "accuracy": first["test_accuracy"], "rows": 18}
+    assert (result["data"]["training"]["rows"], result["data"]["validation"]["rows"]) == (64, 8)
 
 
 def test_a_run_that_kept_no_result_of_its_test_says_so(command, data, tmp_path):
     first = json.loads(command("train", "--data", data, *SETTINGS, "--out", tmp_path, "--json").out)
     path = tmp_path / "history.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({"epochs": told["epochs"]}))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({"epochs": result["epochs"]}))
     again = command("train", "--resume", tmp_path, "--json")
-    assert "it kept no result of its test: this is on the data as they are now" in again.err
+    assert "history.json has no test result: this one is on the data as they are now" in again.err
     assert json.loads(again.out)["test_accuracy"] == first["test_accuracy"]
 
 
@@ -202,7 +203,7 @@ PLAIN = ("--hidden", 8, "--normalisation", "batch", "--dropout", 0.2, "--validat
 
 @pytest.mark.parametrize("patience", [(), ("--early-stopping", 40)], ids=["plain", "best kept"])
 @pytest.mark.parametrize("first", [0, 3])
-def test_a_finished_run_that_goes_on_ends_as_if_it_had_been_one(command, data, tmp_path, first, patience):
+def test_a_finished_run_that_resumes_ends_as_if_it_had_been_one(command, data, tmp_path, first, patience):
     run = ("--data", data, *PLAIN, *patience)
     command("train", *run, "--epochs", 12, "--lr", 0.1, "--out", tmp_path / "whole")
     command("train", *run, "--epochs", first, "--lr", 0.1, "--out", tmp_path / "parts")
@@ -226,7 +227,7 @@ def test_an_unfinished_run_may_get_more_epochs(command, data, tmp_path, with_cal
     assert outcome(tmp_path / "a") == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_goes_on_and_fails_at_once_is_what_it_was(command, data, arrays, tmp_path):
+def test_a_run_that_resumes_and_fails_at_once_is_what_it_was(command, data, arrays, tmp_path):
     source = tmp_path / "points.npz"
     source.write_bytes(data.read_bytes())
     run = tmp_path / "run"
@@ -239,7 +240,7 @@ def test_a_run_that_goes_on_and_fails_at_once_is_what_it_was(command, data, arra
     assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
 
 
-def test_a_run_that_early_stopping_ended_does_not_go_on(command, refused, data, tmp_path):
+def test_a_run_that_early_stopping_ended_does_not_resume(command, refused, data, tmp_path):
     options = ("--hidden", 8, "--epochs", 500, "--lr", 0.1, "--early-stopping", 3, "--device", "cpu")
     command("train", "--data", data, *options, "--out", tmp_path / "run")
     line = refused(3, "train", "--resume", tmp_path / "run", "--epochs", 600)
@@ -248,30 +249,30 @@ def test_a_run_that_early_stopping_ended_does_not_go_on(command, refused, data, 
     assert line == refused(3, "train", "--resume", tmp_path / "run", "--epochs", 600, "--dry-run")
 
 
-def test_a_run_whose_last_state_is_gone_does_not_go_on(command, refused, data, tmp_path):
+def test_a_run_whose_final_checkpoint_is_gone_does_not_resume(command, refused, data, tmp_path):
     command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
     for path in written_in(tmp_path / "run" / "checkpoints").values():
         path.unlink()
     line = refused(3, "train", "--resume", tmp_path / "run", "--epochs", 3)
-    assert "checkpoints does not hold the last state of the run, from which it could go on; gpu-nn train " in line
+    assert "checkpoints does not hold the final checkpoint of the run, which more epochs need; gpu-nn train " in line
     assert command("train", "--resume", tmp_path / "run").code == 0
 
 
-def test_a_last_state_for_which_there_is_no_room_does_not_spoil_the_run(command, data, tmp_path, monkeypatch):
+def test_a_final_checkpoint_for_which_there_is_no_room_does_not_spoil_the_run(command, data, tmp_path, monkeypatch):
     def full(path, *state):
         raise DataError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(last_state, "write", full)
+    monkeypatch.setattr(factory, "write_checkpoint", full)
     done = command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
     assert done.code == 0
-    assert "No space left on device: this run cannot go on to more epochs" in done.err
+    assert "No space left on device: this run cannot continue to more epochs" in done.err
     assert sorted(os.listdir(tmp_path / "run")) == FINISHED[1:]
 
 
 # Another device
 
 
-def test_a_run_goes_on_where_there_is_no_gpu_and_says_that_bits_may_differ(
+def test_a_run_resumes_where_there_is_no_gpu_and_says_that_bits_may_differ(
     command, data, tmp_path, with_callback, request
 ):
     run = ("--data", data, *PLAIN, "--epochs", 6, "--checkpoint-every", "4steps", "--out", tmp_path / "run")
@@ -308,7 +309,7 @@ def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_p
     assert running.poll() is None
     running.kill()
     running.wait()
-    assert (run / lock.NAME).exists()
+    assert (run / LOCK_FILE).exists()
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     assert command("train", "--data", data, *SETTINGS, "--out", run).code == 0
@@ -343,7 +344,7 @@ def test_a_run_that_another_process_ends_just_now_stays_as_that_left_it(command,
     monkeypatch.setattr(train, "locked", late)
     done = command("train", "--resume", broken_off, *more)
     assert (done.code, done.out) == (3, "")
-    assert done.err.endswith(f"another process has just been at work in {broken_off}; ask again\n")
+    assert done.err.endswith(f"another process has just changed {broken_off}; try again\n")
     assert outcome(broken_off) == whole
     assert sorted(os.listdir(broken_off)) == FINISHED
     assert "is finished" in command("train", "--resume", broken_off).err
@@ -374,7 +375,7 @@ def test_logs_are_the_history(command, data, tmp_path):
     assert len((tmp_path / "a.csv").read_text().splitlines()) == len(history) + 1
 
 
-def test_tensorboard_that_is_not_installed_is_one_line_with_its_cure(command, data, tmp_path, monkeypatch):
+def test_tensorboard_that_is_not_installed_is_one_line_with_its_hint(command, data, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
@@ -407,7 +408,7 @@ def test_a_signal_ends_after_the_step_saves_and_names_the_command_that_resumes(
     with_callback(Send(11, signum))
     done = command("train", "--data", data, *SETTINGS, "--out", folder)
     assert (done.code, done.out) == (code, "")
-    assert done.err.splitlines()[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume '{folder}' goes on"
+    assert done.err.splitlines()[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume '{folder}' continues the run"
     assert signal.getsignal(signum) is before
     assert list(written_in(folder / "checkpoints")) == [11]
     with_callback(None)
@@ -423,18 +424,18 @@ def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, t
     running.send_signal(signum)
     lines = running.stderr.read().splitlines()
     assert running.wait(30) == code
-    assert lines[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume {tmp_path / 'run'} goes on"
+    assert lines[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume {tmp_path / 'run'} continues the run"
     assert len(written_in(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_a_signal_before_the_training_leaves_nothing(command, data, tmp_path, monkeypatch):
-    real = parts.read
+    real = input_data.read
 
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(parts, "read", interrupted)
+    monkeypatch.setattr(input_data, "read", interrupted)
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "new" / "run")
     assert (done.code, done.out, done.err) == (143, "", "gpu-nn train: interrupted\n")
     assert os.listdir(tmp_path) == []
@@ -484,7 +485,7 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
 
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("room_for", [0, 1, 2])
-def test_a_run_that_goes_on_to_a_full_disk_is_what_it_was(
+def test_a_run_that_resumes_to_a_full_disk_is_what_it_was(
     command, data, broken_off, tmp_path, monkeypatch, finished, room_for
 ):
     run = broken_off
@@ -509,7 +510,7 @@ def test_a_run_that_goes_on_to_a_full_disk_is_what_it_was(
     assert command("train", "--resume", run, "--epochs", 25).code == 0
 
 
-def test_the_last_state_of_a_killed_process_is_not_taken_for_that_of_the_run(
+def test_the_final_checkpoint_of_a_killed_process_is_not_taken_for_that_of_the_run(
     command, data, tmp_path, monkeypatch, with_callback
 ):
     run = ("--data", data, *PLAIN, "--checkpoint-every", "2steps", "--out", tmp_path / "run")
@@ -523,7 +524,7 @@ def test_the_last_state_of_a_killed_process_is_not_taken_for_that_of_the_run(
     def full(path, *state):
         raise DataError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(last_state, "write", full)
+    monkeypatch.setattr(factory, "write_checkpoint", full)
     assert command("train", "--resume", tmp_path / "run").code == 0
     for path in checkpoints.iterdir():
         checkpoint.read(path)
@@ -543,7 +544,7 @@ def test_a_run_that_is_finished_stays_so_when_nobody_reads_its_report(
     def gone(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(train, "report", gone)
+    monkeypatch.setattr(train, "print_result", gone)
     assert command("train", "--resume", tmp_path / "run", "--device", "cpu").code == 1
     assert sorted(os.listdir(tmp_path / "run")) == FINISHED
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["steps-000000000006.safetensors"]
@@ -586,7 +587,7 @@ def test_another_out_is_a_contradiction(refused, broken_off, tmp_path):
 def test_an_unfinished_run_is_not_overwritten(refused, data, broken_off):
     line = refused(3, "train", "--data", data, *SETTINGS, "--out", broken_off)
     assert "holds an unfinished run: gpu-nn train --resume " in line
-    assert f"delete {broken_off / 'checkpoints'} to begin anew" in line
+    assert f"delete {broken_off / 'checkpoints'} to start a new run" in line
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
@@ -597,7 +598,7 @@ def test_checkpoints_of_a_training_in_python_are_not_deleted(command, refused, d
         np.zeros((4, 5)), np.zeros(4, int), epochs=2
     )
     line = refused(3, "train", "--data", data, *SETTINGS, "--out", tmp_path / "run", *dry)
-    assert "holds checkpoints of a training that `gpu-nn train` did not begin: choose another folder" in line
+    assert "holds checkpoints of a training that `gpu-nn train` did not start: choose another folder" in line
     assert f"or delete {tmp_path / 'run' / 'checkpoints'}" in line
 
 
@@ -614,14 +615,14 @@ def test_a_folder_without_a_run_is_named(refused, tmp_path):
 
 
 def test_data_that_have_changed_are_an_error(command, data, arrays, broken_off, monkeypatch):
-    read = parts.read
+    read = input_data.read
 
     def changed(*arguments, **options):
         found = read(*arguments, **options)
         found.x = found.x * 1.5
         return found
 
-    monkeypatch.setattr(parts, "read", changed)
+    monkeypatch.setattr(input_data, "read", changed)
     done = command("train", "--resume", broken_off)
     assert done.code == 3
     assert "is a checkpoint of other data: training.checksum" in done.err.splitlines()[-1]
@@ -671,7 +672,7 @@ def test_the_resolved_configuration_is_beside_the_model(command, data, tmp_path)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="kills processes as Linux does")
 def test_a_run_that_is_killed_at_random_moments_ends_in_the_same_bits():
-    from benchmarks.resume import measured
+    from tests.fuzz.kills import measured
 
     result = measured(kills=4, seed=1)
     assert result["problems"] == []

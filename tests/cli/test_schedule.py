@@ -12,8 +12,9 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 from gpu_nn import Trainer
-from gpu_nn.cli import assembly
-from gpu_nn.cli.schedule import SCHEDULES, schedule_of
+from gpu_nn.cli import factory
+from gpu_nn.cli.arguments import SCHEDULES
+from gpu_nn.cli.factory import make_schedule
 from gpu_nn.training import History
 from tests.cli.test_resume import Raise, outcome, with_callback  # noqa: F401
 
@@ -72,12 +73,12 @@ def test_another_warm_up_is_refused(refused, data, length):
 def test_a_run_of_no_epochs_has_any_schedule():
     for name in SCHEDULES:
         settings = Namespace(schedule=name, lr=0.5, batch_size=3, epochs=0, warm_up=None)
-        assert schedule_of(settings, 10)(0) == 0.5
+        assert make_schedule(settings, 10)(0) == 0.5
 
 
 def test_a_run_of_before_there_were_schedules_has_a_constant_one():
     settings = Namespace(schedule=None, lr=0.5, batch_size=3, epochs=7, warm_up=None)
-    assert [schedule_of(settings, 10)(step) for step in (0, 27)] == [0.5, 0.5]
+    assert [make_schedule(settings, 10)(step) for step in (0, 27)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -95,7 +96,7 @@ def test_a_run_with_a_schedule_resumes_to_the_same_bits(command, data, tmp_path,
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_only_a_schedule_that_does_not_end_with_the_epochs_goes_on_to_more(command, refused, data, tmp_path, name):
+def test_only_a_schedule_that_does_not_depend_on_the_epochs_resumes_to_more(command, refused, data, tmp_path, name):
     command("train", "--data", data, *RUN, "--schedule", name, "--out", tmp_path / "a")
     more = ("train", "--resume", tmp_path / "a", "--epochs", 12)
     if name in ("constant", "plateau"):
@@ -104,8 +105,10 @@ def test_only_a_schedule_that_does_not_end_with_the_epochs_goes_on_to_more(comma
         assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
     else:
         line = refused(2, *more)
-        assert f"--epochs 12: the {name} schedule of the run in {tmp_path / 'a'} was that of 9 epochs; " in line
-        assert f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --out FOLDER --epochs 12 trains anew" in line
+        assert f"--epochs 12: the {name} schedule of the run in {tmp_path / 'a'} is made for 9 epochs; " in line
+        assert (
+            f"gpu-nn train --config {tmp_path / 'a' / 'config.toml'} --out FOLDER --epochs 12 starts a new run" in line
+        )
 
 
 def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, command, data, tmp_path, with_callback):  # noqa: F811
@@ -115,7 +118,7 @@ def test_the_settings_of_an_unfinished_run_are_named_where_they_are(refused, com
         command("train", *run)
     with_callback(None)
     line = refused(2, "train", "--resume", tmp_path / "a run", "--epochs", 12)
-    hint = shlex.split(line.partition("; ")[2].removesuffix(" trains anew\n"))
+    hint = shlex.split(line.partition("; ")[2].removesuffix(" starts a new run\n"))
     hint[hint.index("FOLDER")] = str(tmp_path / "b")
     assert command(*hint[1:]).code == 0
 
@@ -124,8 +127,8 @@ def test_a_dry_run_says_it(command, data):
     options = ("--schedule", "cosine", "--warm-up", "2", "--class-weight", "balanced", "--dry-run")
     said = command("train", "--data", data, *RUN, *options).out
     assert "adam with learning rate 0.01 (cosine, warm-up of 2 epochs) in batches of 12" in said
-    told = json.loads(command("train", "--data", data, *RUN, *options, "--json").out)
-    assert (told["schedule"], told["warm_up"], told["class_weight"]) == ("cosine", "2 epochs", "balanced")
+    result = json.loads(command("train", "--data", data, *RUN, *options, "--json").out)
+    assert (result["schedule"], result["warm_up"], result["class_weight"]) == ("cosine", "2 epochs", "balanced")
 
 
 # Class weights
@@ -140,7 +143,7 @@ def test_balanced_weights_are_those_of_scikit_learn(command, arrays, tmp_path, m
             given.append((y, sample_weight))
             return super().fit(x, y, sample_weight=sample_weight, **options)
 
-    monkeypatch.setattr(assembly, "Trainer", Kept)
+    monkeypatch.setattr(factory, "Trainer", Kept)
     options = ("--test-last", 7, "--class-weight", "balanced")
     assert command("train", "--data", tmp_path / "a.npz", *options, *RUN, "--out", tmp_path / "run").code == 0
     y, weight = given[0]
@@ -154,7 +157,7 @@ def test_streams_have_no_balanced_weights(refused, arrays, tmp_path):
     data = ("--data", tmp_path / "x.npy", "--target", tmp_path / "y.npy", "--stream", "--class-weight", "balanced")
     for dry in ((), ("--dry-run",)):
         line = refused(2, "train", *data, *dry, "--out", tmp_path / "new")
-        assert "--class-weight balanced goes with data in memory, whose rows have weights; --stream never reads" in line
+        assert "--class-weight balanced needs the rows in memory, to weight them; --stream never" in line
 
 
 def test_a_rare_class_is_found_with_balanced_weights_and_missed_without(command, tmp_path):
@@ -167,8 +170,8 @@ def test_a_rare_class_is_found_with_balanced_weights_and_missed_without(command,
         fit = ("--epochs", 60, "--hidden", "", "--device", "cpu", "--lr", 0.01)
         command("train", "--data", tmp_path / "a.npz", *fit, *options, "--out", tmp_path / name)
         model = tmp_path / name / "model.safetensors"
-        told = json.loads(command("evaluate", model, "--data", tmp_path / "a.npz", "--json", "--device", "cpu").out)
-        recall[name] = told["classes"][1]["recall"]
+        result = json.loads(command("evaluate", model, "--data", tmp_path / "a.npz", "--json", "--device", "cpu").out)
+        recall[name] = result["classes"][1]["recall"]
     assert recall["plain"] < 0.5
     assert recall["balanced"] > 0.7
 

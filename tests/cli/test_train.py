@@ -45,7 +45,7 @@ def test_json_is_one_object_for_machines(command, data, tmp_path):
     assert result["model"] == str(tmp_path / "run" / "model.safetensors")
 
 
-def test_out_receives_the_model_its_history_configuration_and_last_state_and_nothing_else(command, data, tmp_path):
+def test_out_receives_the_model_history_configuration_and_final_checkpoint_and_nothing_else(command, data, tmp_path):
     out = tmp_path / "new" / "run"
     done = command("train", "--data", data, *FAST, "--out", out)
     assert done.out.endswith(f"model: {out / 'model.safetensors'}\n")
@@ -177,7 +177,7 @@ def test_an_unknown_device_is_named_with_the_nearest(refused, tmp_path):
 # Device: code 4
 
 
-def test_cuda_without_a_gpu_is_an_error_with_its_cure(refused, no_gpu, tmp_path):
+def test_cuda_without_a_gpu_is_an_error_with_its_hint(refused, no_gpu, tmp_path):
     line = refused(4, "train", "--device", "cuda", "--out", tmp_path / "new")
     assert "device='cuda', but CuPy finds no NVIDIA GPU. device='cpu' or 'auto' runs without a GPU" in line
 

@@ -146,7 +146,7 @@ class TestPrediction:
         ("a,b,y\n1,2,x\n1,nan,x\n", r"line 3, column 'b' is nan; expected finite numbers"),
         ("a,b,y\n1,1e999,x\n", r"line 2, column 'b' is inf; expected finite numbers"),
         ("a,b,y\n1,2,0.5\n1,2,1\n", r"column 'y' has 0\.5, not a class"),
-        ("a,b,y\n", r"has names, but no lines of numbers"),
+        ("a,b,y\n", r"has a header, but no lines of numbers"),
         ("", r"is empty; expected lines of numbers"),
         ("\n\n", r"is empty; expected lines of numbers"),
         ("a\nb\n", r"has 1 column; expected inputs and a target"),

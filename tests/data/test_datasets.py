@@ -306,7 +306,7 @@ def test_one_pass_over_the_rows_is_enough(large, monkeypatch):
     assert sorted(row for start, stop in read for row in range(start, stop)) == list(range(1000))
     assert groups == ([] if source.endswith("npy") else list(range(6)))
     assert found.classes.tolist() == [0, 1, 2]
-    training = np.concatenate([np.arange(*piece) for piece in found.training.pieces])
+    training = np.concatenate([np.arange(*piece) for piece in found.training.ranges])
     assert len(training) == len(found.training) == 560
     np.testing.assert_allclose(found.shift, x[training].mean(axis=0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(found.scale, 1 / x[training].std(axis=0, dtype=np.float64), rtol=1e-6)

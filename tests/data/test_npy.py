@@ -56,7 +56,7 @@ def test_some_rows_of_an_array_are_read(tmp_path, x, order):
     for start in range(len(x) + 1):
         for stop in range(start, len(x) + 1):
             for some in (rows, rows.reopen()):
-                some.prefetch(start, stop)
+                some.will_need(start, stop)
                 np.testing.assert_array_equal(some[start:stop], x[start:stop])
                 some.release(start, stop)
 

@@ -3,14 +3,14 @@ import sys
 import numpy as np
 import pytest
 
-from gpu_nn.data.scaling import Scaling, shift_and_scale
+from gpu_nn.data.scaling import InputScaler, shift_and_scale
 
 
 def added(x, parts):
-    found = Scaling()
+    scaler = InputScaler()
     for part in np.array_split(x, parts):
-        found.add(part)
-    return found.result()
+        scaler.partial_fit(part)
+    return scaler.shift_and_scale()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
@@ -42,7 +42,7 @@ def test_bytes_of_which_a_later_part_is_negative_are_standardised():
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint64])
 @pytest.mark.parametrize("parts", [1, 7])
 def test_columns_of_larger_whole_numbers_come_to_the_same_size(dtype, parts, monkeypatch):
-    monkeypatch.setattr(sys.modules[Scaling.__module__], "_VALUES", 30)
+    monkeypatch.setattr(sys.modules[InputScaler.__module__], "_VALUES", 30)
     random = np.random.default_rng(0)
     x = np.column_stack([random.integers(0, 2, 100), random.integers(0, 60_000, 100)]).astype(dtype)
     shift, scale = added(x, parts)

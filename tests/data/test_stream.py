@@ -9,7 +9,6 @@ import pytest
 
 from gpu_nn import DataError
 from gpu_nn.data import stream
-from gpu_nn.data.prefetcher import Prefetcher
 from gpu_nn.data.stream import RowRanges
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -167,8 +166,8 @@ class TestSplit:
     def test_what_is_drawn_of_a_block_lies_side_by_side_but_for_its_ends(self):
         some = stream(X, Y, block_rows=100)
         for part in some.split("test", 0.3):
-            block = part.pieces[:, 0] // 100
-            assert (block == (part.pieces[:, 1] - 1) // 100).all()
+            block = part.ranges[:, 0] // 100
+            assert (block == (part.ranges[:, 1] - 1) // 100).all()
             assert (np.bincount(block) <= 2).all()
 
     def test_each_row_is_drawn_as_often_as_any_other(self):
@@ -191,7 +190,7 @@ class TestPrefetcher:
     def reader(self, some, window=64):
         x, pieces = np.empty((window, INPUTS), np.float32), some.epoch_ranges(None)
         windows = ((pieces.slice(begin, min(begin + window, ROWS)), None) for begin in range(0, ROWS, window))
-        return Prefetcher(some, windows, x, None, None)
+        return some.prefetch(windows, x)
 
     def test_a_window_is_read_while_the_one_before_is_in_use(self, monkeypatch):
         some = stream(X, Y, block_rows=16)
@@ -214,7 +213,7 @@ class TestPrefetcher:
         some, buffers = stream(X, Y, block_rows=16), (np.empty((30, INPUTS)), np.empty(30, np.int64))
         mask = np.arange(30) % 3 == 1
         windows = [([(5, 9), (2, 4)], None), ([], None), ([(100, 116), (700, 714)], mask), ([], mask[:0])]
-        with Prefetcher(some, windows, *buffers, 7) as ahead:
+        with some.prefetch(windows, *buffers, 7) as ahead:
             for ranges, wanted in windows:
                 rows = np.concatenate([np.empty(0, int), *(np.arange(*one) for one in ranges)])
                 rows = rows if wanted is None else rows[wanted]

@@ -126,9 +126,9 @@ def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
     for rank in ranks_of(process.pid):
         os.kill(rank, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
-    assert f"gpu-nn train --resume {run} goes on" in output
+    assert f"gpu-nn train --resume {run} continues the run" in output
     assert list((run / "checkpoints").glob("steps-*"))
-    assert output.count("goes on") == 1
+    assert output.count("continues the run") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 from gpu_nn import MLPClassifier, from_sklearn, load, save
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -14,7 +14,7 @@ import gpu_nn
 from gpu_nn import DeviceError, MLPClassifier, from_sklearn
 from tests.cuda_emulator.device import emulated_device
 from tests.cuda_emulator.work import watched
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 from tests.estimator.test_from_sklearn import fitted as fitted_there
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

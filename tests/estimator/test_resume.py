@@ -10,7 +10,7 @@ from gpu_nn import DataError, MLPClassifier
 from gpu_nn.training import Callback, Checkpoints, Every, checkpoint
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

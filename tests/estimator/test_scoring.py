@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, get_scorer, make_scorer
 from gpu_nn import MLPClassifier
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
-from tests.estimator.blobs import blobs, flags
+from tests.estimator.datasets import blobs, flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

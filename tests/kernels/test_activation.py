@@ -10,7 +10,7 @@ import pytest
 from gpu_nn.kernels import activations
 from gpu_nn.kernels.activations import ACTIVATIONS, LEAK, Activation
 from gpu_nn.kernels.cuda_kernels import sources
-from tests.kernels.formulas import DERIVATIVES, FORMULAS
+from gpu_nn.testing.activations import ACTIVATION_DERIVATIVES, ACTIVATION_FORMULAS
 
 FLOATS = (np.float32, np.float64)
 
@@ -43,7 +43,7 @@ def within_rounding(got, function, at, ulps):
 
 
 def test_every_activation_is_tested():
-    assert FORMULAS.keys() == DERIVATIVES.keys() == ACTIVATIONS.keys()
+    assert ACTIVATION_FORMULAS.keys() == ACTIVATION_DERIVATIVES.keys() == ACTIVATIONS.keys()
 
 
 @EVERY_ACTIVATION
@@ -53,7 +53,7 @@ def test_forward_is_the_formula_also_at_extremes(backend, activation, dtype):
     a = backend.array(z.reshape(-1, 1).copy())
     out = a if ACTIVATIONS[activation].of_output else backend.array(np.full((len(z), 1), np.nan, dtype))
     backend.kernels.bias_activation(a, None, out, activation)
-    within_rounding(backend.host(out)[:, 0], FORMULAS[activation], z, ulps=4)
+    within_rounding(backend.host(out)[:, 0], ACTIVATION_FORMULAS[activation], z, ulps=4)
 
 
 @EVERY_ACTIVATION
@@ -62,10 +62,10 @@ def test_derivative_is_the_formula_also_at_extremes(backend, activation, dtype):
     saved = z = points(dtype)
     if ACTIVATIONS[activation].of_output:
         with mpmath.workdps(40):
-            saved = np.array([float(FORMULAS[activation](mpmath.mpf(float(v)))) for v in z]).astype(dtype)
+            saved = np.array([float(ACTIVATION_FORMULAS[activation](mpmath.mpf(float(v)))) for v in z]).astype(dtype)
     da = backend.array(np.ones((len(z), 1), dtype))
     backend.kernels.bias_activation_backward(da, backend.array(saved.reshape(-1, 1)), None, activation)
-    within_rounding(backend.host(da)[:, 0], DERIVATIVES[activation], saved, ulps=4)
+    within_rounding(backend.host(da)[:, 0], ACTIVATION_DERIVATIVES[activation], saved, ulps=4)
 
 
 @EVERY_ACTIVATION

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf, workdps
 
-from benchmarks import exact
 from gpu_nn.kernels import numpy_kernels
+from gpu_nn.testing import reference
+from gpu_nn.testing.assertions import assert_rows_close, smallest_normal
 from tests.kernels.rows import BFLOAT16, FLOATS, length_of_some_variants, lengths_around_thresholds, logits, rows_for
-from tests.kernels.truth import assert_rows_close, smallest_normal
 
 FUNCTIONS = ("softmax", "log_softmax", "log1m_softmax", "all_but_one_softmax")
 EVERY_FUNCTION = pytest.mark.parametrize("function", FUNCTIONS)
@@ -97,13 +97,15 @@ def test_against_the_seed(backend, m, scale):
     t = left_out(z)
     answers = {function: run(backend, function, z.copy(), t).astype(np.float64) for function in FUNCTIONS}
     for row in range(len(z)):
-        with workdps(exact.digits_for(z[row])):
-            p = [exact.soft(z[row], j) for j in range(m)]
+        with workdps(reference.digits_for(z[row])):
+            p = [reference.soft(z[row], j) for j in range(m)]
             truths = {
                 "softmax": p,
                 "log_softmax": [mp.log(value) for value in p],
                 "log1m_softmax": [mp.log(1 - value) for value in p],
-                "all_but_one_softmax": [mpf(0) if j == t[row] else exact.soft(z[row], j, but=t[row]) for j in range(m)],
+                "all_but_one_softmax": [
+                    mpf(0) if j == t[row] else reference.soft(z[row], j, but=t[row]) for j in range(m)
+                ],
             }
             for function, truth in truths.items():
                 as_float = np.array([[float(value) for value in truth]])

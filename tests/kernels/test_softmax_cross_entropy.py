@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks import exact
 from gpu_nn.kernels import numpy_kernels
 from gpu_nn.kernels.cuda_kernels.launch import Limits
 from gpu_nn.kernels.cuda_kernels.row_strategy import (
@@ -13,6 +12,15 @@ from gpu_nn.kernels.cuda_kernels.row_strategy import (
     multi_thread_variants,
 )
 from gpu_nn.kernels.numpy_kernels import costs
+from gpu_nn.testing import reference
+from gpu_nn.testing.assertions import (
+    assert_losses_close,
+    assert_rows_close,
+    cross_entropy,
+    largest_term,
+    smallest_normal,
+    tolerance_of,
+)
 from tests.kernels.rows import (
     A100,
     BFLOAT16,
@@ -22,14 +30,6 @@ from tests.kernels.rows import (
     lengths_around_thresholds,
     logits,
     rows_for,
-)
-from tests.kernels.truth import (
-    assert_losses_close,
-    assert_rows_close,
-    cross_entropy,
-    largest_summand,
-    smallest_normal,
-    tolerance_of,
 )
 
 
@@ -72,7 +72,7 @@ def check(backend, z, y, options=None, **how):
     true_loss, true_dz = cross_entropy(z, y, **options)
     assert_losses_close(loss, true_loss)
     if dz is not None:
-        assert_rows_close(dz, true_dz, largest_summand(z, y, **options))
+        assert_rows_close(dz, true_dz, largest_term(z, y, **options))
 
 
 def grid(dtypes, lengths, uniform):
@@ -321,7 +321,7 @@ def test_against_mpmath(backend, m, scale, dtype):
         loss, dz = run(backend, z, labels)
         for row in range(len(z)):
             target = labels[row] if labels.ndim == 2 else np.arange(m) == labels[row]
-            truth = exact.cost_and_grad(z[row], target)
+            truth = reference.cost_and_grad(z[row], target)
             assert truth.cost_error(loss[row], tiny) <= tolerance
             assert truth.grad_error(dz[row], tiny) <= tolerance
 
@@ -347,7 +347,7 @@ def test_rows_whose_exponentials_lie_at_the_edge_of_a_type(backend, highest, oth
     for y in (np.array([7, 5]), targets(z, dtype)):
         loss, dz = run(backend, z, y)
         for row in range(2):
-            truth = exact.cost_and_grad(z[row], y[row] if y.ndim == 2 else np.arange(m) == y[row])
+            truth = reference.cost_and_grad(z[row], y[row] if y.ndim == 2 else np.arange(m) == y[row])
             assert truth.cost_error(loss[row], tiny) <= tolerance
             assert truth.grad_error(dz[row], tiny) <= tolerance
 
@@ -407,6 +407,6 @@ def test_the_cpu_sums_log1p_by_either_method(monkeypatch, vector_log1p, dtype, m
     for smoothing in (0.0, 0.1):
         numpy_kernels.softmax_cross_entropy(z, y, loss, dz, label_smoothing=smoothing)
         for row in range(0, 200, 90):
-            truth = exact.cost_and_grad(z[row], np.arange(m) == y[row], label_smoothing=smoothing)
+            truth = reference.cost_and_grad(z[row], np.arange(m) == y[row], label_smoothing=smoothing)
             assert truth.cost_error(loss[row], tiny) <= tolerance
             assert truth.grad_error(dz[row], tiny) <= tolerance

@@ -20,9 +20,9 @@ def test_it_is_the_identity_outside_training():
 def test_a_training_pass_drops_the_rate_and_keeps_the_mean():
     net = network(0.25)
     net.loss_and_grad(X, Y)
-    mask = net.stages(50, training=True)[1].mask
+    mask = net.plan.bound_layers(50, training=True)[1].mask
     assert (~mask).mean() == pytest.approx(0.25, abs=0.01)
-    dropped = net.stages(50, training=True)[1].forward(np.ones((50, 400)), True)
+    dropped = net.plan.bound_layers(50, training=True)[1].forward(np.ones((50, 400)), True)
     assert dropped.mean() == pytest.approx(1, abs=0.01)
     assert set(np.unique(dropped)) == {0, 1 / 0.75}
 
@@ -33,7 +33,7 @@ def test_every_pass_has_a_new_mask_and_the_same_seed_the_same_masks():
         found = []
         for _ in range(3):
             net.loss_and_grad(X, Y)
-            found.append(net.stages(50, training=True)[1].mask.copy())
+            found.append(net.plan.bound_layers(50, training=True)[1].mask.copy())
         return np.array(found)
 
     first, same, other = masks(1), masks(1), masks(2)

@@ -12,7 +12,7 @@ def network(deviation, seed=0):
 
 
 def noise_of_a_pass(net):
-    return net.stages(len(X), training=True)[1].forward(X, True) - X
+    return net.plan.bound_layers(len(X), training=True)[1].forward(X, True) - X
 
 
 def test_it_is_the_identity_outside_training():
@@ -42,7 +42,7 @@ def test_gradient_of_a_pass_is_that_of_the_noisy_inputs():
 
 
 def test_data_go_through_what_is_before_it_once():
-    assert network(0.5).n_fixed == 1
+    assert network(0.5).n_preprocessing == 1
 
 
 @pytest.mark.parametrize("deviation", [-0.1, float("inf"), float("nan")])

@@ -63,7 +63,7 @@ def test_gradient_of_the_inputs_is_that_of_the_cost(norm):
 @NORMS
 def test_a_fresh_normalisation_gives_columns_or_rows_of_mean_0_and_variance_1(norm):
     net = Network([norm(eps=1e-12), Dense(3)], n_inputs=5, device="cpu", dtype="float64")
-    out = net.stages(40, training=True)[0].forward(X, True)
+    out = net.plan.bound_layers(40, training=True)[0].forward(X, True)
     axis = 0 if norm is BatchNorm else 1
     np.testing.assert_allclose(out.mean(axis=axis), 0, atol=1e-12)
     np.testing.assert_allclose(out.var(axis=axis), 1, rtol=1e-8)
@@ -107,7 +107,7 @@ def test_a_training_batch_of_one_row_takes_the_running_statistics_and_leaves_the
 @NORMS
 def test_only_the_weights_of_dense_decay(norm):
     net = network(norm)
-    decayed = net.flat_parameters[: net.n_decayed]
+    decayed = net.flat_parameters[: net.flat.n_decayed]
     names = {name for name, array in net.parameters.items() if np.shares_memory(array, decayed)}
     assert names == {"1.weight", "3.weight", "5.weight"}
     before = {name: array.copy() for name, array in net.parameters.items()}

@@ -221,4 +221,4 @@ class TestWriting:
         assert done == ["fsync", "rename", "fsync"]
 
     def test_a_folder_that_cannot_be_flushed_is_no_error(self, tmp_path):
-        checkpoint.fsync_folder(tmp_path / "gone")
+        files.fsync_folder(tmp_path / "gone")

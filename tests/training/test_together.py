@@ -103,8 +103,8 @@ def test_several_parts_of_a_rank_are_summed_as_one(device, monkeypatch):
 def test_ranks_whose_sums_do_not_overlap_sum_once(device, monkeypatch):
     ranks = Twins(overlapping=False)
     trainer = trained(device, ranks, 1, monkeypatch)
-    assert [entry for entry in ranks.log if entry[-1] == len(trainer.net.exchanged)] == [
-        ("sum", len(trainer.net.exchanged))
+    assert [entry for entry in ranks.log if entry[-1] == len(trainer.net.flat.reduce_buffer)] == [
+        ("sum", len(trainer.net.flat.reduce_buffer))
     ] * trainer.optimizer.steps
     assert not any(entry[0] == "begin" for entry in ranks.log)
 
@@ -150,7 +150,7 @@ class TestRunningFigures:
             if folder and ranks.rank == 0:
                 trainer.callbacks = [Checkpoints(folder, Every(steps=3), keep=9)]
             trainer.fit(X, Y, epochs=3, validation=(X[:9], Y[:9]), resume=resume)
-            return [array.copy() for array in trainer.net.learned.values()], [
+            return [array.copy() for array in trainer.net.inference_state.values()], [
                 r.validation_loss for r in trainer.history
             ]
 
@@ -190,8 +190,8 @@ class TestOnTheEmulatedDevice:
         cuda_graph = import_module("gpu_nn.kernels.cuda_kernels.cuda_graph")
         monkeypatch.setattr(cuda_graph, "_graphs", lambda step, stream: [])
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
-        for name, array in graphs.net.learned.items():
-            np.testing.assert_array_equal(host(array), host(eager.net.learned[name]))
+        for name, array in graphs.net.inference_state.items():
+            np.testing.assert_array_equal(host(array), host(eager.net.inference_state[name]))
 
     @pytest.mark.parametrize("pieces", [0, 1, 2, 3])
     def test_a_step_that_cannot_be_captured_to_its_end_is_summed_whole(self, device, monkeypatch, pieces):

@@ -12,7 +12,7 @@ _PREFIX = "kept."
 
 
 class BestWeights:
-    """A copy of `net.learned`, in memory of the network's device that is taken once a fit; empty until `keep`."""
+    """A copy of `net.inference_state`, in device memory that is allocated once a fit; empty until `keep`."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Array] = {}
@@ -21,10 +21,10 @@ class BestWeights:
     def begin(self, net: Network) -> None:
         """Forget what was kept, for a fit of `net`."""
         self._kept = {}
-        self._kinds = {name: (array.shape, array.dtype) for name, array in net.learned.items()}
+        self._kinds = {name: (array.shape, array.dtype) for name, array in net.inference_state.items()}
 
     def keep(self, net: Network) -> None:
-        for name, array in net.learned.items():
+        for name, array in net.inference_state.items():
             # What a checkpoint brought is NumPy's.
             if type(self._kept.get(name)) is not type(array):
                 self._kept[name] = net.device.xp.empty_like(array)
@@ -33,7 +33,7 @@ class BestWeights:
     def restore(self, net: Network) -> None:
         """Bring back what was kept, if anything was."""
         for name, array in self._kept.items():
-            net.learned[name][...] = net.device.asarray(array)
+            net.inference_state[name][...] = net.device.asarray(array)
 
     def forget(self) -> None:
         self._kept = {}

@@ -1,0 +1,155 @@
+"""The rows that a model is most wrong about."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpu_nn.plots._style import GREY, INK, SMALL, TEXT, Names, sheet
+from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices, on_host
+from gpu_nn.validation import check_int
+
+_COLUMNS = 6
+_TILE = 1.55  # inches, in which "not " and a name of so many font sizes find room
+_WIDEST_NAME = 10.0
+
+
+def worst_mistakes(
+    x: Any,
+    y: Any,
+    probabilities: Any,
+    image_shape: Sequence[int] | None = None,
+    classes: Sequence[Any] | None = None,
+    count: int = 24,
+) -> Any:
+    """The images whose right class got the lowest probability, the worst first: a Figure.
+
+    x: (n, pixels) or (n, height, width[, 3 or 4]). y: (n,) labels. probabilities: (n, m). image_shape: (height, width),
+    or (height, width, 3 or 4) for colours; by default what x has, or a square. classes: what the columns stand for, by
+    default 0 … m-1; where they are names, labels may be indices. count: how many at most; only rows whose predicted
+    class is wrong are shown. Each image says its true class, the predicted one with its probability, and its row.
+
+    Raises ValueError for arrays that are empty or do not fit, or rows that are no images of that shape; ImportError
+    without Matplotlib.
+    """
+    mistakes = WorstMistakes(image_shape, classes, count)
+    mistakes.add(x, y, probabilities)
+    return mistakes.figure()
+
+
+@dataclass(frozen=True)
+class _Mistakes:
+    """Of k rows: their numbers, true and predicted classes, the probabilities of both, and images, (k, pixels)."""
+
+    row: np.ndarray
+    true: np.ndarray
+    said: np.ndarray
+    p_true: np.ndarray
+    p_said: np.ndarray
+    image: np.ndarray
+
+    def worst(self, count: int) -> "_Mistakes":
+        """So many at most, the worst first; of equal ones the first."""
+        # Where two right classes got the same, the one that was taken for another with more confidence is worse.
+        order = np.lexsort((-self.p_said, self.p_true))[:count]
+        return _Mistakes(*(values[order] for values in vars(self).values()))
+
+    def and_then(self, other: "_Mistakes") -> "_Mistakes":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Mistakes(*(np.concatenate(pair) for pair in pairs))
+
+
+class WorstMistakes:
+    """The worst mistakes among rows that come piece by piece, of which no others are kept. Arguments: as for
+    `worst_mistakes`."""
+
+    def __init__(self, image_shape: Sequence[int] | None = None, classes: Sequence[Any] | None = None, count: int = 24):
+        check_int("count", count, 1)
+        self._given, self._classes, self._count = image_shape, classes, count
+        self._worst: _Mistakes | None = None
+        self._shape: tuple[int, ...] = ()
+        self._rows = self._wrong = 0
+        self._low, self._high, self._bytes = np.inf, -np.inf, True
+
+    def add(self, x: Any, y: Any, probabilities: Any) -> None:
+        """Some more rows. Raises ValueError as `worst_mistakes` does."""
+        p = distributions(probabilities, self._rows)
+        self._classes = classes_of(self._classes, p.shape[1])
+        true, said = indices("y", y, self._classes), p.argmax(axis=1)
+        pixels = on_host(x)
+        check_rows("y", len(true), len(p), "probabilities")
+        check_rows("x", len(pixels), len(p), "probabilities")
+        self._shape = image_shape_of(pixels.shape[1:], self._given)
+        self._bytes &= pixels.dtype == np.uint8
+        self._low, self._high = min(self._low, float(pixels.min())), max(self._high, float(pixels.max()))
+
+        wrong = np.flatnonzero(said != true)
+        pixels = pixels.reshape(len(p), -1)
+        found = _Mistakes(wrong, true[wrong], said[wrong], p[wrong, true[wrong]], p[wrong, said[wrong]], wrong)
+        found = found.worst(self._count)
+        found = replace(found, row=self._rows + found.row, image=pixels[found.image])
+        self._worst = found if self._worst is None else self._worst.and_then(found).worst(self._count)
+        self._rows += len(p)
+        self._wrong += len(wrong)
+
+    def figure(self) -> Any:
+        """`worst_mistakes` of all the rows. Raises ValueError where there are none."""
+        worst, classes = self._worst, self._classes
+        if worst is None or classes is None:
+            raise ValueError("probabilities has no rows; expected at least 1")
+        shown = len(worst.row)
+        if not shown:
+            figure = sheet(6, 2, "Worst mistakes")
+            figure.text(0.5, 0.4, f"none: all {self._rows:,} rows are right", ha="center", fontsize=TEXT, color=INK)
+            return figure
+
+        columns = min(_COLUMNS, shown)
+        lines = math.ceil(shown / columns)
+        which = f"{self._wrong:,} of" if self._wrong == shown else f"{shown} of the {self._wrong:,} among"
+        height = float(np.clip(_TILE * self._shape[0] / self._shape[1], 0.3, 3 * _TILE))
+        heading = f"Worst mistakes: {which} {self._rows:,} rows"
+        figure = sheet(max(_TILE * columns, 6.2) + 0.2, (height + 0.55) * lines + 0.7, heading)
+        grid = figure.subplots(lines, columns, squeeze=False)
+        low, high = self._levels()
+        names = Names(classes, _WIDEST_NAME)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for i, axes in zip(range(shown), grid.flat, strict=False):
+            image = np.clip((worst.image[i].reshape(self._shape).astype(np.float64) - low) / (high - low), 0, 1)
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            title = f"{names.texts[worst.true[i]]}\nnot {names.texts[worst.said[i]]}"
+            axes.set_title(title, fontsize=SMALL, color=INK, family=names.family, parse_math=False, pad=3)
+            below = f"row {worst.row[i]}: {_percent(worst.p_said[i])} sure"
+            axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
+        return figure
+
+    def _levels(self) -> tuple[float, float]:
+        """The values of black and white: the same for all images, so that a faint one looks faint."""
+        if self._bytes and self._high > 127:
+            return 0.0, 255.0
+        return self._low, self._high if self._high > self._low else self._low + 1
+
+
+def image_shape_of(shape: tuple[int, ...], image_shape: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The shape of an image whose row of x has `shape`. Raises ValueError where there is none."""
+    size = math.prod(shape)
+    expected = "(height, width) or (height, width, 3 or 4)"
+    if image_shape is not None:
+        found = tuple(int(length) for length in image_shape)
+        fits = len(found) in (2, 3) and min(found) >= 1 and math.prod(found) == size
+        if not fits or (len(found) == 3 and found[2] not in (3, 4)):
+            raise ValueError(f"image_shape={found}; expected {expected} with {size} values, as a row of x has")
+        return found
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)):
+        return shape
+    side = math.isqrt(size)
+    if len(shape) != 1 or side * side != size or side < 2:
+        raise ValueError(f"rows of x have shape {shape}, which is no image; expected image_shape={expected}")
+    return side, side
+
+
+def _percent(p: float) -> str:
+    """Without a 100 % that it is not."""
+    return f"{100 * p:.0f} %" if p < 0.995 else f"{min(math.floor(1e4 * p) / 100, 100):g} %"

@@ -1,0 +1,249 @@
+"""The cost of a linear layer's logits, a few rows of them at a time: the head of a language model."""
+
+import math
+from typing import Any, Optional
+
+import torch
+
+from gpu_nn.cost import check_chunk_rows
+from gpu_nn.torch._arguments import (
+    INDICES,
+    autocast_dtype,
+    check_constant,
+    check_options,
+    check_target_values,
+    check_tensors,
+    check_weight_values,
+    compute_dtype,
+    integer,
+    number,
+    reduced,
+)
+from gpu_nn.torch._backward import last, link_of, scaled
+from gpu_nn.torch._kernels import active_device, rows_loss
+
+# Logits of a chunk: on the CPU they should stay near the caches, on a GPU a product should fill it.
+_CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
+
+_Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@torch.library.custom_op("gpu_nn::linear_softmax_cross_entropy", mutates_args=())
+def _loss_and_grads(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: Optional[torch.Tensor],  # noqa: UP045  # the schema is read from this form in all versions
+    target: torch.Tensor,
+    class_weight: Optional[torch.Tensor],  # noqa: UP045
+    row_scale: Optional[torch.Tensor],  # noqa: UP045
+    complement_weight: float,
+    label_smoothing: float,
+    ignore_index: int,
+    chunk_rows: int,
+    summed: bool,
+    of_input: bool,
+    of_weight: bool,
+    of_bias: bool,
+) -> _Outputs:
+    """Loss, and the gradients of Σ_r row_scale_r C_r by input, weight and bias, empty if not asked for; and their link.
+
+    The loss is (n,), or its sum where `summed`. Gradients of weight and bias add up chunks in the compute type.
+    """
+    n, m = len(input), len(weight)
+    loss = input.new_empty(n, dtype=compute_dtype(input.dtype))
+    _, d_input, d_weight, d_bias, link = _outputs(input, weight, summed, of_input, of_weight, of_bias)
+    skipped: int | None = None if target.dim() == 2 else ignore_index
+    # The products must not be cast: the arguments were.
+    with torch.no_grad(), torch.autocast(input.device.type, enabled=False), active_device(input.device) as device:
+        if device.kind == "cpu":
+            skipped = check_target_values(target, m, skipped)
+            check_weight_values(class_weight)
+        d_weight.zero_()
+        d_bias.zero_()
+        logits = input.new_empty(min(chunk_rows, n), m)
+        for start in range(0, n, chunk_rows):
+            rows = slice(start, min(start + chunk_rows, n))
+            a, z = input[rows], logits[: min(chunk_rows, n - start)]
+            if bias is None:
+                torch.mm(a, weight.t(), out=z)
+            else:
+                torch.addmm(bias, a, weight.t(), out=z)
+            rows_loss(
+                device,
+                z,
+                target[rows],
+                loss[rows],
+                z if of_input or of_weight or of_bias else None,
+                class_weight=class_weight,
+                row_scale=None if row_scale is None else row_scale[rows],
+                complement_weight=complement_weight,
+                label_smoothing=label_smoothing,
+                ignore_index=skipped,
+            )
+            if of_input:
+                torch.mm(z, weight, out=d_input[rows])
+            if of_weight and d_weight.dtype == z.dtype:
+                d_weight.addmm_(z.t(), a)
+            elif of_weight:
+                d_weight.add_(z.t() @ a)
+            if of_bias:
+                d_bias.add_(z.sum(0, dtype=d_bias.dtype))
+    return loss.sum() if summed else loss, d_input, d_weight, d_bias, link
+
+
+def _outputs(
+    input: torch.Tensor, weight: torch.Tensor, summed: bool, of_input: bool, of_weight: bool, of_bias: bool
+) -> _Outputs:
+    n, (m, inputs), computed = len(input), weight.shape, compute_dtype(input.dtype)
+    return (
+        input.new_empty(() if summed else (n,), dtype=computed),
+        input.new_empty((n if of_input else 0, inputs)),
+        input.new_empty((m if of_weight else 0, inputs), dtype=computed),
+        input.new_empty(m if of_bias else 0, dtype=computed),
+        link_of(input),
+    )
+
+
+@_loss_and_grads.register_fake
+def _(input: torch.Tensor, weight: torch.Tensor, *others: Any) -> _Outputs:
+    *_, summed, of_input, of_weight, of_bias = others
+    return _outputs(input, weight, summed, of_input, of_weight, of_bias)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
+    _, *grads, link = output
+    ctx.mark_non_differentiable(*grads)
+    ctx.set_materialize_grads(False)
+    ctx.summed = inputs[10]
+    if ctx.summed:
+        ctx.of = inputs[11:]
+        ctx.dtype = inputs[0].dtype
+        ctx.save_for_backward(link, *grads)
+    else:
+        ctx.save_for_backward(link, *inputs[:6])
+        ctx.options = inputs[6:10]
+
+
+def _backward(ctx: Any, of_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
+    """Scales the gradients of the sum. Those of rows that are weighed each by itself come from the logits anew."""
+    link, *saved = ctx.saved_tensors
+    grads: list[torch.Tensor | None] = [None, None, None]
+    if of_loss is not None and ctx.summed:
+        grads = [
+            scaled(grad, of_loss, link, ctx.dtype) if asked else None for grad, asked in zip(saved, ctx.of, strict=True)
+        ]
+    elif of_loss is not None:
+        input, weight, bias, target, class_weight, _ = saved
+        asked = ctx.needs_input_grad[:3]
+        with torch.no_grad():
+            _, *found, _ = _loss_and_grads(
+                input, weight, bias, target, class_weight, of_loss.contiguous(), *ctx.options, False, *asked
+            )
+            found = [grad.to(input.dtype) for grad in found]
+        grads = [last(grad, of_loss, link) if wanted else None for grad, wanted in zip(found, asked, strict=True)]
+    return (*grads, *(None,) * 11)
+
+
+_loss_and_grads.register_autograd(_backward, setup_context=_keep)
+
+
+def linear_softmax_cross_entropy(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    target: torch.Tensor,
+    *,
+    class_weight: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    complement_weight: float = 1.0,
+    chunk_rows: int | None = None,
+) -> torch.Tensor:
+    """`softmax_cross_entropy` of the logits input·weightᵀ + bias, of which chunk_rows rows exist at a time.
+
+    input: (*, inputs). weight: (classes, inputs) and bias: (classes,) or None, as of torch.nn.Linear. target: (*) class
+    indices, or (*, classes) targets in [0, 1]. All of input, weight and bias of one type; under autocast they are cast
+    to its type unless they are float64, as for torch.nn.functional.linear. chunk_rows=None chooses. class_weight and
+    the other options are those of `softmax_cross_entropy`.
+
+    The gradients are computed in the forward pass and scaled in the backward pass: three matrix products in all. Those
+    of weight and bias are added up in float32 (float64 for float64) whatever the type of the weight. With
+    reduction="none" the weights of the rows are known only in the backward pass, which then computes the logits anew.
+    """
+    name = "linear_softmax_cross_entropy"
+    tensors = {"input": input, "weight": weight, "bias": bias, "target": target, "class_weight": class_weight}
+    check_tensors(name, ("bias", "class_weight"), **tensors)
+    check_constant(name, target=target, class_weight=class_weight)
+    ignore_index = integer(name, "ignore_index", ignore_index)
+    label_smoothing = number(name, "label_smoothing", label_smoothing)
+    complement_weight = number(name, "complement_weight", complement_weight)
+    chunk_rows = None if chunk_rows is None else integer(name, "chunk_rows", chunk_rows)
+    _check_shapes(input, weight, bias, target, chunk_rows)
+    check_options(input.dtype, len(weight), class_weight, reduction, label_smoothing, complement_weight)
+    if (to := autocast_dtype(input.device)) is not None:
+        input, weight, bias = _cast(input, to), _cast(weight, to), None if bias is None else _cast(bias, to)
+    for what, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype != input.dtype:
+            raise RuntimeError(
+                f"expected input and {what} to have the same dtype, but got: {input.dtype} != {tensor.dtype}"
+            )
+    n, computed = math.prod(input.shape[:-1]), compute_dtype(input.dtype)
+    rows = input.reshape(n, input.shape[-1]).contiguous()
+    if target.is_floating_point():
+        if ignore_index >= 0:
+            raise RuntimeError("ignore_index is not supported for floating point target")
+        y = target.reshape(-1, len(weight)).to(computed).contiguous()
+    else:
+        y = target.reshape(-1).contiguous()
+        y = y.long() if y.dtype == torch.uint8 else y
+    w = None if class_weight is None else class_weight.to(computed).contiguous()
+    if chunk_rows is None:
+        chunk_rows = max(1, _CHUNK_LOGITS.get(input.device.type, 1) // len(weight))
+    summed = reduction != "none"
+    wanted = torch.is_grad_enabled() and summed
+    loss = _loss_and_grads(
+        rows,
+        weight,
+        bias,
+        y,
+        w,
+        None,
+        complement_weight,
+        label_smoothing,
+        ignore_index,
+        chunk_rows,
+        summed,
+        wanted and input.requires_grad,
+        wanted and weight.requires_grad,
+        wanted and bias is not None and bias.requires_grad,
+    )[0]
+    return reduced(loss, y, w, ignore_index, reduction) if summed else loss.reshape(input.shape[:-1])
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As autocast casts: float64 stays what it is, so that beside another type it is refused, not rounded."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+
+def _check_shapes(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    target: torch.Tensor,
+    chunk_rows: int | None,
+) -> None:
+    if input.dim() == 0 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
+        raise RuntimeError(
+            f"input and weight shapes cannot be multiplied ({list(input.shape)} and {list(weight.shape)}); expected "
+            f"(*, inputs) and (classes, inputs)"
+        )
+    m = len(weight)
+    if bias is not None and tuple(bias.shape) != (m,):
+        raise RuntimeError(f"bias has shape {list(bias.shape)}; expected [{m}], one for each class")
+    expected = [*input.shape[:-1], *([m] if target.is_floating_point() else [])]
+    if list(target.shape) != expected:
+        raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
+    if not target.is_floating_point() and target.dtype not in INDICES:
+        raise RuntimeError(f"expected target dtype to be Long, Int or Byte, but got {target.dtype}")
+    check_chunk_rows(chunk_rows)
