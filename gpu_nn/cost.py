@@ -1,6 +1,6 @@
 """The options, targets and weights of the cost, checked and brought to the device.
 
-The cost of a batch, as cuda_src/README.md derives it, with targets smoothed first, y' = (1-ε) y + ε/m:
+The cost of a batch, whose gradient cuda_src/README.md derives, with targets smoothed first, y' = (1-ε) y + ε/m:
 
     C = -Σ_r v_r Σ_t w_t [ y'_rt ln p_rt + λ (1-y'_rt) ln(1-p_rt) ]
 
@@ -95,7 +95,7 @@ def weights(name: str, values: Any, count: int, of: str, xp: Any, dtype: Any) ->
 def targets(y: Any, n: int, m: int, ignore_index: int | None, xp: Any, dtype: Any, name: str = "y") -> Array:
     """`y` in the form that the kernels read: (n,) int32 or int64, or (n, m) of the compute type `dtype`.
 
-    Shapes and types are checked everywhere, values where they lie on the host (see `check_values` for the device).
+    Shapes and types are checked everywhere, values only on the host (see `check_values` for the device).
     """
     if not hasattr(y, "dtype"):
         y = np.asarray(y)

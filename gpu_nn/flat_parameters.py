@@ -43,7 +43,7 @@ class FlatParameters:
         slices, self.n_decayed = _layout({name: shape for name, shape in shapes.items() if name in decayed}, 0)
         others, end = _layout({name: shape for name, shape in shapes.items() if name not in decayed}, self.n_decayed)
         slices |= others
-        self.n_parameters = sum(place.stop - place.start for place in slices.values())
+        self.n_parameters = sum(part.stop - part.start for part in slices.values())
         self._slices = slices
 
         def views(flat: Array) -> dict[str, Array]:
@@ -105,7 +105,7 @@ class FlatParameters:
 
     def decayed_from(self, i: int) -> int:
         """Where the parameters of layers i, i + 1, … under weight decay begin in the flat arrays."""
-        starts = (place.start for name, place in self._slices.items() if _index(name) >= i)
+        starts = (part.start for name, part in self._slices.items() if _index(name) >= i)
         return min((start for start in starts if start < self.n_decayed), default=self.n_decayed)
 
 

@@ -217,7 +217,7 @@ def _like(name: str, array: Array, reference: Array, shape: tuple[int | None, ..
 
 def _check_out(out: Array, z: Array) -> None:
     if device_of(out) != device_of(z):
-        raise TypeError("out lies on another device than z, or in another array library")
+        raise TypeError("out is on another device than z, or of another array library")
     if out.shape != z.shape or out.dtype != z.dtype:
         raise ValueError(f"out is {out.shape} of {out.dtype}; expected {z.shape} of {z.dtype}, as z")
     if not out.flags.c_contiguous:

@@ -110,7 +110,7 @@ class LayerPlan:
         return sum(workspace.nbytes for workspace in workspaces)
 
     def invalidate(self) -> None:
-        """Bind the layers anew, after `state` was written from outside: a bound layer may hold a host copy of some."""
+        """Bind the layers again after `state` was written from outside: a bound layer may hold a host copy of it."""
         self.version += 1
         self._bound.clear()
         self._passes.clear()

@@ -30,6 +30,7 @@ from gpu_nn.layers import LAYERS, Layer
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.network import DTYPES, Network
 from gpu_nn.precision import parameter_dtype, precision_name
+from gpu_nn.validation import check_int
 
 FORMAT = "gpu_nn.network"
 VERSIONS = ("1", "2")
@@ -72,7 +73,7 @@ def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[s
     classes = _python_values(net.classes)
     for name, array in arrays.items():
         _check_finite(name, array)
-    _check_classes(classes, net.n_answers)
+    _check_classes(classes, net.n_probabilities)
     return arrays, classes
 
 
@@ -179,8 +180,7 @@ def _build(
         n_inputs, dtype, classes = header["n_inputs"], header["dtype"], header["classes"]
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-        if type(n_inputs) is not int or n_inputs < 1:
-            raise ValueError(f"n_inputs is {n_inputs!r}, expected a whole number ≥ 1")
+        check_int("n_inputs", n_inputs, 1)
         expected: dict[str, tuple[str, tuple[int, ...]]] = {}
         width = n_inputs
         for i, layer in enumerate(layers):

@@ -1,10 +1,10 @@
-"""Several labels a row and one softmax: how the labels are read out of its outputs.
+"""Multi-label classification with one softmax: how several labels a row are read from its outputs.
 
 The network has one output more than labels, the *reference*, the last, whose target is ½ in every row. Where the
-expected cost is smallest, its outputs are in the order of the expected targets: exchanging the outputs p_s, p_t of two
+expected cost is minimal, its outputs are in the order of the expected targets: exchanging the outputs p_s, p_t of two
 classes changes only -(Q_s - Q_t) (f(p_s) - f(p_t)), with Q the expected targets and f(p) = ln p - λ ln(1-p), which
-grows with p. So label t is more probable than not exactly where p_t is above the reference's, and that is the decision.
-The minimum's condition ∂C/∂p_t = const, solved for Q_t with Q = ½ at the reference r, gives the label's probability:
+increases with p. So label t is more probable than not exactly where p_t is above the reference's: `threshold`. The
+condition of the minimum, ∂C/∂p_t = const, solved for Q_t with Q = ½ at the reference r, gives the label's probability:
 
     Q_t = [λ p_t + ½ (1-p_t) (ρ_t - λ s_t)] / (1 - p_t + λ p_t),    ρ_t = p_t/p_r,   s_t = p_t/(1-p_r) = soft(z_{≠r}, t)
 """
@@ -19,15 +19,15 @@ from gpu_nn.validation import check_number
 
 REFERENCE = 0.5
 
-# ρ is no more than e to this, which float32 holds; the probability is 1 but for rounding long before.
+# ρ is at most e to this power, which float32 can represent; the probability rounds to 1 long before.
 LARGEST_LOGARITHM = 80.0
 
 
 @dataclass(frozen=True)
 class Multilabel:
-    """That a network is of several labels a row. complement_weight: λ of the cost that it was trained on.
+    """Marks a network as multi-label. complement_weight: λ of the cost that it was trained with.
 
-    Raises ValueError for a λ that is no finite number ≥ 0.
+    Raises ValueError for a λ that is not a finite number ≥ 0.
     """
 
     complement_weight: float = 1.0
@@ -36,12 +36,11 @@ class Multilabel:
         object.__setattr__(self, "complement_weight", check_number("complement_weight", self.complement_weight))
 
     def probabilities(self, xp: Any, softmax: Any, logits: Array) -> Array:
-        """Of each label alone, (n, labels), in [0, 1), above ½ exactly where it is `decided`. logits: (n, labels + 1);
-        they are used up.
+        """The probability of each label, (n, labels), in [0, 1), above ½ exactly where `threshold` gives 1.
 
-        xp, softmax: the array module and the kernel of the device where they lie.
+        logits: (n, labels + 1), which are overwritten.  xp, softmax: the array module and kernel of their device.
         """
-        above = _chosen(logits)
+        above = _is_above_reference(logits)
         ratio = xp.exp(xp.minimum(scores(logits), LARGEST_LOGARITHM))
         share = logits[:, :-1].copy()
         softmax(share, share)
@@ -50,23 +49,23 @@ class Multilabel:
         q = ratio / 2
         if weight:
             q = (weight * p + (1 - p) * (ratio - weight * share) / 2) / (1 - p + weight * p)
-        # Outputs that no minimum of the cost has may lead out of [0, 1). 1 itself would claim what nobody knows. Q is
-        # on the side of ½ on which p_t is of p_r, whatever the outputs; q may be off by what was rounded.
+        # Away from a minimum of the cost Q may be outside of [0, 1); 1 itself would claim certainty. Q is above ½ where
+        # p_t is above p_r for all outputs, but rounding may put q on the other side.
         least, most = smallest_above_half(logits.dtype), largest_probability(logits.dtype)
         return xp.where(above, xp.clip(q, least, most), xp.clip(q, 0, REFERENCE))
 
 
 def scores(logits: Array) -> Array:
-    """(n, labels), positive where the label is chosen. logits: (n, labels + 1)."""
+    """ln(p_t/p_r), (n, labels), positive where `threshold` gives 1. logits: (n, labels + 1)."""
     return logits[:, :-1] - logits[:, -1:]
 
 
 def threshold(logits: Array) -> Array:
-    """Flags of 0 and 1, (n, labels) of int64. logits: (n, labels + 1)."""
-    return _chosen(logits).astype(np.int64)
+    """0/1 flags of the labels, (n, labels) of int64. logits: (n, labels + 1)."""
+    return _is_above_reference(logits).astype(np.int64)
 
 
-def _chosen(logits: Array) -> Array:
+def _is_above_reference(logits: Array) -> Array:
     return logits[:, :-1] > logits[:, -1:]
 
 

@@ -1,4 +1,4 @@
-"""The network: layers over one flat parameter vector, with explicit backpropagation (see cuda_src/README.md)."""
+"""The network: layers over one flat parameter vector, with explicit backpropagation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,9 +39,9 @@ class Network:
     n_preprocessing: the number of layers at the front that may be applied to a data set once.
     loss_scale: with "mixed_float16" a (1,) array, else None. `grads` and what `train_step` returns are multiplied by
     it; optimizers divide by it, adjust it, and skip a step whose gradient overflowed.
-    multilabel: how several labels a row are read from the outputs, of which the last is then no label; None for
-    one label a row.  classes: names of the classes or labels; feature_names, target_name: names of the columns of the
-    table that the inputs and labels came from. The caller may set these; None where there are none.
+    multilabel: reads several labels a row from the outputs, the last of which is then the reference and no label; None
+    for one label a row.  classes: names of the classes or labels.  feature_names, target_name: names of the columns of
+    the table that inputs and labels came from. The caller may set these; None where there are none.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Network:
             return logits.argmax(axis=1) if self.multilabel is None else threshold(logits)
 
     @property
-    def n_answers(self) -> int:
+    def n_probabilities(self) -> int:
         """The number of columns of `predict_proba`."""
         return self.n_classes - (self.multilabel is not None)
 
@@ -203,21 +203,21 @@ class Network:
             return total if self.loss_scale is None else total / self.loss_scale[0]
 
     def train_step(
-        self, x: Array, y: Array, first: int, *, filled: Callable[[int], None] | None = None, **options: Any
+        self, x: Array, y: Array, first: int, *, layer_done: Callable[[int], None] | None = None, **options: Any
     ) -> Array:
         """Forward, cost and backward over the layers first, first + 1, …; fills `grads`, returns the rows' costs, (n,).
 
         The next step overwrites the costs. Nothing is checked and nothing waits for the device.
-        filled: called after the backward pass of each layer, the last one first, with the element of flat_grads from
+        layer_done: called after the backward pass of each layer, the last one first, with the index in flat_grads from
         which on gradients are complete, up to n_decayed; those behind n_decayed are complete when this returns.
         options: of the kernel `softmax_cross_entropy`.
         """
         n = len(x)
         if n == 0:
             self.flat_grads[...] = 0
-            if filled is not None:
+            if layer_done is not None:
                 for i in reversed(range(first, len(self.layers))):
-                    filled(self.flat.decayed_from(i))
+                    layer_done(self.flat.decayed_from(i))
             return self.flat_grads[:0]
         try:
             layers, backward_layers, loss = self.plan.training_pass(n, first)
@@ -237,8 +237,8 @@ class Network:
             d = a
             for i, layer in enumerate(backward_layers, 1):
                 d = layer.backward(d, layer is not backward_layers[-1])
-                if filled is not None:
-                    filled(self.flat.decayed_from(len(self.layers) - i))
+                if layer_done is not None:
+                    layer_done(self.flat.decayed_from(len(self.layers) - i))
         except MemoryError:
             self.plan.release()
             raise

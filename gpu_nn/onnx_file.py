@@ -158,7 +158,7 @@ def _model(net: Network) -> Any:
     logits = _logits(graph, net, arrays)
     graph.scope = "output"
     if net.multilabel is not None:
-        _multilabel(graph, logits, net.n_answers, net.multilabel.complement_weight)
+        _multilabel(graph, logits, net.n_probabilities, net.multilabel.complement_weight)
         names: np.ndarray | None = None
     else:
         graph.Softmax(logits, axis=1, output="probabilities")
@@ -175,7 +175,7 @@ def _model(net: Network) -> Any:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
     real, several = _tensor_type(net.dtype), net.multilabel is not None
-    rows: list[Any] = ["batch", net.n_answers]
+    rows: list[Any] = ["batch", net.n_probabilities]
     onnx_graph = helper.make_graph(
         graph.nodes,
         "gpu_nn",

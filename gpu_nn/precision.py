@@ -1,4 +1,4 @@
-"""In which types a network keeps its numbers, and in which it computes with them."""
+"""The types in which a network stores its numbers and computes with them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,23 +10,23 @@ from gpu_nn.errors import DeviceError, unknown_name
 from gpu_nn.kernels import why_no_half_products
 
 DTYPES = ("float32", "float64")
-# What `Network(dtype=…)` may be, and the type that layers then work in; and what people call one of them.
+# The values of `Network(dtype=…)` with the compute type of the layers; and other common names, for hints in errors.
 PRECISIONS = {name: name for name in DTYPES}
 PRECISIONS |= {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "tf32": "float32"}
 DTYPE_ALIASES = {name: "mixed_bfloat16" for name in ("bfloat16", "bf16")}
 DTYPE_ALIASES |= {name: "mixed_float16" for name in ("float16", "fp16", "half")}
 
-# The loss scale of float16 at the start, what it grows to at most, and how: by this factor after so many steps on end
-# without an overflow, and back by it at each overflow (Micikevicius et al. 2018).
+# The loss scale of float16 (Micikevicius et al. 2018): its first and largest value; the factor that multiplies it after
+# an interval of this many steps without an overflow, and divides it at each overflow.
 FIRST_LOSS_SCALE, LARGEST_LOSS_SCALE = 2.0**16, 2.0**24
 LOSS_SCALE_FACTOR, LOSS_SCALE_INTERVAL = 2.0, 2000
 
 
 @dataclass(frozen=True)
 class Precision:
-    """name: as `Network(dtype=…)` has it.  dtype: of parameters, gradients, optimizer state, logits handed out, losses.
-    compute: of the copies of the parameters that layers work with, of activations and their gradients; sums are of
-    float32 all the same.
+    """name: the value of `Network(dtype=…)`.  dtype: of parameters, gradients, optimizer state, logits and losses.
+    compute: of the copies of the parameters that layers compute with, of activations and their gradients; sums are
+    accumulated in float32 also where it is a half type.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Precision:
 
     @property
     def tf32(self) -> bool:
-        """Whether factors of products of float32 may be rounded to TF32."""
+        """Whether float32 matrix products may round their factors to TF32."""
         return self.name == "tf32"
 
     @property
@@ -44,14 +44,14 @@ class Precision:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether small gradients would be rounded to 0: float16 ends at 6e-8, the other types at 1e-38."""
+        """Whether small gradients would underflow: the least float16 is 6e-8, that of the other types about 1e-38."""
         return self.compute == np.float16
 
 
 def precision(dtype: Any, device: Device) -> Precision:
     """The precision of that name.
 
-    Raises ValueError for a name that is not known, DeviceError where the device has no such products.
+    Raises ValueError for an unknown name, DeviceError where the device has no matrix products of that type.
     """
     name = precision_name(dtype)
     if name not in DTYPES:
@@ -62,9 +62,9 @@ def precision(dtype: Any, device: Device) -> Precision:
 
 
 def precision_name(dtype: Any) -> str:
-    """The name in PRECISIONS of what a `dtype=` may be: that name, or one of NumPy's types.
+    """The key of PRECISIONS for a `dtype=` argument, which is a key or a NumPy type.
 
-    Raises ValueError for all else.
+    Raises ValueError for anything else.
     """
     if isinstance(dtype, str) and dtype in PRECISIONS:
         return dtype
@@ -78,7 +78,7 @@ def precision_name(dtype: Any) -> str:
 
 
 def parameter_dtype(name: str) -> np.dtype:
-    """Of parameters and data in the precision of that name."""
+    """The dtype of parameters and data in the precision of that name."""
     return np.dtype(name if name in DTYPES else np.float32)
 
 

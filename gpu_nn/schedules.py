@@ -1,7 +1,7 @@
 """Learning rates that change with the optimizer's step.
 
-A schedule is called with the number of the step, from 0, and returns the learning rate. It also has `observe(metric)`,
-which a Trainer calls after each epoch with the value to be lowered; only ReduceOnPlateau heeds it.
+A schedule is called with the index of the step, from 0, and returns the learning rate. A Trainer also calls its
+`observe(metric)` after each epoch with the value to be lowered; only ReduceOnPlateau uses it.
 """
 
 import math
@@ -13,20 +13,20 @@ from gpu_nn.validation import FINITE, check_int, check_json_int, check_number
 
 @dataclass
 class Schedule:
-    """Calls of a schedule must not depend on one another: training that resumes calls it from the middle."""
+    """A call must not depend on earlier calls: training that resumes calls the schedule from the middle."""
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
 
     def observe(self, metric: float) -> None:
-        """Take notice of the metric after an epoch."""
+        """Record the metric after an epoch."""
 
     def state(self) -> dict[str, Any]:
-        """What `observe` has learned, for a checkpoint."""
+        """What `observe` recorded, for a checkpoint."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
+        """Restore what `state` returned."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Every equation of the derivation in cuda_src/README.md, by its name.
+"""Every equation behind the cost and its gradient (cuda_src/README.md), by its name.
 
-Truth is mpmath with as many digits as the logits ask for; the derivatives are also held against directional finite
-differences in float64. Rows are (m, scale) with seeded logits, and rows with a tie at the maximum.
+The reference is mpmath with as many digits as the logits need; the derivatives are also compared with directional
+finite differences in float64. Rows are (m, scale) with seeded logits, and rows with a tie at the maximum.
 """
 
 import numpy as np
@@ -90,7 +90,7 @@ class TestSection1:
         self.check_derivative(F.log1m_softmax, lambda p, rest, j: rest[j] - p[j], z, same=False)
 
     def check_derivative(self, function, formula, z, same):
-        """∂ function(z)[t] / ∂z_j against the seed's formula, for t = j or for every t ≠ j."""
+        """∂ function(z)[t] / ∂z_j against the formula of the derivation, for t = j or for every t ≠ j."""
         m = len(z)
         p = F.softmax(z[None])[0]
         for j in range(m):

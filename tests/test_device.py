@@ -86,7 +86,7 @@ def test_cuda_without_a_gpu_is_an_error_and_never_the_cpu(cupy_with, name):
         (0, 12090, "CuPy finds no NVIDIA GPU or driver"),
     ],
 )
-def test_a_driver_that_is_too_old_is_told_from_none(cupy_with, driver, built_for, said):
+def test_an_outdated_driver_is_distinguished_from_a_missing_one(cupy_with, driver, built_for, said):
     cupy_with(0, driver, built_for)
     with pytest.raises(DeviceError) as error:
         resolve_device("cuda")
@@ -138,7 +138,7 @@ def test_a_number_beyond_the_gpus_is_an_error_that_says_how_many(cupy_with):
         (ImportError("libnvrtc.so: no such file\nmore"), r"cannot be imported \(libnvrtc\.so: no such file\)"),
     ],
 )
-def test_a_cupy_that_is_absent_or_broken_is_told_apart(cupy_with, monkeypatch, error, reason):
+def test_a_missing_cupy_is_distinguished_from_a_broken_one(cupy_with, monkeypatch, error, reason):
     broken_cupy(monkeypatch, error)
     with pytest.raises(DeviceError, match=reason):
         resolve_device("cuda")

@@ -22,7 +22,7 @@ def test_a_word_that_people_use_for_a_name_is_answered_with_that_name():
     assert not_one_of("logistic", NAMES, {"logistic": "sigmoid"}).endswith("Did you mean 'sigmoid'?")
 
 
-def test_the_kinds_of_error_can_be_told_apart():
+def test_every_error_has_a_class_of_its_own():
     assert issubclass(gpu_nn.DataError, ValueError)
     assert not issubclass(gpu_nn.DeviceError, ValueError)
     assert not issubclass(gpu_nn.TrainingDiverged, ValueError)

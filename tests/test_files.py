@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gpu_nn import DataError, files
-from gpu_nn.files import atomic_write, write_safetensors
+from gpu_nn.errors import MissingFile, OutOfDeviceMemory
+from gpu_nn.files import atomic_write, reading, write_safetensors
 
 OLD = b"what was there before"
 
@@ -94,3 +95,36 @@ def test_the_arrays_of_a_safetensors_file_are_aligned_to_eight_bytes_and_its_hea
         assert length % 8 == 0
         assert content[8 + length :] == np.ones(3).tobytes()
         assert content.index(b'"a":') < content.index(b'"z":')
+
+
+class Damaged(DataError):
+    pass
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("error", "raised", "message"),
+        [
+            (FileNotFoundError(2, "No such file or directory"), MissingFile, "f does not exist"),
+            (PermissionError(13, "Permission denied"), DataError, "f cannot be read: Permission denied"),
+            (OSError("a short read"), DataError, "f cannot be read: a short read"),
+            (MemoryError(), DataError, "f does not fit in memory"),
+            (EOFError("the end\nof the file"), Damaged, "f ends too early: the end"),
+            (ValueError(), Damaged, "f makes no sense: ValueError"),
+            (KeyError("layers"), Damaged, "f makes no sense: 'layers' is missing"),
+        ],
+        ids=repr,
+    )
+    def test_an_error_names_the_file_and_the_reason(self, error, raised, message):
+        invalid = {"ends too early": (EOFError,), "makes no sense": (EOFError, ValueError, KeyError)}
+        with pytest.raises(DataError) as caught, reading("f", invalid, Damaged):
+            raise error
+        assert (type(caught.value), str(caught.value)) == (raised, message)
+
+    @pytest.mark.parametrize(
+        "error", [DataError("g is empty"), OutOfDeviceMemory("cuda:0"), TypeError("a bug")], ids=repr
+    )
+    def test_other_errors_pass_unchanged(self, error):
+        with pytest.raises(type(error)) as caught, reading("f", {"makes no sense": (ValueError,)}, Damaged):
+            raise error
+        assert caught.value is error

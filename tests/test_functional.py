@@ -109,7 +109,7 @@ class TestOptions:
         loss, dz = F.softmax_cross_entropy_with_grad(z, y, complement_weight=complement_weight, reduction="none")
         assert_exact(z, y, loss, dz, complement_weight=complement_weight)
 
-    def test_without_complement_it_is_the_everyday_cross_entropy(self):
+    def test_without_complement_it_is_the_standard_cross_entropy(self):
         z, y = logits(), np.array([0, 1, 2, 3, 4, 0])
         loss, dz = F.softmax_cross_entropy_with_grad(z, y, complement_weight=0)
         assert loss == pytest.approx(-F.log_softmax(z)[np.arange(6), y].sum(), rel=1e-14)

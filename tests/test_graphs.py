@@ -9,7 +9,7 @@ import pytest
 from gpu_nn import SGD, Adam, AdamW, BatchNorm, Dense, Dropout, InputNoise, LayerNorm, Network, Standardize, Trainer
 from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.schedules import Cosine, WarmUp
-from gpu_nn.training.callbacks import Checkpoints, Every
+from gpu_nn.training.callbacks import Checkpoints, Trigger
 from tests.cuda_emulator import cupy_proxy, nvmath_bindings
 from tests.cuda_emulator.cupy_proxy.cuda import Graph
 from tests.cuda_emulator.device import emulated_device
@@ -105,7 +105,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path)
     whole = trainer(device)
     whole.fit(X, Y, epochs=4)
     broken = trainer(device)
-    broken.callbacks = [Checkpoints(tmp_path, Every(steps=8))]
+    broken.callbacks = [Checkpoints(tmp_path, Trigger(steps=8))]
     steps = iter(range(1, 99))
     broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
     broken.fit(X, Y, epochs=4)

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from gpu_nn import hosts
+from gpu_nn.distributed import hosts
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_a_name_that_is_a_loopback_address_is_known(monkeypatch, addresses, loop
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    assert hosts.loopback_of_own_name() == loopback
+    assert hosts.loopback_of_host_name() == loopback

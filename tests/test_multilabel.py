@@ -88,7 +88,7 @@ def test_a_complement_weight_that_is_no_finite_number_is_refused(value):
 def test_the_network_answers_as_the_classifier_does(classifier):
     x, _ = flags()
     net = classifier.net_
-    assert (net.n_classes, net.n_answers, net.classes) == (4, 3, [0, 1, 2])
+    assert (net.n_classes, net.n_probabilities, net.classes) == (4, 3, [0, 1, 2])
     np.testing.assert_array_equal(net.predict_proba(x), classifier.predict_proba(x))
     np.testing.assert_array_equal(net.predict(x), classifier.predict(x))
 

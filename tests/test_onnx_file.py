@@ -148,7 +148,7 @@ def test_a_network_may_be_next_to_nothing(path, layers):
     np.testing.assert_array_equal(label, net.predict(x))
 
 
-def test_the_label_is_told_by_logits_that_are_closer_than_their_probabilities(path):
+def test_the_label_follows_logits_whose_probabilities_are_equal(path):
     net = Network([Standardize()], n_inputs=3, device="cpu")
     x = np.array([[0.01, np.nextafter(np.float32(0.01), np.float32(1)), -5.0]], np.float32)
     label, p = computed(net, path, x)

@@ -1,6 +1,7 @@
 """What passes for a number, and that nothing else does where a caller gives one."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -11,8 +12,8 @@ from gpu_nn import functional as F
 from gpu_nn.data import read, read_streams, stream
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, LayerNorm
 from gpu_nn.multilabel import Multilabel
-from gpu_nn.training import Checkpoints, EarlyStopping, Every, LearningRates
-from gpu_nn.validation import Interval, check_int, check_number, is_int
+from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
+from gpu_nn.validation import Interval, check_int, check_json_int, check_number, is_int
 
 NO_NUMBERS = [True, np.True_, "1", None, [1], np.ones(1), 1j, np.complex64(1), math.nan, np.float32("nan"), 10**400]
 NO_NUMBERS += [math.inf, -math.inf, np.float16("inf"), Fraction(1, 2), object]
@@ -25,7 +26,7 @@ def test_what_is_no_finite_number_is_in_no_range(value):
 
 
 @pytest.mark.parametrize("kind", [int, float, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble])
-def test_numbers_of_all_types_are_told_by_their_value(kind):
+def test_numbers_of_all_types_are_compared_by_value(kind):
     assert [kind(value) in Interval(0, 1) for value in (0, 1, 2)] == [True, True, False]
     assert [kind(value) in Interval(0, 1, above=True, below=True) for value in (0, 1)] == [False, False]
     assert (check_number("a", kind(1)), type(check_number("a", kind(1)))) == (1.0, float)
@@ -56,6 +57,13 @@ def test_the_error_names_what_came_and_what_was_expected(within, said):
         check_number("rate", "high", within, ", such as 1")
 
 
+def test_integers_of_json_are_whole_and_exact():
+    assert (check_json_int("steps", 0), check_json_int("steps", 2**53 - 1, 1)) == (0, 2**53 - 1)
+    for value, expected in ((2**53, "below 2⁵³"), (0, "≥ 1"), (1.0, "≥ 1"), (True, "≥ 1"), ("1", "≥ 1"), (None, "≥ 1")):
+        with pytest.raises(ValueError, match=re.escape(f"steps={value!r}; expected a whole number {expected}")):
+            check_json_int("steps", value, 1)
+
+
 def test_whole_numbers_are_whole_by_their_type():
     assert [value for value in (1, np.int8(1), np.uint64(1)) if not is_int(value)] == []
     assert [value for value in (1.0, np.float64(1), True, np.True_, "1", None) if is_int(value)] == []
@@ -77,12 +85,12 @@ WHOLE = {
     "n_inputs": lambda value: Network([Dense(2)], n_inputs=value, device="cpu"),
     "batch_size": lambda value: Trainer(net(), SGD(), batch_size=value),
     "epochs": lambda value: Trainer(net(), SGD()).fit(X, Y, epochs=value),
-    "parts": lambda value: Trainer(net(), SGD(), parts=value),
+    "parts": lambda value: Trainer(net(), SGD(), micro_batches=value),
     "patience": lambda value: EarlyStopping(patience=value),
     "keep": lambda value: Checkpoints("folder", keep=value),
-    "Every epochs": lambda value: Every(epochs=value),
-    "Every steps": lambda value: Every(steps=value),
-    "LearningRates": LearningRates,
+    "Every epochs": lambda value: Trigger(epochs=value),
+    "Every steps": lambda value: Trigger(steps=value),
+    "LearningRateMonitor": LearningRateMonitor,
     "block_rows": lambda value: stream(X, Y, block_rows=value),
     "window_rows": lambda value: stream(X, Y, window_rows=value),
     "test_last": lambda value: read(None, test_last=value),
@@ -120,7 +128,7 @@ NUMBERS = {
     "label_smoothing of Trainer": lambda value: Trainer(net(), SGD(), label_smoothing=value),
     "Multilabel": Multilabel,
     "min_delta": lambda value: EarlyStopping(min_delta=value),
-    "Every seconds": lambda value: Every(seconds=value),
+    "Every seconds": lambda value: Trigger(seconds=value),
     "test_fraction": lambda value: read(None, value),
     "validation_fraction": lambda value: read_streams("gone.npy", validation_fraction=value),
     "alpha": lambda value: MLPClassifier(alpha=value, device="cpu").fit(X, Y),

@@ -18,7 +18,7 @@ from benchmarks.results import table
 from benchmarks.roofline import FLOAT32, Launch, Training
 from benchmarks.step import NETWORKS
 from benchmarks.timing import percent
-from gpu_nn.training.together import is_bucket
+from gpu_nn.training.gradient_sync import is_bucket
 
 
 @dataclass(frozen=True)

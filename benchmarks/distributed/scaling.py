@@ -27,7 +27,7 @@ from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
 from gpu_nn import Adam, Network, Trainer
 from gpu_nn.device import Array
-from gpu_nn.distributed import Ranks, connect
+from gpu_nn.distributed import Communicator, init_process_group
 
 RANKS = (1, 2, 4)
 BYTES = (4, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
@@ -71,7 +71,7 @@ def cpu_of(name: str, runs: dict[int, Any], p: int, cores: int) -> Cpu:
 
     The wait for ranks on the same core comes from the smallest sum of p ranks.
     """
-    busy = max(ranks for ranks in runs if ranks <= min(p, cores))
+    busy = max(communicator for communicator in runs if communicator <= min(p, cores))
     fixed, a_row = line_through(runs[busy]["networks"][name]["by_rows"])
     pair = runs[min(2, max(runs))]["sums"]
     start, a_byte = line_through(pair) if pair else (0.0, 0.0)
@@ -113,37 +113,37 @@ def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-class TimedRanks(Ranks):
+class TimedRanks(Communicator):
     """Ranks that record the seconds of one array's sums, including the wait for other ranks."""
 
-    def __init__(self, ranks: Ranks):
-        super().__init__(ranks.rank, ranks.size)
-        self._ranks = ranks
+    def __init__(self, communicator: Communicator):
+        super().__init__(communicator.rank, communicator.size)
+        self._communicator = communicator
         self.seconds = 0.0
         self.timed: Array = None
 
-    def gathered(self, value: Any) -> list[Any]:
-        return self._ranks.gathered(value)
+    def all_gather_object(self, value: Any) -> list[Any]:
+        return self._communicator.all_gather_object(value)
 
-    def sum(self, array: Array) -> None:
+    def all_reduce(self, array: Array) -> None:
         began = time.perf_counter()
-        self._ranks.sum(array)
+        self._communicator.all_reduce(array)
         if array is self.timed:
             self.seconds += time.perf_counter() - began
 
 
-class SilentRanks(Ranks):
+class SilentRanks(Communicator):
     """Ranks that compute a step without exchanging anything."""
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         return [value] * self.size
 
 
-def slowest(ranks: Ranks, seconds: float) -> float:
-    return max(ranks.gathered(seconds))
+def slowest(communicator: Communicator, seconds: float) -> float:
+    return max(communicator.all_gather_object(seconds))
 
 
-def steps(ranks: Ranks, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
+def steps(communicator: Communicator, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
     """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches.
 
     batch: rows of all ranks. together: with sums; without, each rank computes its share alone.
@@ -151,17 +151,17 @@ def steps(ranks: Ranks, widths: list[int], batch: int, together: bool, count: in
     random = np.random.default_rng(0)
     x = random.random((batch * count, widths[0]), dtype=np.float32)
     y = random.integers(0, widths[-1], len(x))
-    timed = TimedRanks(ranks if together else SilentRanks(ranks.rank, ranks.size))
-    trainer = Trainer(Network(widths, device="cpu"), Adam(1e-3), batch_size=batch, ranks=timed)
+    timed = TimedRanks(communicator if together else SilentRanks(communicator.rank, communicator.size))
+    trainer = Trainer(Network(widths, device="cpu"), Adam(1e-3), batch_size=batch, communicator=timed)
     timed.timed = trainer.net.flat.reduce_buffer
     trainer.fit(x, y, epochs=1)
     seconds, in_sum = [], []
     for _ in range(5):
-        ranks.sum(np.zeros(1))
+        communicator.all_reduce(np.zeros(1))
         before = timed.seconds
         seconds.append(trainer.fit(x, y, epochs=1)[-1].seconds / count)
         in_sum.append((timed.seconds - before) / count)
-    return {name: slowest(ranks, statistics.median(s)) for name, s in (("seconds", seconds), ("in_sum", in_sum))}
+    return {name: slowest(communicator, statistics.median(s)) for name, s in (("seconds", seconds), ("in_sum", in_sum))}
 
 
 def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
@@ -169,19 +169,19 @@ def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
 
     job: the networks, as name, widths, batch and batches of an epoch, and the repeats of a sum.
     """
-    ranks = connect("cpu")[0]
-    p = ranks.size
+    communicator = init_process_group("cpu")[0]
+    p = communicator.size
     found: dict[str, Any] = {"ranks": p, "sums": {}, "networks": {}}
     if p > 1:
-        found["sums"] = {n_bytes: sum_seconds(ranks, n_bytes, job["repeats"]) for n_bytes in BYTES}
+        found["sums"] = {n_bytes: sum_seconds(communicator, n_bytes, job["repeats"]) for n_bytes in BYTES}
     for name, widths, batch, count in job["networks"]:
         rows = [batch // 4, batch // 2, batch]
         found["networks"][name] = {
-            "by_rows": {r: steps(ranks, widths, r * p, False, count)["seconds"] for r in rows},
-            "strong": steps(ranks, widths, batch, True, count),
-            "weak": steps(ranks, widths, batch * p, True, count),
+            "by_rows": {r: steps(communicator, widths, r * p, False, count)["seconds"] for r in rows},
+            "strong": steps(communicator, widths, batch, True, count),
+            "weak": steps(communicator, widths, batch * p, True, count),
         }
-    return found if ranks.rank == 0 else {}
+    return found if communicator.rank == 0 else {}
 
 
 def on_the_cpu(result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.results import machine, table, write
 from benchmarks.timing import cell, ratios, spreads
-from gpu_nn.distributed import Ranks, connect, together
+from gpu_nn.distributed import Communicator, init_process_group
 
 RANKS = (2, 4)
 BYTES = (8, 65_536, 1_000_000, 30_000_000)
@@ -95,16 +95,16 @@ def main() -> None:
     print(markdown(result))
 
 
-def sum_seconds(ranks: Ranks, n_bytes: int, repeats: int | None = None) -> float:
+def sum_seconds(communicator: Communicator, n_bytes: int, repeats: int | None = None) -> float:
     """Median seconds of the slowest rank. repeats: None takes about ENOUGH seconds."""
     array, meet = np.ones(n_bytes // 4, np.float32), np.zeros(1)
     seconds: list[float] = []
     most = repeats or MOST
     while len(seconds) < most:
-        ranks.sum(meet)
+        communicator.all_reduce(meet)
         began = time.perf_counter()
-        ranks.sum(array)
-        seconds.append(max(ranks.gathered(time.perf_counter() - began)))
+        communicator.all_reduce(array)
+        seconds.append(max(communicator.all_gather_object(time.perf_counter() - began)))
         if repeats is None and len(seconds) == LEAST:  # these times are the same on all ranks
             most = max(LEAST, min(MOST, int(ENOUGH / statistics.median(seconds))))
         array.fill(1)
@@ -113,10 +113,10 @@ def sum_seconds(ranks: Ranks, n_bytes: int, repeats: int | None = None) -> float
 
 def _rank(sizes: list[str]) -> None:
     """Measure as one of the ranks; rank 0 prints JSON."""
-    ranks, _ = connect("cpu")
-    with together(ranks):
-        found = {n_bytes: sum_seconds(ranks, int(n_bytes)) for n_bytes in sizes}
-        if ranks.rank == 0:
+    communicator, _ = init_process_group("cpu")
+    with communicator:
+        found = {n_bytes: sum_seconds(communicator, int(n_bytes)) for n_bytes in sizes}
+        if communicator.rank == 0:
             print(json.dumps(found))
 
 

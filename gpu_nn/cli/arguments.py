@@ -18,13 +18,13 @@ from gpu_nn.layers import NORMALISATIONS
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import DTYPE_ALIASES, PRECISIONS
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, Schedule, Step
-from gpu_nn.training import Every
+from gpu_nn.training import Trigger
 from gpu_nn.validation import Interval
 
 # The kernels count columns in 32 bits.
 _MAX_WIDTH = 2**31 - 1
 
-# Units of `interval`: the field of an Every, and the factor.
+# Units of `interval`: the field of a Trigger, and the factor.
 _UNITS: dict[str, tuple[str, int]] = {
     "": ("epochs", 1),
     "epochs": ("epochs", 1),
@@ -126,21 +126,21 @@ def _parse_widths(text: str) -> list[int]:
 widths = ArgumentType(_parse_widths, (int, list), "a list of whole numbers", ",")
 
 
-def _parse_every(text: str, fields: tuple[str, ...], expected: str) -> Every:
+def _parse_every(text: str, fields: tuple[str, ...], expected: str) -> Trigger:
     match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
     field, factor = _UNITS.get(match[2], ("", 0)) if match else ("", 0)
     if not (match and field in fields and int(match[1])):
         raise ArgumentTypeError(f"{text!r}; expected {expected}")
-    return Every(**{field: int(match[1]) * factor})
+    return Trigger(**{field: int(match[1]) * factor})
 
 
-def _parse_interval(text: str) -> Every:
+def _parse_interval(text: str) -> Trigger:
     return _parse_every(
         text, ("epochs", "steps", "seconds"), "epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h"
     )
 
 
-def _parse_duration(text: str) -> Every:
+def _parse_duration(text: str) -> Trigger:
     return _parse_every(text, ("epochs", "steps"), "epochs or steps, such as 2, 500steps")
 
 
@@ -204,7 +204,7 @@ DEFAULTS: dict[str, Any] = {
 }
 SGD_LR, LR = 0.1, 0.001
 VALIDATION_FRACTION = 0.1
-CHECKPOINT_EVERY = Every(seconds=60)
+CHECKPOINT_EVERY = Trigger(seconds=60)
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from gpu_nn.cli.arguments import SCHEDULES
 from gpu_nn.cli.input_data import DataSplits
 from gpu_nn.cli.output import print_stderr
 from gpu_nn.cli.run_folder import RunFolder, check_writable
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import DataError
 from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import Network
@@ -24,10 +25,9 @@ from gpu_nn.training import (
     JsonLinesLog,
     TensorBoardLog,
     Trainer,
-    resume,
+    TrainerView,
 )
 from gpu_nn.training.checkpoint import write as write_checkpoint
-from gpu_nn.training.ranks import ALONE, Ranks
 
 
 def make_network(settings: argparse.Namespace, data: DataSplits) -> Network:
@@ -69,7 +69,9 @@ def make_optimizer(settings: argparse.Namespace, data: DataSplits) -> Optimizer:
     return OPTIMIZERS[settings.optimizer](**options)
 
 
-def make_trainer(net: Network, optimizer: Optimizer, settings: argparse.Namespace, ranks: Ranks = ALONE) -> Trainer:
+def make_trainer(
+    net: Network, optimizer: Optimizer, settings: argparse.Namespace, communicator: Communicator = SINGLE_PROCESS
+) -> Trainer:
     """A trainer without callbacks."""
     return Trainer(
         net,
@@ -78,7 +80,7 @@ def make_trainer(net: Network, optimizer: Optimizer, settings: argparse.Namespac
         seed=settings.seed,
         label_smoothing=settings.label_smoothing,
         complement_weight=settings.complement_weight,
-        ranks=ranks,
+        communicator=communicator,
     )
 
 
@@ -110,15 +112,15 @@ class FinalCheckpoint(Callback):
     def __init__(self, path: Path, epochs: int):
         self.path, self.epochs = path, epochs
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: TrainerView) -> None:
         # A killed process may have left the final checkpoint of an earlier attempt.
         self.path.unlink(missing_ok=True)
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         if not (trainer.stopping or record.epoch == self.epochs):
             return
         try:
-            write_checkpoint(self.path, *resume.taken(trainer))
+            write_checkpoint(self.path, *trainer.state_dict())
         except DataError as error:
             # The run is complete without it.
             print_stderr(f"{error}: this run cannot continue to more epochs")

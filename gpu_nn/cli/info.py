@@ -64,7 +64,7 @@ def model_facts(path: str) -> dict[str, Any]:
         "inputs": net.n_inputs,
         "feature_names": net.feature_names,
         "target_name": net.target_name,
-        "classes": list(range(net.n_answers)) if net.classes is None else net.classes,
+        "classes": list(range(net.n_probabilities)) if net.classes is None else net.classes,
         "several_labels": net.multilabel is not None,
         "layers": [str(layer) for layer in net.layers],
         "parameters": net.flat.n_parameters,

@@ -57,7 +57,7 @@ class Predictions:
 def run(options: argparse.Namespace) -> None:
     parquet = _parquet() if (options.out or "").endswith(".parquet") else None
     net = load(options.model, options.device)
-    classes = np.asarray(range(net.n_answers) if net.classes is None else net.classes)
+    classes = np.asarray(range(net.n_probabilities) if net.classes is None else net.classes)
     rows = input_batches(options, net)
     name, several = "probabilities" if options.proba else "predictions", net.multilabel is not None
     dtype = net.dtype if options.proba else np.dtype(np.int64) if several else classes.dtype

@@ -20,7 +20,7 @@ from gpu_nn.cli.output import print_json, print_stderr, table, write_stdout
 from gpu_nn.errors import DataError
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
-from gpu_nn.training import Callback, EpochRecord, History, Trainer
+from gpu_nn.training import Callback, EpochRecord, History, Trainer, TrainerView
 from gpu_nn.training.checkpoint import Checkpoint
 from gpu_nn.validation import check_json_int
 
@@ -107,7 +107,7 @@ def show_progress(trainer: Trainer, epochs: int, rows: int) -> AbstractContextMa
     from tqdm import tqdm
 
     bar: Any = tqdm(total=epochs * rows, unit="rows", unit_scale=True, dynamic_ncols=True)
-    trainer.progress = bar.update
+    trainer.on_batch_end = bar.update
     trainer.callbacks.append(_ProgressBar(bar, rows))
     context: AbstractContextManager[Any] = bar
     return context
@@ -119,11 +119,11 @@ class _ProgressBar(Callback):
     def __init__(self, bar: Any, rows: int):
         self.bar, self.rows = bar, rows
 
-    def begin(self, trainer: Trainer) -> None:
-        in_epoch = min(trainer.position.steps_in_epoch * trainer.batch_size, self.rows)
+    def begin(self, trainer: TrainerView) -> None:
+        in_epoch = min(trainer.step_record().step * trainer.batch_size, self.rows)
         self.bar.update(len(trainer.history) * self.rows + in_epoch)
 
-    def __call__(self, trainer: Trainer, record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")
 
 

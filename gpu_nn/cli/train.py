@@ -25,13 +25,13 @@ from gpu_nn.cli.report import (
 from gpu_nn.cli.run_folder import RunFolder, RunState, locked
 from gpu_nn.cli.signals import Interrupted, SignalHandler
 from gpu_nn.device import resolve_device
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
+from gpu_nn.distributed.hosts import host_name
 from gpu_nn.errors import DataError, TrainingDiverged
-from gpu_nn.hosts import own_name
 from gpu_nn.model_file import load
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
 from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.training.ranks import ALONE, Ranks
 
 __all__ = ["add_arguments", "run"]
 
@@ -43,42 +43,42 @@ def run(options: argparse.Namespace) -> None:
     folder = None if path is None else RunFolder(path)
     if options.dry_run:
         # A dry run does not communicate: rank 0 alone prints it.
-        if not (options.distributed and distributed.launched()[0]):
+        if not (options.distributed and distributed.rank_and_world_size()[0]):
             _dry_run(options, folder)
         return
     try:
         _run(options, folder)
     except Exception as error:  # any, to be raised again: which rank prints it does not depend on its type
-        rank, size = distributed.launched()
-        if not distributed.raised_on_all_ranks(error):
+        rank, size = distributed.rank_and_world_size()
+        if not distributed.is_raised_on_all_ranks(error):
             options.rank = f" (rank {rank} of {size})" if size > 1 else ""
         elif rank:
-            distributed.end_silently(distributed.FAILED)  # rank 0 prints the error
+            distributed.exit_silently(distributed.EXIT_FAILURE)  # rank 0 prints the error
         raise
 
 
 def _check_single_process() -> None:
     """Raises ValueError for several processes without --distributed: they would train apart and share one folder."""
-    rank, size = distributed.launched()
+    rank, size = distributed.rank_and_world_size()
     if size > 1:
         if rank:
-            distributed.end_silently(USAGE)
+            distributed.exit_silently(USAGE)
         raise ValueError(f"a launcher started {size} processes; expected --distributed, by which they train together")
 
 
 def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
-    ranks, signals = ALONE, SignalHandler()
+    communicator, signals = SINGLE_PROCESS, SignalHandler()
     if options.distributed:
-        ranks, device = distributed.connect(options.device or "auto")
+        communicator, device = distributed.init_process_group(options.device or "auto")
         options.device = device.name
     try:
-        with signals.installed(), distributed.together(ranks):
+        with signals.installed(), communicator:
             if options.resume is None:
-                _start(options, folder, signals, ranks)
+                _start(options, folder, signals, communicator)
             elif folder is not None:
-                _resume(options, folder, signals, ranks)
+                _resume(options, folder, signals, communicator)
     except Interrupted as error:
-        if ranks.rank:
+        if communicator.rank:
             raise SystemExit(128 + error.signum) from None  # rank 0 prints the error
         if folder is None or folder.state is not RunState.UNFINISHED:
             raise
@@ -108,46 +108,48 @@ def _dry_run(options: argparse.Namespace, folder: RunFolder | None) -> None:
     print_dry_run(net, optimizer, settings, data, steps_done, options.json)
 
 
-def _start(options: argparse.Namespace, folder: RunFolder | None, signals: SignalHandler, ranks: Ranks) -> None:
+def _start(
+    options: argparse.Namespace, folder: RunFolder | None, signals: SignalHandler, communicator: Communicator
+) -> None:
     with ExitStack() as stack:
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             settings = configuration.new_run_settings(options)
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 factory.check_logs(settings, options.config, folder)
-            if folder is not None and ranks.rank == 0:
+            if folder is not None and communicator.rank == 0:
                 stack.enter_context(folder.start(settings))
-        _train(settings, folder, None, signals, options.json, ranks)
+        _train(settings, folder, None, signals, options.json, communicator)
 
 
-def _resume(options: argparse.Namespace, folder: RunFolder, signals: SignalHandler, ranks: Ranks) -> None:
+def _resume(options: argparse.Namespace, folder: RunFolder, signals: SignalHandler, communicator: Communicator) -> None:
     with ExitStack() as stack:
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             saved, state = folder.read_settings(), folder.state
             settings = configuration.resumed_settings(options, saved, folder.path, folder.new_run_command)
             if state is RunState.FINISHED and settings.epochs == saved.epochs:
-                if ranks.rank == 0:
+                if communicator.rank == 0:
                     _report_finished(saved, folder, options.json)
                 return
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 factory.check_logs(settings, options.config, folder)
                 stack.enter_context(locked(folder.path))
                 if (folder.read_settings(), folder.state) != (saved, state):
                     raise DataError(f"another process has just changed {folder.path}; try again")
             checkpoint, messages = folder.resume_point(more_epochs=settings.epochs > saved.epochs)
-        with ranks.agreed():
+        with communicator.raise_on_all_ranks():
             # All ranks have read the folder: rank 0 may change it.
-            if ranks.rank == 0:
+            if communicator.rank == 0:
                 for message in messages:
                     print_stderr(message)
                 new = copy(settings)
-                if ranks.size > 1:
+                if communicator.size > 1:
                     # The run keeps its device: that of a rank is its own.
                     new.device = saved.device
                 elif settings.device != saved.device:
                     print_stderr(f"the run was on {saved.device} and is on {settings.device} now: its bits may differ")
                 if new != saved:
                     stack.enter_context(folder.checkpoints.resume(new))
-        _train(settings, folder, checkpoint, signals, options.json, ranks)
+        _train(settings, folder, checkpoint, signals, options.json, communicator)
 
 
 def _prepare(settings: argparse.Namespace) -> tuple[DataSplits, Optimizer, Network]:
@@ -162,22 +164,24 @@ def _train(
     checkpoint: Checkpoint | None,
     signals: SignalHandler,
     as_json: bool,
-    ranks: Ranks,
+    communicator: Communicator,
 ) -> None:
-    with ranks.agreed():
+    with communicator.raise_on_all_ranks():
         data, optimizer, net = _prepare(settings)
     # Each rank describes itself, so that the process that a launcher names in an error can be found.
-    processes = ranks.gathered([os.getpid(), own_name(), net.device.name]) if ranks.size > 1 else []
-    if ranks.rank == 0:
+    processes = (
+        communicator.all_gather_object([os.getpid(), host_name(), net.device.name]) if communicator.size > 1 else []
+    )
+    if communicator.rank == 0:
         for rank, (process, host, name) in enumerate(processes):
             print_stderr(f"rank {rank}: process {process} on {host}, {name}")
         _print_task(settings, data, net)
 
     start = time.perf_counter()
-    with ranks.agreed():
-        trainer = factory.make_trainer(net, optimizer, settings, ranks)
+    with communicator.raise_on_all_ranks():
+        trainer = factory.make_trainer(net, optimizer, settings, communicator)
         progress: AbstractContextManager[Any] = nullcontext()
-        if ranks.rank == 0:
+        if communicator.rank == 0:
             trainer.callbacks += factory.make_callbacks(settings, folder)
             progress = show_progress(trainer, settings.epochs, data.rows[0])
     with progress, signals.training(trainer):
@@ -186,8 +190,8 @@ def _train(
     test = TestResult(*data.evaluate_test(trainer), data.rows[2])
     if not math.isfinite(test.loss):
         # The last step may diverge: no training row has shown it since. All ranks have the same loss.
-        raise ranks.alike(TrainingDiverged(optimizer.steps, test.loss))
-    if ranks.rank:
+        raise communicator.mark_raised_on_all_ranks(TrainingDiverged(optimizer.steps, test.loss))
+    if communicator.rank:
         return
     if folder is not None:
         folder.finish(net, trainer.history, test, {**trainer.data, "test": data.test_fingerprint()})

@@ -26,9 +26,6 @@ class Labels:
     classes: np.ndarray
     codes: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
 
 def labels_from_array(where: str, y: np.ndarray, first: int = 0) -> Labels:
     """`y`, (n,), as labels. where: the array's name, for errors; first: the index of y[0] in it.

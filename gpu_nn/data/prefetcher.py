@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 
@@ -79,7 +80,7 @@ class Prefetcher:
                 if self._closed:
                     return
                 x, y = reader.load(start, stop)
-                checked_inputs(reader.name, "x", x, _Cell(reader, start), start)
+                checked_inputs(reader.name, "x", x, partial(_cell, reader, start), start)
                 if self._n_classes is not None:
                     y = _class_indices(reader.name, self._classes, y, start, self._n_classes)
                 if mask is not None:
@@ -96,14 +97,9 @@ class Prefetcher:
             self._full.put((n_rows, np.concatenate(labels) if self._y is None else self._y[:n_rows]))
 
 
-class _Cell:
-    """(row, column) of a batch whose first row is row `first` of the reader → where the value is, for errors."""
-
-    def __init__(self, reader: RowReader, first: int):
-        self._reader, self._first = reader, first
-
-    def __call__(self, row: int, column: int) -> str:
-        return self._reader.cell(self._first + row, column)
+def _cell(reader: RowReader, first: int, row: int, column: int) -> str:
+    """Where a value is, for errors, in rows of which the first is row `first` of the reader."""
+    return reader.cell(first + row, column)
 
 
 def _class_indices(name: str, classes: np.ndarray | None, y: np.ndarray, first: int, n_classes: int) -> np.ndarray:

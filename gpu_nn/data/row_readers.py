@@ -59,19 +59,25 @@ class RowReader(Protocol):
 
 def open_row_reader(
     source: str | Path,
-    target: str | int | None = None,
+    target: str | int | np.ndarray | None = None,
     n_inputs: int | None = None,
     features: Features | None = None,
 ) -> RowReader:
-    """The rows of an npy file, whose labels are another file or a column (`target`), or of a Parquet file.
+    """The rows of an npy file or of a Parquet file.
 
-    n_inputs: for prediction, as for `read_inputs`: labels are optional and not read.  features: of a model, which a
-    table must have, in any order.
+    target: the column of the labels; of an npy file also another file, or an array of labels or targets.  n_inputs: for
+    prediction, as for `read_inputs`: labels are optional and not read.  features: of a model, which a table must have,
+    in any order.
 
     Raises DataError for other formats and for files that cannot be read.
     """
     name = str(source)
     format = file_format(name)
+    if isinstance(target, np.ndarray):
+        if format != "npy":
+            hint = "name the column of its labels" if format == "Parquet" else "save it as npy"
+            raise DataError(f"{name} is {format}; an array of labels goes with an npy file: {hint}")
+        return ArrayRowReader(name, NpyReader(Path(name)), target)
     if format == "Parquet":
         return ParquetRowReader(Path(name), Target(target, n_inputs, features))
     if format != "npy":
@@ -85,16 +91,6 @@ def open_row_reader(
     path = Path(str(target))
     is_npy = path.is_file() and file_format(str(path)) == "npy"
     return ArrayRowReader(name, x, NpyReader(path) if is_npy else array_target(name, target))
-
-
-def open_npy_reader_with_labels(source: str | Path, y: np.ndarray) -> RowReader:
-    """The rows of an npy file with the labels or targets `y`. Raises DataError as `open_row_reader` does."""
-    name = str(source)
-    format = file_format(name)
-    if format != "npy":
-        hint = "name the column of its labels" if format == "Parquet" else "save it as npy"
-        raise DataError(f"{name} is {format}; an array of labels goes with an npy file: {hint}")
-    return ArrayRowReader(name, NpyReader(Path(name)), y)
 
 
 def _no_targets(rows: tuple[int, ...]) -> np.ndarray:

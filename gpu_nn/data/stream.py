@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.data.prefetcher import Prefetcher, Window
-from gpu_nn.data.row_readers import (
-    ArrayRowReader,
-    ParquetRowReader,
-    RowReader,
-    open_npy_reader_with_labels,
-    open_row_reader,
-)
+from gpu_nn.data.row_readers import ArrayRowReader, ParquetRowReader, RowReader, open_row_reader
 from gpu_nn.errors import DataError
 from gpu_nn.validation import check_int, random_generator
 
@@ -242,11 +236,9 @@ def stream(
 
     Raises DataError for files that cannot be read or do not fit together. The rows are checked when they are read.
     """
-    reader: RowReader
-    if not isinstance(x, str | Path):
-        reader = ArrayRowReader("x", np.asanyarray(x), np.asanyarray(y))
-    elif np.ndim(y):
-        reader = open_npy_reader_with_labels(x, np.asanyarray(y))
+    target = str(y) if isinstance(y, Path) else np.asanyarray(y) if np.ndim(y) else y
+    if isinstance(x, str | Path):
+        reader = open_row_reader(x, target)
     else:
-        reader = open_row_reader(x, str(y) if isinstance(y, Path) else y)
+        reader = ArrayRowReader("x", np.asanyarray(x), np.asanyarray(y))
     return StreamDataset.from_reader(reader, block_rows=block_rows, window_rows=window_rows, classes=classes)

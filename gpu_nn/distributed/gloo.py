@@ -1,4 +1,4 @@
-"""Ranks that MPI did not start, over torch.distributed's Gloo: of torchrun, Ray, Dask or an environment set by hand.
+"""The communicator over torch.distributed's Gloo, for ranks that torchrun, Ray, Dask or a user's own script starts.
 
 Needs the extra `ranks` (PyTorch).
 """
@@ -16,49 +16,47 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.device import Array
-from gpu_nn.distributed import launcher, rendezvous
-from gpu_nn.distributed.launcher import Environment
-from gpu_nn.distributed.pairwise import PairwiseRanks, as_bytes
+from gpu_nn.distributed import environment, rendezvous
+from gpu_nn.distributed.communicator import CLOSE_TIMEOUT, Communicator, is_raised_on_all_ranks
+from gpu_nn.distributed.environment import RendezvousAddress
+from gpu_nn.distributed.hosts import host_name
+from gpu_nn.distributed.pairwise import PairwiseCommunicator, as_bytes
 from gpu_nn.errors import DeviceError
-from gpu_nn.hosts import own_name
-from gpu_nn.training.ranks import Ranks, raised_on_all_ranks
 
-# A rank may validate, or write a checkpoint, for as long before it comes to a sum; a shorter wait ends slow ranks.
-_UNTIL_A_SUM = timedelta(minutes=30)
-# All ranks are known to be there when they connect. Gloo waits five times as long for a connection from another rank.
-_UNTIL_CONNECTED = timedelta(minutes=1)
+# A rank may validate, or write a checkpoint, for as long before its next exchange.
+_EXCHANGE_TIMEOUT = timedelta(minutes=30)
+# All ranks have joined the rendezvous when they connect. Gloo waits five times as long to accept a connection.
+_CONNECT_TIMEOUT = timedelta(minutes=1)
 
-# Seconds for the others, where the program ends before they have left.
-_UNTIL_ALL_ENDED = 20.0
-
-# Of every array goes a frame of this many bytes: the size of the array, and the array where it is small. A large one
-# follows: Gloo ends a process that is sent more than it has room for, so the sizes are compared first.
+# Every array is sent as a frame of this many bytes: the size of the array, and the array itself where it is small. A
+# large array follows its frame: Gloo ends a process that receives more than it has room for, so the receiver compares
+# the sizes first.
 #
-# Where a connection ends, Gloo tells operations that wait their turn, but none that is half done: a wait for that is in
-# vain. So nobody waits for sends, nor for a large array before the byte that follows it has come; it is answered with a
-# byte, which tells the sender that the array is its own again.
+# When a connection ends, Gloo fails queued operations, but never completes one that is half done. So a rank waits
+# neither for its sends, nor for a large array before the byte that follows it has arrived. The receiver answers a large
+# array with a byte, after which the sender may write to the array again.
 _FRAME, _SIZE = 512, 8
 
 
 class _Link:
-    """What two ranks send each other. sent: frames and bytes on their way, which come before the latest two."""
+    """The buffers between this rank and another. pending: the latest four sends."""
 
     def __init__(self) -> None:
         self._frames = [np.zeros(_FRAME, np.uint8) for _ in range(2)]
-        self.came, self.signal = np.zeros(_FRAME, np.uint8), np.zeros(1, np.uint8)
-        self.sent: deque[Any] = deque(maxlen=4)
+        self.received, self.signal = np.zeros(_FRAME, np.uint8), np.zeros(1, np.uint8)
+        self.pending: deque[Any] = deque(maxlen=4)
 
     def next_frame(self) -> Array:
-        """That before the latest: the other rank has received it, since it has answered."""
+        """The frame before the latest one: the other rank has received it, since it has answered."""
         self._frames.reverse()
         return self._frames[0]
 
 
-class GlooRanks(PairwiseRanks):
+class GlooCommunicator(PairwiseCommunicator):
     """The ranks of a group of torch.distributed, with arrays on the host.
 
-    group: of the backend Gloo, made for these ranks alone.
-    Closed by `leave` and `fail`: ranks in a sum with this one then raise DeviceError.
+    group: of the backend Gloo, made for this communicator alone. `close` and `abort` destroy it; ranks in an exchange
+    with this one then raise DeviceError.
     """
 
     def __init__(self, group: Any):
@@ -66,9 +64,9 @@ class GlooRanks(PairwiseRanks):
         self._group = group
         super().__init__(self._torch.distributed.get_rank(group), self._torch.distributed.get_world_size(group))
         self._links: dict[int, _Link] = {}
-        self._patience = _UNTIL_A_SUM
-        # A group that is left to the interpreter's end may abort it.
-        atexit.register(self.leave, _UNTIL_ALL_ENDED)
+        self._timeout = _EXCHANGE_TIMEOUT
+        # A group that is still open when the interpreter ends may abort the process.
+        atexit.register(self.close, CLOSE_TIMEOUT)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
         link, works = self._links.setdefault(rank, _Link()), []
@@ -79,27 +77,27 @@ class GlooRanks(PairwiseRanks):
                 frame[:_SIZE].view(np.int64)[0] = self._announced(array)
                 if not large:
                     frame[_SIZE : _SIZE + array.nbytes] = as_bytes(array)
-                link.sent.append(self._send(frame, rank))
+                link.pending.append(self._send(frame, rank))
                 if large:
                     works += [self._send(array, rank), self._send(link.signal, rank)]
             if other is not None:
-                self._receive(link.came, rank).wait(self._patience)
-                self._check(rank, int(link.came[:_SIZE].view(np.int64)[0]), other)
+                self._receive(link.received, rank).wait(self._timeout)
+                self._check(rank, int(link.received[:_SIZE].view(np.int64)[0]), other)
                 if not large:
-                    as_bytes(other)[...] = link.came[_SIZE : _SIZE + other.nbytes]
+                    as_bytes(other)[...] = link.received[_SIZE : _SIZE + other.nbytes]
                 else:
-                    works += [self._receive(other, rank), self._receive(link.came[:1], rank)]
-                    works[-1].wait(self._patience)
-                    works[-2].wait(self._patience)
-                    link.sent.append(self._send(link.signal, rank))
+                    works += [self._receive(other, rank), self._receive(link.received[:1], rank)]
+                    works[-1].wait(self._timeout)
+                    works[-2].wait(self._timeout)
+                    link.pending.append(self._send(link.signal, rank))
             if array is not None and large:
-                self._receive(link.came[:1], rank).wait(self._patience)
+                self._receive(link.received[:1], rank).wait(self._timeout)
         except DeviceError:
             raise
         except RuntimeError as error:
             raise DeviceError(f"rank {self.rank} of {self.size} lost rank {rank}: {reason(error)}") from None
         finally:
-            works.clear()  # or the connections stay open while an exception keeps this frame
+            works.clear()  # an exception that keeps this frame would keep the connections open
 
     def _send(self, array: Array, rank: int) -> Any:
         return self._torch.distributed.isend(self._torch.from_numpy(as_bytes(array)), rank, self._group)
@@ -107,88 +105,88 @@ class GlooRanks(PairwiseRanks):
     def _receive(self, other: Array, rank: int) -> Any:
         return self._torch.distributed.irecv(self._torch.from_numpy(as_bytes(other)), rank, self._group)
 
-    def fail(self, error: Exception) -> None:
-        """The process, which may be a worker of Ray or Dask, lives on; alone in this error, it leaves at once."""
-        if raised_on_all_ranks(error):
-            self.leave()
+    def abort(self, error: Exception) -> None:
+        """Close the group, without waiting where this rank alone fails. A worker of Ray or Dask lives on."""
+        if is_raised_on_all_ranks(error):
+            self.close()
             return
         if error is not self._problem:
             error.add_note(f"on rank {self.rank} of {self.size}")
-        if self._can_leave:
+        if self._can_close:
             self._close()
 
-    def leave(self, seconds: float | None = None) -> None:
-        if self._can_leave:
-            self._patience = _UNTIL_A_SUM if seconds is None else timedelta(seconds=seconds)
+    def close(self, timeout: float | None = None) -> None:
+        if self._can_close:
+            self._timeout = _EXCHANGE_TIMEOUT if timeout is None else timedelta(seconds=timeout)
             try:
-                # To close a connection is to reset it: what the others have not received by then would be lost.
+                # Gloo resets connections on closing: what the other ranks have not received by then would be lost.
                 if self._problem is None:
-                    # Another rank may go on or be gone, and the program may have destroyed the group.
+                    # Another rank may go on or have ended, and the program may have destroyed the group.
                     with suppress(DeviceError, ValueError):
-                        self._all_leave()
+                        self._close_handshake()
             finally:
                 self._close()
 
     def _close(self) -> None:
-        self._leaving = True
-        atexit.unregister(self.leave)
+        self._closed = True
+        atexit.unregister(self.close)
         for link in self._links.values():
-            link.sent.clear()
+            link.pending.clear()
         group, self._group = self._group, None
-        with suppress(ValueError):  # the program has done that
+        with suppress(ValueError):  # the program has destroyed it
             self._torch.distributed.destroy_process_group(group)
 
     def local_rank(self) -> int:
-        told, hosts = launcher.local_rank(), self.gathered(own_name())
-        return hosts[: self.rank].count(hosts[self.rank]) if told is None else told
+        local_rank, hosts = environment.local_rank(), self.all_gather_object(host_name())
+        return hosts[: self.rank].count(hosts[self.rank]) if local_rank is None else local_rank
 
 
 def is_initialized() -> bool:
-    """Whether the program, or Ray Train before it, made a group of torch.distributed. Imports nothing."""
+    """Whether the program, or Ray Train before it, made the default group of torch.distributed. Imports nothing."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
 
 
-def of_the_program() -> Ranks:
-    """The ranks of the group that the program made, over a group beside it; the program's own is left standing."""
+def from_default_group() -> Communicator:
+    """A communicator of the ranks of the program's default group, over a new group; the default group stays open."""
     distributed = import_torch().distributed
     rank, size = distributed.get_rank(), distributed.get_world_size()
     if size == 1:
-        return Ranks()
+        return Communicator()
     try:
-        return GlooRanks(distributed.new_group(backend="gloo", timeout=timedelta(seconds=rendezvous.PATIENCE)))
+        return GlooCommunicator(distributed.new_group(backend="gloo", timeout=timedelta(seconds=rendezvous.TIMEOUT)))
     except RuntimeError as error:
         raise DeviceError(f"rank {rank} of {size} made no group with the others: {reason(error)}") from None
 
 
-def met(place: Environment) -> Ranks:
-    """The ranks that meet there. Raises DeviceError where they do not."""
-    if place.size == 1:
-        return Ranks()
+def from_environment(address: RendezvousAddress) -> Communicator:
+    """A communicator of the ranks that find each other at the address. Raises DeviceError where they do not."""
+    if address.size == 1:
+        return Communicator()
     torch = import_torch()
-    store = rendezvous.met(torch.distributed, place)
-    store.set_timeout(_UNTIL_CONNECTED)
-    rank, size, excepthook = place.rank, place.size, sys.excepthook
+    store = rendezvous.open_store(torch.distributed, address)
+    store.set_timeout(_CONNECT_TIMEOUT)
+    rank, size, excepthook = address.rank, address.size, sys.excepthook
     try:
-        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_UNTIL_CONNECTED)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_CONNECT_TIMEOUT)
     except RuntimeError as error:
         hint = "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach"
-        unmet = f"rank {rank} of {size} on {own_name()} did not connect to the others: {reason(error)}"
+        unmet = f"rank {rank} of {size} on {host_name()} did not connect to the others: {reason(error)}"
         raise DeviceError(f"{unmet}; {hint}") from None
     finally:
-        # torch wraps it each time and never takes that back; a worker that lives on is no rank any more.
+        # torch wraps the hook each time and never restores it; a worker that lives on is no rank any more.
         sys.excepthook = excepthook
-    return GlooRanks(torch.distributed.group.WORLD)
+    return GlooCommunicator(torch.distributed.group.WORLD)
 
 
 def reason(error: Exception) -> str:
-    """What torch says, without its place in torch's sources and its advice."""
+    """The message of torch, without the place in torch's sources and without its advice."""
     text = re.sub(r"^\[[^\]]*\] ", "", str(error).partition("\n")[0])
     return text.partition(". ")[0]
 
 
 def import_torch() -> ModuleType:
-    """PyTorch. Its C++ side then logs nothing below fatal: that tells what is raised as well, with pages of frames."""
+    """PyTorch, whose C++ side then logs fatal errors only: it would log what it raises, with pages of stack frames."""
     level = "TORCH_CPP_LOG_LEVEL"
     is_silent = "torch" not in sys.modules and level not in os.environ
     if is_silent:

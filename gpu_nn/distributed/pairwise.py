@@ -1,4 +1,4 @@
-"""Sums by messages between two ranks at a time: one order of additions, whatever engine carries the messages."""
+"""all_reduce by messages between two ranks at a time: MPI and Gloo add up in the same order, to the same bits."""
 
 import os
 from abc import abstractmethod
@@ -6,36 +6,37 @@ from abc import abstractmethod
 import numpy as np
 
 from gpu_nn.device import Array
+from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks
 
-# What a rank that leaves announces, in place of a number of bytes.
-LEAVING = -1
+# The size that a rank announces when it closes.
+CLOSING = -1
 
 
-class PairwiseRanks(Ranks):
-    """Ranks that send arrays on the host to each other. A subclass gives `_transfer`."""
+class PairwiseCommunicator(Communicator):
+    """A communicator over messages of arrays on the host. A subclass implements `_transfer`."""
 
     def __init__(self, rank: int, size: int):
         super().__init__(rank, size)
         self._scratch = np.empty(0, np.uint8)
-        self._leaving = False
+        self._closed = False
         self._problem: BaseException | None = None
         self._process = os.getpid()
 
-    def sum(self, array: Array) -> None:
-        """Add ranks 0 and 1, then 2 and 3, then these two sums, and so on; all of it is sent log₂(size) times.
+    def all_reduce(self, array: Array) -> None:
+        """Add ranks 0 and 1, then 2 and 3, then these two sums, and so on, in log₂(size) messages of the whole array.
 
-        An engine's own all_reduce leaves the order, and so the bits, to the engine. Overflow does not warn, as on GPUs.
+        The all_reduce of MPI or Gloo leaves the order, and so the bits, to the library. Overflow does not warn, as on
+        GPUs.
         """
-        if self._leaving:
-            raise DeviceError(f"rank {self.rank} has left; there are no more sums for it")
+        if self._closed:
+            raise DeviceError(f"rank {self.rank} has closed its communicator; it takes part in no more exchanges")
         if self._problem is not None:
-            raise DeviceError(f"rank {self.rank} has failed in a sum; there are no more for it")
+            raise DeviceError(f"rank {self.rank} has failed in an exchange; it takes part in no more of them")
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._all_reduce(array)
-        except BaseException as error:  # an interrupt, too, leaves messages that were not read
+        except BaseException as error:  # an interrupt, too, leaves unread messages
             self._problem = error
             raise
 
@@ -48,7 +49,7 @@ class PairwiseRanks(Ranks):
                 array += other  # a + b and b + a are the same bits
                 distance *= 2
             return
-        # A binomial tree: sums go up to rank 0, and the total comes down the same edges.
+        # A binomial tree: partial sums go up to rank 0, and the total comes down the same edges.
         parent, children, distance = None, [], 1
         while distance < self.size:
             if self.rank & distance:
@@ -67,50 +68,50 @@ class PairwiseRanks(Ranks):
             self._transfer(child, array)
 
     def _other(self, array: Array) -> Array:
-        """Memory for another rank's array, kept from sum to sum."""
+        """A buffer for another rank's array, reused by the next calls."""
         if len(self._scratch) < array.nbytes:
             self._scratch = np.empty(array.nbytes, np.uint8)
         return self._scratch[: array.nbytes].view(array.dtype).reshape(array.shape)
 
     @property
-    def _can_leave(self) -> bool:
-        """Once, and not in a process that was forked, which is no rank."""
-        return not self._leaving and os.getpid() == self._process
+    def _can_close(self) -> bool:
+        """Whether this communicator is open, and this process is the rank and no fork of it."""
+        return not self._closed and os.getpid() == self._process
 
-    def _all_leave(self) -> None:
-        """A last exchange with those that this rank adds up with, in which there is nothing to add.
+    def _close_handshake(self) -> None:
+        """A last exchange with the ranks of this rank's messages, without content.
 
-        Raises DeviceError where one of them is in a sum, as it does there.
+        Raises DeviceError where one of them is in another exchange; that rank raises it, too.
         """
-        self._leaving = True
+        self._closed = True
         self._all_reduce(np.empty(0, np.uint8))
 
     @abstractmethod
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
         """Send `array` to the rank, receive `other` from it, or both at once.
 
-        Raises DeviceError where the rank is gone, or by `_check`.
+        Raises DeviceError where the rank has ended, or by `_check`.
         """
 
     def _announced(self, array: Array) -> int:
-        """The bytes that a message is announced with."""
-        return LEAVING if self._leaving else array.nbytes
+        """The size that this rank announces for a message."""
+        return CLOSING if self._closed else array.nbytes
 
-    def _check(self, rank: int, came: int | None, other: Array) -> None:
-        """Raises DeviceError where the rank announced something else than room was made for; None is more than that."""
+    def _check(self, rank: int, received: int | None, other: Array) -> None:
+        """Raises DeviceError where the rank announced another size than `other` has; None stands for a larger one."""
         expected = self._announced(other)
-        if came == expected:
+        if received == expected:
             return
-        if came == LEAVING:
-            unlike = f"rank {rank} has left"
-        elif expected == LEAVING:
-            unlike = f"rank {self.rank} has left, and rank {rank} goes on"
+        if received == CLOSING:
+            difference = f"rank {rank} has closed its communicator"
+        elif expected == CLOSING:
+            difference = f"rank {self.rank} has closed its communicator, and rank {rank} goes on"
         else:
-            gave = "more" if came is None else came
-            unlike = f"rank {rank} gave {gave} bytes to a sum where rank {self.rank} gave {expected}"
-        raise DeviceError(f"{unlike}; all ranks must do the same in the same order")
+            sent = "more" if received is None else received
+            difference = f"rank {rank} sent {sent} bytes where rank {self.rank} sent {expected}"
+        raise DeviceError(f"{difference}; all ranks must make the same exchanges in the same order")
 
 
 def as_bytes(array: Array) -> Array:
-    """A view that every engine can send; NumPy's extension types, such as bfloat16, have no counterpart in them."""
+    """A view as bytes: MPI and Gloo have no counterpart of NumPy's extension types, such as bfloat16."""
     return array.reshape(-1).view(np.uint8)

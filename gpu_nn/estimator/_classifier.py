@@ -1,18 +1,19 @@
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
 
-from gpu_nn.device import Array, Device
-from gpu_nn.estimator import _pickling
-from gpu_nn.estimator._fit import fit
-from gpu_nn.estimator._from_sklearn import adopted
-from gpu_nn.estimator._validation import class_names, inputs, labels, moved, opened, place, row_weights
+from gpu_nn.data.table import unique_names
+from gpu_nn.estimator._fit import Fitted, Rows, fit
+from gpu_nn.estimator._from_sklearn import fitted_from_sklearn, from_sklearn, shared_parameters
+from gpu_nn.estimator._labels import LabelEncoder
+from gpu_nn.estimator._parameters import Parameters
+from gpu_nn.estimator._predict import TrainedClassifier
+from gpu_nn.estimator._validation import array_device, check_classes, check_sample_weight, check_X, check_y, to_device
+from gpu_nn.network import Network
+from gpu_nn.training.checkpoint import load_checkpoint
 
 
-class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class MLPClassifier(TrainedClassifier):
     """scikit-learn's multi-layer perceptron, trained on a GPU or the CPU with the all-but-one cross entropy.
 
     Parameters of scikit-learn's MLPClassifier have its names, meanings and defaults: hidden_layer_sizes, solver ("sgd",
@@ -22,8 +23,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  alpha: of AdamW the decoupled weight
     decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of learning_rate_init.
-    early_stopping: the weights of the best epoch come back.  scoring: what held-out rows are scored by: None for
-    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
+    early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for accuracy, a name of
+    scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
 
     class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
@@ -31,17 +32,17 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     label_smoothing, complement_weight: of the cost, as in `functional.softmax_cross_entropy`; complement_weight=0 is
     the standard cross entropy.  standardize: bring the columns to mean 0 and deviation 1 as in the training rows (in
     partial_fit, those of the first call).  max_norm: clip the gradient of a step to this length.  callbacks: called as
-    callback(trainer, record) after each epoch, see `Trainer`.  device: "auto", "cpu", "cuda", "cuda:1"; "auto" computes
-    where X lies if that is a GPU.  dtype: "float32" or "float64"; with nvmath-python on a GPU also
-    "mixed_bfloat16", "mixed_float16" and "tf32", see `Network`, with results of float32.
+    callback(trainer, record) after each epoch, see `Trainer`.  device: "auto", "cpu", "cuda", "cuda:1"; "auto" is the
+    GPU of X if X is on one.  dtype: "float32" or "float64"; with nvmath-python on a GPU also "mixed_bfloat16",
+    "mixed_float16" and "tf32", see `Network`, with results of float32.
 
-    y: labels of any type, (n,); or flags of 0 and 1, (n, labels), for several labels a row, where predict answers with
-    flags and predict_proba with the probability of each label; or probabilities of the classes, (n, classes), rows
-    summing to 1, where the classes are the column numbers.
+    y: labels of any type, (n,); or flags of 0 and 1, (n, labels), for several labels a row, where predict returns
+    flags and predict_proba the probability of each label; or probabilities of the classes, (n, classes), rows summing
+    to 1, where the classes are the column numbers.
 
-    X: NumPy, pandas, lists, CuPy, or a tensor that speaks DLPack. Results lie where X lies: CuPy arrays for data on a
-    GPU, which do not pass through the host, else NumPy. Only labels that are not numbers are always NumPy. Sparse X is
-    a TypeError.
+    X: NumPy, pandas, lists, CuPy, or a tensor with DLPack. Results are on the device of X: CuPy arrays for data on a
+    GPU, which do not pass through the host, else NumPy; labels that are not numbers are always NumPy. Sparse X is a
+    TypeError.
 
     Fitted: classes_, n_features_in_, feature_names_in_, net_ (the `Network`), history_ (`History` of all epochs),
     loss_ and loss_curve_ (mean cost and 0.5·alpha·‖W‖² penalty of an epoch), best_loss_, validation_scores_ and
@@ -125,134 +126,117 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, device: str = "auto", dtype: Any = None) -> "MLPClassifier":
-        """scikit-learn's fitted classifier as one of ours: same predictions, parameters and curves.
+        """Convert scikit-learn's fitted classifier: same predictions, parameters and curves.
 
         estimator, dtype and errors: as in `gpu_nn.from_sklearn`; a StandardScaler before it is standardize=True.
-        partial_fit and warm_start go on with its weights, and with an optimizer that begins anew, Adam in the place of
-        L-BFGS. The cost stays the one that it was trained on, complement_weight=0.
+        partial_fit and warm_start continue with its weights and a new optimizer, Adam in place of L-BFGS, on the cost
+        that it was trained on, complement_weight=0.
         """
-        return adopted(cls, estimator, device, dtype)
+        net = from_sklearn(estimator, device=device, dtype=dtype)
+        shared = shared_parameters(estimator, cls._get_param_names())
+        classifier = cls(**shared, device=device, dtype=net.precision.name)
+        classifier.n_features_in_ = net.n_inputs
+        if hasattr(estimator, "feature_names_in_"):
+            classifier.feature_names_in_ = estimator.feature_names_in_
+        classifier._set_fitted(*fitted_from_sklearn(estimator, net, classifier._parameters()))
+        return classifier
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, validation: Any = None, resume: Any = None
     ) -> "MLPClassifier":
         """Train on X, (n, features), and y; returns the classifier.
 
-        sample_weight: (n,), finite and ≥ 0. validation: (X, y) of one's own to be scored after each epoch; with
-        early_stopping it takes the place of the part that would be split off. resume: a checkpoint's file, or the
-        folder of a `Checkpoints` among the callbacks, whose newest whole one is taken: with parameters and data as they
-        were, in this process or another, the training goes on from there and ends in the bits of an unbroken one, with
-        the same rows held out whatever random_state draws now; max_iter counts the epochs before it too.
+        sample_weight: (n,), finite and ≥ 0. validation: (X, y) to score after each epoch; with early_stopping it
+        replaces the rows that would be held out. resume: a checkpoint file, or the folder of a `Checkpoints` among the
+        callbacks, whose newest undamaged one is taken: with the same parameters and data, in this process or another,
+        the training continues to the bits of an uninterrupted one and holds out the same rows, whatever random_state
+        draws; max_iter counts the epochs before it too.
 
-        Raises ValueError or TypeError for parameters and data that do not fit, DeviceError for a GPU that is not there
-        and a dtype in which the device does not compute, DataError for a checkpoint that is damaged or of another
-        training, TrainingDiverged when the loss is no longer finite. Warns with ConvergenceWarning when max_iter ends
-        it. `Trainer.interrupt` and Ctrl-C end it early with a UserWarning, before the end of the first epoch with
+        Raises ValueError or TypeError for invalid parameters and data, DeviceError for a missing GPU and a dtype in
+        which the device does not compute, DataError for a checkpoint that is damaged or of another training,
+        TrainingDiverged when the loss is no longer finite. Warns with ConvergenceWarning when max_iter ends it.
+        `Trainer.interrupt` and Ctrl-C end it early with a UserWarning, before the end of the first epoch with
         KeyboardInterrupt.
         """
-        fit(self, X, y, sample_weight, validation, resume=resume)
-        return self
+        return self._fit(X, y, sample_weight, validation, resume, classes=None, incremental=False)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "MLPClassifier":
         """One epoch over X, (n, features), and y; returns the classifier.
 
-        classes: all labels that will ever come; the first call needs them, unless y has several columns, one for
-        each. Raises as `fit` does.
+        classes: all labels of all calls; the first call needs them, unless y has several columns, one for each.
+        Raises as `fit` does.
         """
         fitted = self.__sklearn_is_fitted__()
         if classes is not None:
-            classes = class_names(classes)
+            classes = check_classes(classes)
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True; set it to False, or use fit")
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise ValueError("class_weight='balanced' needs all of y, partial_fit sees a part: give a dict of weights")
         if not fitted and classes is None and (len(np.shape(y)) < 2 or np.shape(y)[1] == 1):
-            raise ValueError("classes must be passed on the first call to partial_fit: all labels that will ever come")
+            raise ValueError("classes must be passed on the first call to partial_fit: all labels of all calls")
         if fitted and classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(
                 f"classes={classes.tolist()}, but the first call had {self.classes_.tolist()}; leave them out"
             )
-        fit(self, X, y, sample_weight, None, classes=classes, incremental=True)
+        return self._fit(X, y, sample_weight, None, None, classes, incremental=True)
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: Any, resume: Any, classes: Any, incremental: bool
+    ) -> "MLPClassifier":
+        parameters = self._parameters()
+        parameters.validate()
+        checkpoint = load_checkpoint(resume, stacklevel=4)
+        continues = self.__sklearn_is_fitted__() and (incremental or self.warm_start)
+        x = check_X(self, X, dtype=parameters.array_dtype(), reset=not continues)
+        device = array_device(x)
+        y, weight = check_y(y, len(x), device), check_sample_weight(sample_weight, len(x), device)
+        labels = self._label_encoder if continues else LabelEncoder.fit(y, classes)
+        rows = Rows(x, to_device(labels.transform(y, parameters.array_dtype()), device), weight, y)
+        fitted = fit(
+            parameters,
+            rows,
+            self._validation_rows(validation, labels, parameters.array_dtype()),
+            labels,
+            lambda net: self._with_network(net, labels),
+            feature_names=unique_names(getattr(self, "feature_names_in_", ())) or None,
+            previous=Fitted(self.net_, self._fit_state, self.history_, self.n_iter_) if continues else None,
+            incremental=incremental,
+            checkpoint=checkpoint,
+        )
+        self._set_fitted(labels, fitted, validated=validation is not None or parameters.early_stopping)
         return self
 
-    def predict(self, X: Any) -> Array:
-        """The label of each row of X, (n, features): (n,), or flags (n, labels) of int64 for several labels a row."""
-        logits, at = self._logits(X)
-        with self.net_.device.active():
-            found = self._labelling.named(self._labelling.decided(logits))
-        return moved(found, at) if found.dtype.kind in "biuf" else found
+    def _parameters(self) -> Parameters:
+        return Parameters(**{name: getattr(self, name) for name in MLPClassifier._get_param_names()})
 
-    def predict_proba(self, X: Any) -> Array:
-        """Probabilities, (n, classes), in the order of classes_ and of the network's dtype.
+    def _validation_rows(self, validation: Any, labels: LabelEncoder, dtype: np.dtype) -> Rows | None:
+        if validation is None:
+            return None
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise ValueError(f"validation is a {type(validation).__name__}; expected a pair (X, y)")
+        x = check_X(self, validation[0], dtype=dtype, reset=False, name="validation X")
+        device = array_device(x)
+        y = check_y(validation[1], len(x), device, "validation y")
+        return Rows(x, to_device(labels.transform(y, dtype, "validation y"), device), None, y)
 
-        Rows sum to 1; for several labels a row each number is the probability of its label alone, above ½ where
-        `predict` gives the label.
-        """
-        logits, at = self._logits(X)
-        with self.net_.device.active():
-            return moved(self.net_.probabilities(logits), at)
+    def _with_network(self, net: Network, labels: LabelEncoder) -> "MLPClassifier":
+        """A fitted classifier that predicts with `net` during its training, for scorers."""
+        classifier = object.__new__(type(self))
+        # The held-out rows are arrays, whose columns have no names.
+        classifier.__dict__.update({name: value for name, value in vars(self).items() if name != "feature_names_in_"})
+        classifier.net_, classifier._label_encoder, classifier.classes_ = net, labels, labels.classes
+        return classifier
 
-    def predict_log_proba(self, X: Any) -> Array:
-        """Logarithms of `predict_proba`, finite where the probability itself is too small for its type."""
-        logits, at = self._logits(X)
-        with self.net_.device.active():
-            return moved(self._labelling.log_probabilities(self.net_, logits), at)
-
-    def decision_function(self, X: Any) -> Array:
-        """Logits: the difference of the two, (n,), for two classes, else (n, classes).
-
-        For several labels a row, (n, labels), positive where `predict` gives the label.
-        """
-        logits, at = self._logits(X)
-        with self.net_.device.active():
-            return moved(self._labelling.scores(logits), at)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on X, (n, features), and y; several labels of a row must all be right. Rows of probabilities count
-        as their largest."""
-        found = self.predict(X)
-        at = place(found)
-        y, weight = labels(y, len(found), at), row_weights(sample_weight, len(found), at)
-        with at.active():
-            if self._labelling.kind == "probabilities" and y.ndim == 2:
-                y = y.argmax(axis=1)
-            if at.kind == "cpu":
-                return float(accuracy_score(y, found, sample_weight=weight))
-            y = at.asarray(y)
-            y = y[:, 0] if found.ndim == 1 and y.shape == (len(y), 1) else y
-            if y.shape != found.shape:
-                raise ValueError(f"y has shape {y.shape}; expected {found.shape}, as predict gives it")
-            right = found == y
-            right = right if right.ndim == 1 else right.all(axis=1)
-            return float(right.mean() if weight is None else (right * weight).sum() / weight.sum())
-
-    def _logits(self, X: Any) -> tuple[Array, Device]:
-        """Logits of X on the network's device, in memory that is the caller's, and where X lies."""
-        check_is_fitted(self)
-        net, X = self.net_, opened("X", X)
-        x = inputs(self, X, dtype=net.dtype, reset=False)
-        return net.forward(moved(x, net.device)), place(X)
-
-    @property
-    def coefs_(self) -> list[np.ndarray]:
-        """The weights of the dense layers, (inputs, units) each: read-only copies; `net_.parameters` can be changed."""
-        return _pickling.parameters(self.net_, "weight")
-
-    @property
-    def intercepts_(self) -> list[np.ndarray]:
-        """The biases of the dense layers, (units,) each, 0 before a `BatchNorm`: copies, read-only."""
-        return _pickling.parameters(self.net_, "bias")
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "net_" in vars(self)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        return _pickling.without_device(dict(super().__getstate__()))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(_pickling.with_device(dict(state)))
+    def _set_fitted(self, labels: LabelEncoder, fitted: Fitted, validated: bool) -> None:
+        """Set the fitted attributes, which a fit that fails leaves unchanged."""
+        metrics = fitted.state.metrics
+        self.net_, self._fit_state, self._label_encoder = fitted.net, fitted.state, labels
+        self.classes_, self.history_ = labels.classes, fitted.history
+        self.n_iter_, self.t_ = fitted.n_iter, metrics.rows_seen
+        self.n_layers_ = len(self._parameters().hidden_sizes()) + 2
+        self.n_outputs_, self.out_activation_ = fitted.net.n_classes, "softmax"
+        self.loss_, self.loss_curve_ = metrics.losses[-1], list(metrics.losses)
+        self.best_loss_ = None if self.early_stopping else metrics.best_loss
+        self.validation_scores_ = list(metrics.scores) if validated else None
+        self.best_validation_score_ = metrics.best_score if validated else None

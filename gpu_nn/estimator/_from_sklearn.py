@@ -1,10 +1,10 @@
 """scikit-learn's fitted MLPClassifier, alone or behind scalers in a Pipeline, as a network and as our classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier as Theirs
+from sklearn.neural_network import MLPClassifier as SklearnMLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils import check_random_state
@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpu_nn.data.table import unique_names
 from gpu_nn.device import Device
-from gpu_nn.estimator import _parameters
-from gpu_nn.estimator._early_stopping import Progress
-from gpu_nn.estimator._fit import publish
-from gpu_nn.estimator._labels import Labelling
-from gpu_nn.estimator._pickling import Course
+from gpu_nn.estimator._early_stopping import SEED_LIMIT, FitMetrics
+from gpu_nn.estimator._fit import Fitted
+from gpu_nn.estimator._labels import LabelEncoder
+from gpu_nn.estimator._parameters import Parameters
+from gpu_nn.estimator._pickling import FitState
 from gpu_nn.layers import Dense, Layer, Standardize
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
@@ -27,12 +27,12 @@ Affine = tuple[np.ndarray, np.ndarray]
 _ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 
 
-def _standard(scaler: Any) -> Affine:
+def _standard_scaler(scaler: Any) -> Affine:
     n = scaler.n_features_in_
     return scaler.mean_ if scaler.with_mean else np.zeros(n), 1 / scaler.scale_ if scaler.with_std else np.ones(n)
 
 
-def _min_max(scaler: Any) -> Affine:
+def _min_max_scaler(scaler: Any) -> Affine:
     if scaler.clip:
         raise ValueError(f"{scaler} clips what lies outside the range, which no layer does; expected clip=False")
     return -scaler.min_ / scaler.scale_, scaler.scale_
@@ -40,8 +40,8 @@ def _min_max(scaler: Any) -> Affine:
 
 # shift and scale of (x - shift)·scale, which is what a fitted scaler does to x.
 _SCALERS: dict[type, Callable[[Any], Affine]] = {
-    StandardScaler: _standard,
-    MinMaxScaler: _min_max,
+    StandardScaler: _standard_scaler,
+    MinMaxScaler: _min_max_scaler,
     MaxAbsScaler: lambda scaler: (np.zeros(scaler.n_features_in_), 1 / scaler.scale_),
 }
 
@@ -59,23 +59,23 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
     are independent, which no softmax is), for one class, and for a dtype that is not known, DeviceError
     as `Network` does.
     """
-    scalers, last = _steps(estimator)
-    labelling = _labelling(last)
-    weights, biases = list(last.coefs_), list(last.intercepts_)
-    if len(labelling.classes) == 2:
+    scalers, classifier = _pipeline_steps(estimator)
+    labels = _label_encoder(classifier)
+    weights, biases = list(classifier.coefs_), list(classifier.intercepts_)
+    if len(labels.classes) == 2:
         weights[-1], biases[-1] = (
             np.concatenate([-array / 2, array / 2], axis=-1) for array in (weights[-1], biases[-1])
         )
-    hidden = [Dense(bias.size, _ACTIVATIONS[last.activation]) for bias in biases[:-1]]
+    hidden = [Dense(bias.size, _ACTIVATIONS[classifier.activation]) for bias in biases[:-1]]
     layers: list[Layer] = [*([Standardize()] if scalers else []), *hidden, Dense(biases[-1].size)]
     net = Network(
-        layers, n_inputs=last.n_features_in_, device=device, dtype=weights[0].dtype if dtype is None else dtype
+        layers, n_inputs=classifier.n_features_in_, device=device, dtype=weights[0].dtype if dtype is None else dtype
     )
-    net.classes = labelling.names
+    net.classes = labels.names
     net.feature_names = unique_names(getattr(estimator, "feature_names_in_", ())) or None
     if scalers:
         net.state["0.shift"][...], net.state["0.scale"][...] = (
-            net.device.asarray(a, net.dtype) for a in _composed(scalers)
+            net.device.asarray(a, net.dtype) for a in _compose(scalers)
         )
     first = len(layers) - len(weights)
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), first):
@@ -84,71 +84,74 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
     return net
 
 
-def adopted(kind: type[Any], estimator: Any, device: str, dtype: Any) -> Any:
-    """A fitted classifier of the class `kind`, our MLPClassifier, as its `from_sklearn` describes it."""
-    scalers, last = _steps(estimator)
-    net = from_sklearn(estimator, device=device, dtype=dtype)
-    there = last.get_params(deep=False)
-    shared = {name: value for name, value in there.items() if name in kind._get_param_names()}
+def shared_parameters(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The parameters of our MLPClassifier, of which `names` are all, for a fitted scikit-learn classifier."""
+    scalers, classifier = _pipeline_steps(estimator)
+    shared = {name: value for name, value in classifier.get_params(deep=False).items() if name in names}
     if shared["solver"] not in OPTIMIZERS:
         shared["solver"] = "adam"
-    ours = kind(**shared, complement_weight=0.0, standardize=bool(scalers), device=device, dtype=net.precision.name)
-    ours.n_features_in_ = last.n_features_in_
-    if hasattr(estimator, "feature_names_in_"):
-        ours.feature_names_in_ = estimator.feature_names_in_
-    scores = getattr(last, "validation_scores_", None)
-    best_loss = getattr(last, "best_loss_", None)
-    progress = Progress(
-        losses=list(getattr(last, "loss_curve_", ())) or [last.loss_],
+    return {**shared, "complement_weight": 0.0, "standardize": bool(scalers)}
+
+
+def fitted_from_sklearn(estimator: Any, net: Network, parameters: Parameters) -> tuple[LabelEncoder, Fitted, bool]:
+    """Labels and state of a fitted scikit-learn classifier, and whether it has validation scores.
+
+    net: its network. parameters: of our MLPClassifier.
+    """
+    _, classifier = _pipeline_steps(estimator)
+    scores = getattr(classifier, "validation_scores_", None)
+    metrics = FitMetrics(
+        losses=list(getattr(classifier, "loss_curve_", ())) or [classifier.loss_],
         scores=list(scores or ()),
-        best_loss=None if last.early_stopping else best_loss,
-        best_score=last.best_validation_score_ if scores else None,
-        rows_seen=int(last.t_),
+        best_loss=None if classifier.early_stopping else getattr(classifier, "best_loss_", None),
+        best_score=classifier.best_validation_score_ if scores else None,
+        rows_seen=int(classifier.t_),
     )
-    options = _parameters.optimizer_options(ours)
-    optimizer = OPTIMIZERS[ours.solver](lr=_parameters.schedule(ours), weight_decay=0.0, **options)
+    options = parameters.optimizer_options()
+    optimizer = OPTIMIZERS[parameters.solver](lr=parameters.schedule(), weight_decay=0.0, **options)
     optimizer.bind(net)
-    random = np.random.default_rng(int(check_random_state(ours.random_state).randint(2**31 - 1)))
-    course = Course(ours.solver, options, optimizer, random, progress)
-    publish(ours, net, course, _labelling(last), last.n_iter_, History([]), bool(scores))
-    return ours
+    random = np.random.default_rng(int(check_random_state(parameters.random_state).randint(SEED_LIMIT)))
+    state = FitState(parameters.solver, options, optimizer, random, metrics)
+    return _label_encoder(classifier), Fitted(net, state, History([]), classifier.n_iter_), bool(scores)
 
 
-def _steps(estimator: Any) -> tuple[list[Any], Any]:
+def _pipeline_steps(estimator: Any) -> tuple[list[Any], Any]:
     """The scalers, and the classifier behind them; all fitted."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     *before, last = [step for step in steps if step is not None and not isinstance(step, str)] or [None]
     expected = "a fitted sklearn.neural_network.MLPClassifier, or a Pipeline of scalers that ends in one"
-    if not isinstance(last, Theirs):
-        raise TypeError(f"from_sklearn was given {_kind(estimator)} that ends in {_kind(last)}; expected {expected}")
+    if not isinstance(last, SklearnMLPClassifier):
+        raise TypeError(
+            f"from_sklearn was given {_type_name(estimator)} that ends in {_type_name(last)}; expected {expected}"
+        )
     for scaler in before:
         if type(scaler) not in _SCALERS:
             known = ", ".join(kind.__name__ for kind in _SCALERS)
             raise TypeError(
-                f"the pipeline has {_kind(scaler)} before its classifier; expected {known}: pass the classifier alone, "
-                "and transform X before it reaches the network"
+                f"the pipeline has {_type_name(scaler)} before its classifier; expected {known}: pass the classifier "
+                "alone, and transform X before it reaches the network"
             )
         check_is_fitted(scaler)
     check_is_fitted(last)
     return before, last
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return f"a {type(value).__module__.partition('.')[0]} {type(value).__name__}"
 
 
-def _labelling(last: Theirs) -> Labelling:
-    if last.out_activation_ == "logistic" and last.n_outputs_ > 1:
+def _label_encoder(classifier: SklearnMLPClassifier) -> LabelEncoder:
+    if classifier.out_activation_ == "logistic" and classifier.n_outputs_ > 1:
         raise ValueError(
-            f"the classifier gives {last.n_outputs_} labels a row, each with a logistic output of its own; a softmax "
-            "network has probabilities that sum to 1 and cannot say the same: fit a gpu_nn.MLPClassifier on such y"
+            f"the classifier gives {classifier.n_outputs_} labels a row, each with a logistic output of its own; a "
+            "softmax network has probabilities that sum to 1 and cannot say the same: fit a gpu_nn.MLPClassifier on y"
         )
-    if len(last.classes_) < 2:
-        raise ValueError(f"the classifier knows 1 class, {last.classes_.tolist()}; a softmax needs at least 2")
-    return Labelling("labels", last.classes_)
+    if len(classifier.classes_) < 2:
+        raise ValueError(f"the classifier knows 1 class, {classifier.classes_.tolist()}; a softmax needs at least 2")
+    return LabelEncoder("labels", classifier.classes_)
 
 
-def _composed(scalers: list[Any]) -> Affine:
+def _compose(scalers: list[Any]) -> Affine:
     """shift and scale of all the scalers, one after the other."""
     (shift, scale), *rest = (_SCALERS[type(scaler)](scaler) for scaler in scalers)
     for next_shift, next_scale in rest:

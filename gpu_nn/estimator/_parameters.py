@@ -1,16 +1,17 @@
-"""The parameters of MLPClassifier: what each may be, and the layers and the optimizer that they describe."""
+"""The parameters of MLPClassifier: their validation, and the layers, optimizer and schedule that they describe."""
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import get_scorer, get_scorer_names
 
 from gpu_nn.device import resolve_device
 from gpu_nn.errors import unknown_name
-from gpu_nn.estimator._early_stopping import EpochRate
-from gpu_nn.estimator._scoring import scorer
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import NORMALISATIONS, Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.optimizers import OPTIMIZERS
@@ -18,10 +19,10 @@ from gpu_nn.precision import parameter_dtype, precision_name
 from gpu_nn.schedules import Constant, Schedule
 from gpu_nn.validation import BELOW_1, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Interval, check_int, check_number, is_int
 
-# What scikit-learn calls by another name, and what people ask for that is not here.
-_OUR_NAMES = {"logistic": "sigmoid"}
-_MEANT = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity"}
-_MEANT |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "layer_norm": "layer"}
+# scikit-learn's names for ours, and the closest names that exist for names that do not.
+_SKLEARN_ACTIVATIONS = {"logistic": "sigmoid"}
+_ALIASES = {"lbfgs": "adam", "momentum": "sgd", "swish": "silu", "linear": "identity"}
+_ALIASES |= {"batchnorm": "batch", "batch_norm": "batch", "layernorm": "layer", "layer_norm": "layer"}
 
 _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
@@ -42,7 +43,7 @@ _NUMBERS: dict[str, Interval] = {
     "max_norm": POSITIVE,
 }
 _COUNTS = ("max_iter", "n_iter_no_change", "batch_size")
-_WORDS: dict[str, tuple[Any, str]] = {
+_ALTERNATIVES: dict[str, tuple[Any, str]] = {
     "batch_size": ("auto", " or 'auto'"),
     "n_iter_no_change": (math.inf, " or infinity"),
     "max_norm": (None, " or None"),
@@ -50,110 +51,130 @@ _WORDS: dict[str, tuple[Any, str]] = {
 _FLAGS = ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping", "standardize")
 
 
-def check(estimator: Any) -> None:
-    """Raises ValueError or TypeError for a parameter that cannot be: its name, its value, and what was expected."""
-    for name in (*_NUMBERS, *_COUNTS):
-        value, (word, or_word) = getattr(estimator, name), _WORDS.get(name, ("", ""))
-        if or_word and (value is word or (np.isscalar(value) and value == word)):
-            continue
-        if name in _NUMBERS:
-            check_number(name, value, _NUMBERS[name], or_word)
+@dataclass
+class EpochRate(Schedule):
+    """A learning rate that is constant within an epoch; `EpochEnd` changes it between epochs."""
+
+    lr: float
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+    def state(self) -> dict[str, Any]:
+        return {"lr": self.lr}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.lr = check_number("lr", state["lr"])
+
+
+class Parameters(SimpleNamespace):
+    """The parameters of an MLPClassifier during one fit, as attributes of their own names."""
+
+    def validate(self) -> None:
+        """Raises ValueError or TypeError with the name, the value and what was expected; DeviceError for no GPU."""
+        for name in (*_NUMBERS, *_COUNTS):
+            value, (alternative, or_alternative) = getattr(self, name), _ALTERNATIVES.get(name, ("", ""))
+            if or_alternative and (value is alternative or (np.isscalar(value) and value == alternative)):
+                continue
+            if name in _NUMBERS:
+                check_number(name, value, _NUMBERS[name], or_alternative)
+            else:
+                check_int(name, value, 1, or_alternative)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected True or False")
+        if not isinstance(self.solver, str) or self.solver not in OPTIMIZERS:
+            raise unknown_name("solver", self.solver, OPTIMIZERS, _ALIASES)
+        rate = self.learning_rate
+        if not isinstance(rate, Schedule) and not (isinstance(rate, str) and rate in _LEARNING_RATES):
+            raise unknown_name("learning_rate", rate, _LEARNING_RATES)
+        chosen = self.normalisation
+        if chosen is not None and not (isinstance(chosen, str) and chosen in NORMALISATIONS):
+            raise unknown_name("normalisation", chosen, ("None", *NORMALISATIONS), _ALIASES)
+        self.hidden_activation()
+        self.array_dtype()
+        self.hidden_sizes()
+        self.scorer()
+        self.callback_list()
+        resolve_device(self.device)
+
+    def hidden_activation(self) -> str:
+        """The activation of the hidden layers by our name."""
+        given = self.activation
+        name = _SKLEARN_ACTIVATIONS.get(given, given) if isinstance(given, str) else given
+        if not isinstance(name, str) or name not in ACTIVATIONS:
+            raise unknown_name("activation", given, (*ACTIVATIONS, *_SKLEARN_ACTIVATIONS), _ALIASES)
+        return name
+
+    def array_dtype(self) -> np.dtype:
+        """The dtype of the network's parameters and of the data."""
+        return parameter_dtype(precision_name(self.dtype))
+
+    def hidden_sizes(self) -> list[int]:
+        """The widths of the hidden layers."""
+        given = self.hidden_layer_sizes
+        sizes = list(given) if np.iterable(given) and not isinstance(given, str) else [given]
+        if not all(is_int(size) and size >= 1 for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={given!r}; expected whole numbers ≥ 1, such as (100,), or () for none"
+            )
+        return [int(size) for size in sizes]
+
+    def scorer(self) -> Callable[..., Any] | None:
+        """scorer(estimator, X, y) for `scoring`; None for the accuracy."""
+        scoring = self.scoring
+        if scoring is None or callable(scoring):
+            return scoring
+        if not isinstance(scoring, str):
+            raise TypeError(f"scoring={scoring!r}; expected None, the name of a scorer, or scorer(estimator, X, y)")
+        if scoring not in get_scorer_names():
+            raise unknown_name("scoring", scoring, get_scorer_names())
+        return get_scorer(scoring)
+
+    def callback_list(self) -> Sequence[Any]:
+        """The callbacks in the order of their calls."""
+        if self.callbacks is None:
+            return []
+        if not np.iterable(self.callbacks):
+            raise TypeError(f"callbacks={self.callbacks!r}; expected a list of them: put it in brackets")
+        return list(self.callbacks)
+
+    def layers(self, n_outputs: int) -> list[Layer]:
+        """The network's layers from the inputs to the outputs."""
+        inputs: list[Layer] = [Standardize()] if self.standardize else []
+        if self.input_noise:
+            inputs.append(InputNoise(float(self.input_noise)))
+        options = {"normalisation": self.normalisation, "dropout": float(self.dropout)}
+        return [*inputs, *hidden_layers(self.hidden_sizes(), self.hidden_activation(), **options), Dense(n_outputs)]
+
+    def batch_rows(self, n: int) -> int:
+        """The number of rows of a batch of n rows of data."""
+        return min(200 if self.batch_size == "auto" else int(self.batch_size), n)
+
+    def weight_decay(self, n: int, mean_weight: float) -> float:
+        """The optimizer's weight decay for alpha.
+
+        scikit-learn adds 0.5·alpha·‖W‖²/v to the mean cost of a batch, v being the sum of its rows' weights; here v is
+        its mean over the batches. AdamW's decay is alpha itself.
+        """
+        if self.solver == "adamw":
+            return float(self.alpha)
+        return float(self.alpha) / (self.batch_rows(n) * mean_weight)
+
+    def schedule(self) -> Schedule:
+        """A learning rate schedule for one fit; `observe` and `EpochEnd` change it."""
+        if isinstance(self.learning_rate, Schedule):
+            return copy.deepcopy(self.learning_rate)
+        rate = float(self.learning_rate_init)
+        # As in scikit-learn, "invscaling" and "adaptive" are for SGD.
+        by_epoch = self.solver == "sgd" and self.learning_rate in ("invscaling", "adaptive")
+        return EpochRate(rate) if by_epoch else Constant(rate)
+
+    def optimizer_options(self) -> dict[str, Any]:
+        """The keyword arguments of the solver's optimizer except lr and weight_decay."""
+        if self.solver == "sgd":
+            nesterov = bool(self.nesterovs_momentum and self.momentum)
+            options = {"momentum": self.momentum, "nesterov": nesterov}
         else:
-            check_int(name, value, 1, or_word)
-    for name in _FLAGS:
-        if not isinstance(getattr(estimator, name), bool | np.bool_):
-            raise ValueError(f"{name}={getattr(estimator, name)!r}; expected True or False")
-    if not isinstance(estimator.solver, str) or estimator.solver not in OPTIMIZERS:
-        raise unknown_name("solver", estimator.solver, OPTIMIZERS, _MEANT)
-    rate = estimator.learning_rate
-    if not isinstance(rate, Schedule) and not (isinstance(rate, str) and rate in _LEARNING_RATES):
-        raise unknown_name("learning_rate", rate, _LEARNING_RATES)
-    chosen = estimator.normalisation
-    if chosen is not None and not (isinstance(chosen, str) and chosen in NORMALISATIONS):
-        raise unknown_name("normalisation", chosen, ("None", *NORMALISATIONS), _MEANT)
-    activation(estimator)
-    dtype(estimator)
-    hidden_sizes(estimator)
-    scorer(estimator.scoring)
-    callbacks(estimator)
-    resolve_device(estimator.device)
-
-
-def activation(estimator: Any) -> str:
-    """Of the hidden layers, by our name."""
-    came = estimator.activation
-    name = _OUR_NAMES.get(came, came) if isinstance(came, str) else came
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise unknown_name("activation", came, (*ACTIVATIONS, *_OUR_NAMES), _MEANT)
-    return name
-
-
-def dtype(estimator: Any) -> np.dtype:
-    """Of parameters and data."""
-    return parameter_dtype(precision_name(estimator.dtype))
-
-
-def hidden_sizes(estimator: Any) -> list[int]:
-    """The widths of the hidden layers."""
-    came = estimator.hidden_layer_sizes
-    sizes = list(came) if np.iterable(came) and not isinstance(came, str) else [came]
-    if not all(is_int(size) and size >= 1 for size in sizes):
-        raise ValueError(f"hidden_layer_sizes={came!r}; expected whole numbers ≥ 1, such as (100,), or () for none")
-    return [int(size) for size in sizes]
-
-
-def callbacks(estimator: Any) -> Sequence[Any]:
-    """The callbacks, in the order in which they are called."""
-    if estimator.callbacks is None:
-        return []
-    if not np.iterable(estimator.callbacks):
-        raise TypeError(f"callbacks={estimator.callbacks!r}; expected a list of them: put it in brackets")
-    return list(estimator.callbacks)
-
-
-def layers(estimator: Any, n_outputs: int) -> list[Layer]:
-    """The network's layers, from the inputs on."""
-    made: list[Layer] = [Standardize()] if estimator.standardize else []
-    if estimator.input_noise:
-        made.append(InputNoise(float(estimator.input_noise)))
-    options = {"normalisation": estimator.normalisation, "dropout": float(estimator.dropout)}
-    return [*made, *hidden_layers(hidden_sizes(estimator), activation(estimator), **options), Dense(n_outputs)]
-
-
-def batch_rows(estimator: Any, n: int) -> int:
-    """Rows of a batch out of n."""
-    return min(200 if estimator.batch_size == "auto" else int(estimator.batch_size), n)
-
-
-def weight_decay(estimator: Any, n: int, mean_weight: float) -> float:
-    """The optimizer's weight decay that alpha stands for.
-
-    scikit-learn adds 0.5·alpha·‖W‖²/v to the mean cost of a batch, v being the sum of its rows' weights; that sum is
-    taken here for what it is on average. AdamW's decay is alpha itself.
-    """
-    if estimator.solver == "adamw":
-        return float(estimator.alpha)
-    return float(estimator.alpha) / (batch_rows(estimator, n) * mean_weight)
-
-
-def schedule(estimator: Any) -> Schedule:
-    """A learning rate of its own for one fit: those that learn from epochs change."""
-    if isinstance(estimator.learning_rate, Schedule):
-        return copy.deepcopy(estimator.learning_rate)
-    rate = float(estimator.learning_rate_init)
-    return EpochRate(rate) if changes_at_epochs(estimator) else Constant(rate)
-
-
-def changes_at_epochs(estimator: Any) -> bool:
-    """Whether "invscaling" or "adaptive" is at work; as in scikit-learn they are for SGD."""
-    return estimator.solver == "sgd" and estimator.learning_rate in ("invscaling", "adaptive")
-
-
-def optimizer_options(estimator: Any) -> dict[str, Any]:
-    """The keyword arguments of the solver's optimizer, but for its schedule and weight decay."""
-    if estimator.solver == "sgd":
-        nesterov = bool(estimator.nesterovs_momentum and estimator.momentum)
-        options = {"momentum": estimator.momentum, "nesterov": nesterov}
-    else:
-        options = {"beta1": estimator.beta_1, "beta2": estimator.beta_2, "eps": estimator.epsilon}
-    return {**options, "max_norm": estimator.max_norm}
+            options = {"beta1": self.beta_1, "beta2": self.beta_2, "eps": self.epsilon}
+        return {**options, "max_norm": self.max_norm}

@@ -1,6 +1,6 @@
-"""What callers hand over, brought to one of two forms: a NumPy array, or a CuPy array that stays on its GPU.
+"""The caller's arrays, validated as scikit-learn does: NumPy arrays, or CuPy arrays that stay on their GPU.
 
-Tensors of other libraries come in through DLPack, which shares their memory.
+Tensors of other libraries are shared through DLPack, without a copy.
 """
 
 from typing import Any
@@ -11,17 +11,24 @@ from sklearn.utils.validation import check_array, validate_data
 
 from gpu_nn.device import CPU, Array, Device, cupy_module, device_of
 
-# DLPack's numbers of the kinds of memory that NumPy and CuPy can read: host and pinned host, CUDA and CUDA managed.
+# DLPack's device types: kDLCPU and kDLCUDAHost, which NumPy reads; kDLCUDA and kDLCUDAManaged, which CuPy reads.
 _HOST_MEMORY, _CUDA_MEMORY = (1, 3), (2, 13)
 
 
-def place(array: Any) -> Device:
-    """The GPU on which `array` lies; the CPU for everything else, lists and data frames included."""
+def array_device(array: Any) -> Device:
+    """The GPU that holds `array`; the CPU for everything else, lists and data frames included."""
     return device_of(array) or CPU
 
 
-def opened(name: str, array: Any) -> Any:
-    """`array` as it is, or a tensor that speaks DLPack as a NumPy or CuPy array over the same memory.
+def to_device(array: Any, device: Device) -> Any:
+    """`array`, or None, on `device`; it is copied only from another device."""
+    if array is None or array_device(array).name == device.name:
+        return array
+    return array.get() if device.kind == "cpu" else device.asarray(array)
+
+
+def from_dlpack(name: str, array: Any) -> Any:
+    """A NumPy or CuPy array that shares the memory of a tensor with DLPack; any other `array` as it is.
 
     Raises TypeError for a tensor that cannot be shared.
     """
@@ -34,119 +41,42 @@ def opened(name: str, array: Any) -> Any:
         if memory in _CUDA_MEMORY:
             return cupy_module().from_dlpack(array)
     except Exception as error:
-        # Each library raises its own kind, torch a BufferError for a tensor that requires a gradient.
+        # Each library raises its own type: torch a BufferError for a tensor that requires a gradient.
         raise TypeError(f"{name} of {type(array).__name__} cannot be shared through DLPack: {error}") from error
     raise TypeError(
-        f"{name} of {type(array).__name__} lies in memory of DLPack's kind {memory}; expected a host or a CUDA GPU: "
-        "bring it there first"
+        f"{name} of {type(array).__name__} is in memory of DLPack device type {memory}; expected a host or a CUDA GPU: "
+        "copy it there first"
     )
 
 
-def moved(array: Any, device: Device) -> Any:
-    """`array`, None included, with its memory on `device`; it is not copied when it already is there."""
-    if array is None or place(array).name == device.name:
-        return array
-    if device.kind == "cpu":
-        return array.get()
-    return device.asarray(array)
+def check_X(estimator: Any, X: Any, *, dtype: np.dtype, reset: bool, name: str = "X") -> Array:
+    """X as finite numbers, (n, features): host arrays of `dtype`, GPU arrays of their own dtype.
 
-
-def inputs(estimator: Any, X: Any, *, dtype: np.dtype, reset: bool, name: str = "X") -> Array:
-    """X as finite numbers, (n, features): host data of `dtype`, GPU data of their own type.
-
-    Columns are compared with those that the estimator was fitted on, or noted when `reset`. Raises ValueError and
-    TypeError, sparse data among the latter, in scikit-learn's words.
+    scikit-learn's validate_data compares the columns with those of the fit, or with `reset` records them. Raises
+    ValueError, and TypeError for sparse data and others, in scikit-learn's words.
     """
-    X = opened(name, X)
-    device = place(X)
-    if device.kind == "cpu":
-        # A number too large for the type becomes infinite, and is then refused as such.
-        with np.errstate(over="ignore"):
-            return _validated(name, estimator, X, dtype=dtype, order="C", reset=reset)
-    _check_on_gpu(name, X, device)
-    _validated(name, estimator, X, reset=reset, skip_check_array=True)
-    return X
-
-
-def _validated(name: str, estimator: Any, X: Any, **options: Any) -> Any:
-    """scikit-learn's validate_data, for which every input is called X."""
+    X = from_dlpack(name, X)
+    on_host = array_device(X).kind == "cpu"
+    if on_host:
+        options: dict[str, Any] = {"dtype": dtype, "order": "C"}
+    else:
+        _check_on_gpu(name, X)
+        options = {"skip_check_array": True}
     try:
-        return validate_data(estimator, X, **options)
+        # A number too large for the dtype becomes infinite, which validate_data refuses.
+        with np.errstate(over="ignore"):
+            validated = validate_data(estimator, X, reset=reset, **options)
     except (TypeError, ValueError) as error:
         if name == "X":
             raise
+        # validate_data calls every array X.
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name}: {error}") from error
+    return validated if on_host else X
 
 
-def labels(y: Any, n: int, device: Device, name: str = "y") -> Array:
-    """y, (n,) or (n, columns), without NaN, on the host, or on `device` where both it and y are on a GPU."""
-    if y is None:
-        raise ValueError(f"requires {name} to be passed, but the target {name} is None")
-    y = opened(name, y)
-    if place(y).kind != "cpu" and device.kind == "cpu":
-        y = y.get()
-    if place(y).kind == "cpu":
-        came = y if issparse(y) else np.asarray(y)
-        if came.dtype.kind == "O":
-            _check_present(name, came)
-        # NumPy makes text of all that stands beside text in a list.
-        if came.dtype.kind in "US" and isinstance(y, list | tuple):
-            _check_alike(name, np.array(y, object))
-        y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, ensure_min_samples=0)
-        y = y if isinstance(y, np.ndarray) else y.toarray()
-        if y.dtype.kind == "O":
-            _check_alike(name, y)
-    if y.ndim not in (1, 2):
-        raise ValueError(f"{name} has {y.ndim} dimensions; expected (n,) labels or (n, columns) targets")
-    if len(y) != n:
-        raise ValueError(f"{name} has {len(y)} rows; expected {n}, one for each row of X")
-    return y
-
-
-def class_names(classes: Any) -> np.ndarray:
-    """`classes`, sorted, on the host, each once. Raises as `labels` does."""
-    classes = opened("classes", classes)
-    found = moved(labels(classes, len(classes), CPU, "classes"), CPU)
-    if found.ndim != 1:
-        raise ValueError(f"classes has shape {found.shape}; expected (m,), one entry for each class")
-    return np.unique(found)
-
-
-def _check_present(name: str, y: np.ndarray) -> None:
-    """None and pandas.NA, of which no comparison is true or false; NaN is found by scikit-learn."""
-    for i, value in enumerate(y.ravel().tolist()):
-        if value is None or type(value).__name__ == "NAType":
-            row = i // (y.size // len(y))
-            raise ValueError(f"{name} contains {value} instead of a label, first in row {row}: drop or name such rows")
-
-
-def _check_alike(name: str, y: np.ndarray) -> None:
-    """Labels as objects have to be of one kind, or no order of the classes exists."""
-    values = y.ravel().tolist()
-    text = {isinstance(value, str) for value in values}
-    if len(text) > 1:
-        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise TypeError(f"{name} mixes labels of the kinds {kinds}; expected text alone or numbers alone")
-
-
-def row_weights(sample_weight: Any, n: int, device: Device) -> Array | None:
-    """sample_weight as float64, (n,), on `device`."""
-    if sample_weight is None:
-        return None
-    weight = moved(opened("sample_weight", sample_weight), device)
-    xp = device.xp
-    with device.active():
-        weight = xp.asarray(weight, dtype=np.float64)
-        if weight.shape != (n,):
-            raise ValueError(f"sample_weight has shape {weight.shape}; expected ({n},), one weight for each row of X")
-        if not bool((xp.isfinite(weight) & (weight >= 0)).all()):
-            raise ValueError("sample_weight has negative, NaN or infinite values; expected finite numbers ≥ 0")
-    return weight
-
-
-def _check_on_gpu(name: str, X: Array, device: Device) -> None:
-    """What scikit-learn's check_array does for host data; the device is waited for once."""
+def _check_on_gpu(name: str, X: Array) -> None:
+    """The checks of scikit-learn's check_array; waits for the device once."""
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} is of {X.dtype}")
     if X.dtype.kind not in "fiub":
@@ -157,6 +87,72 @@ def _check_on_gpu(name: str, X: Array, device: Device) -> None:
     for count, of in zip(X.shape, ("sample", "feature"), strict=True):
         if count == 0:
             raise ValueError(f"Found {name} with 0 {of}(s) (shape={X.shape}) while a minimum of 1 is required.")
+    device = array_device(X)
     with device.active():
         if X.dtype.kind == "f" and not bool(device.xp.isfinite(X).all()):
             raise ValueError(f"{name} contains NaN or infinity; expected finite numbers: impute or drop them")
+
+
+def check_y(y: Any, n: int, device: Device, name: str = "y") -> Array:
+    """y, (n,) or (n, columns), without NaN: on `device` where both it and y are on a GPU, else on the host."""
+    if y is None:
+        raise ValueError(f"requires {name} to be passed, but the target {name} is None")
+    y = from_dlpack(name, y)
+    if array_device(y).kind != "cpu" and device.kind == "cpu":
+        y = y.get()
+    if array_device(y).kind == "cpu":
+        array = y if issparse(y) else np.asarray(y)
+        if array.dtype.kind == "O":
+            _check_no_missing(name, array)
+        # NumPy converts the numbers in a list with text to text.
+        if array.dtype.kind in "US" and isinstance(y, list | tuple):
+            _check_one_type(name, np.array(y, object))
+        y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, ensure_min_samples=0)
+        y = y if isinstance(y, np.ndarray) else y.toarray()
+        if y.dtype.kind == "O":
+            _check_one_type(name, y)
+    if y.ndim not in (1, 2):
+        raise ValueError(f"{name} has {y.ndim} dimensions; expected (n,) labels or (n, columns) targets")
+    if len(y) != n:
+        raise ValueError(f"{name} has {len(y)} rows; expected {n}, one for each row of X")
+    return y
+
+
+def _check_no_missing(name: str, y: np.ndarray) -> None:
+    """Raises ValueError for None and pandas.NA, which cannot be compared; check_array finds NaN."""
+    for i, value in enumerate(y.ravel().tolist()):
+        if value is None or type(value).__name__ == "NAType":
+            row = i // (y.size // len(y))
+            raise ValueError(f"{name} contains {value} instead of a label, first in row {row}: drop or name such rows")
+
+
+def _check_one_type(name: str, y: np.ndarray) -> None:
+    """Raises TypeError for text beside numbers, which cannot be sorted."""
+    values = y.ravel().tolist()
+    if len({isinstance(value, str) for value in values}) > 1:
+        types = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise TypeError(f"{name} mixes labels of the types {types}; expected text alone or numbers alone")
+
+
+def check_classes(classes: Any) -> np.ndarray:
+    """The distinct `classes`, sorted, on the host. Raises as `check_y` does."""
+    classes = from_dlpack("classes", classes)
+    labels = to_device(check_y(classes, len(classes), CPU, "classes"), CPU)
+    if labels.ndim != 1:
+        raise ValueError(f"classes has shape {labels.shape}; expected (m,), one entry for each class")
+    return np.unique(labels)
+
+
+def check_sample_weight(sample_weight: Any, n: int, device: Device) -> Array | None:
+    """sample_weight as float64, (n,), on `device`. Raises ValueError."""
+    if sample_weight is None:
+        return None
+    weight = to_device(from_dlpack("sample_weight", sample_weight), device)
+    xp = device.xp
+    with device.active():
+        weight = xp.asarray(weight, dtype=np.float64)
+        if weight.shape != (n,):
+            raise ValueError(f"sample_weight has shape {weight.shape}; expected ({n},), one weight for each row of X")
+        if not bool((xp.isfinite(weight) & (weight >= 0)).all()):
+            raise ValueError("sample_weight has negative, NaN or infinite values; expected finite numbers ≥ 0")
+    return weight

@@ -13,13 +13,13 @@ from gpu_nn.validation import Interval, check_number
 class BatchNorm(Normalisation):
     """a = act(weight · (x - mean) / √(variance + eps) + bias), mean and variance of each column (Ioffe & Szegedy 2015).
 
-    In training they are those of the batch, with the variance Σ_r (x - mean)² / n, and the running ones follow:
-    running ← running + momentum · (batch - running), there with the unbiased variance, Σ_r (x - mean)² / (n - 1).
-    Elsewhere they are the running ones, `net.state["i.running_mean"]` and `["i.running_var"]`, which begin at 0 and 1:
-    a prediction does not depend on the rows beside it. A training batch of one row, as the last of an epoch may be, has
-    no variance: it is normalised by the running ones and leaves them as they are.
+    Training uses the mean and variance Σ_r (x - mean)² / n of the batch and updates the running statistics,
+    running ← running + momentum · (batch - running), here with the unbiased variance Σ_r (x - mean)² / (n - 1).
+    Prediction uses the running statistics, `net.state["i.running_mean"]` and `["i.running_var"]`, which start at 0 and
+    1, so it does not depend on the other rows of a batch. A training batch of one row, as the last of an epoch may be,
+    has no variance: the running statistics normalise it and are not updated.
 
-    A bias of the layer before is undone by the mean; Dense(units, bias=False) leaves it out.
+    Subtracting the mean undoes a bias of the layer before; Dense(units, bias=False) leaves it out.
 
     Backward, with dz = ∂C/∂a · act'(z): ∂C/∂bias = Σ_r dz, ∂C/∂weight = Σ_r dz x̂,
     ∂C/∂x = weight (dz - ∂C/∂bias / n - x̂ ∂C/∂weight / n) / √(variance + eps).

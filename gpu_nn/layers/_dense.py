@@ -17,7 +17,7 @@ from gpu_nn.validation import check_int
 class Dense(Layer):
     """a = act(b + x·w) with w of shape (inputs, units).
 
-    Backward, as cuda_src/README.md derives it: δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
+    Backward: δ = ∂C/∂a · act'(z), ∂C/∂b = Σ_r δ, ∂C/∂w = xᵀδ, ∂C/∂x = δ wᵀ.
     Weights start with variance 2/inputs (He et al. 2015) or 2/(inputs+units) (Glorot & Bengio 2010), whichever
     `ACTIVATIONS` gives for the activation; biases start at 0. bias=False leaves b out, for a BatchNorm behind it, which
     would undo it.

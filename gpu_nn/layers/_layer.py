@@ -27,16 +27,16 @@ class Workspace:
 
     def rows(self, name: str, n: int, width: int, dtype: Any = None) -> Array:
         """The (n, width) array of that name, of the compute type unless `dtype` is given."""
-        memory = self._memory.get(name)
-        if memory is None:
-            memory = self._memory[name] = self.device.empty((self.capacity, width), dtype or self.dtype)
-        return memory[:n]
+        return self._array(name, (self.capacity, width), dtype)[:n]
 
     def vector(self, name: str, size: int, dtype: Any = None) -> Array:
         """The (size,) array of that name, whatever the batch."""
+        return self._array(name, (size,), dtype)
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         memory = self._memory.get(name)
         if memory is None:
-            memory = self._memory[name] = self.device.empty((size,), dtype or self.dtype)
+            memory = self._memory[name] = self.device.empty(shape, dtype or self.dtype)
         return memory
 
     @property

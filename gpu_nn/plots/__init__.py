@@ -1,8 +1,8 @@
-"""Pictures of a training and of what a model says, as Figures of Matplotlib (the extra `plot`).
+"""Plots of a training and of a model's predictions, as Figures of Matplotlib (the extra `plot`).
 
-Of answers that are not all in memory ConfusionCounts, CalibrationBins and WorstMistakes make the same pictures: `add`
-takes them piece by piece, `figure` draws. Nothing here touches pyplot: `figure.savefig("a.png")` writes a picture, and
-a notebook shows what a cell returns.
+ConfusionCounts, CalibrationBins and WorstMistakes make the same plots from predictions that are not all in memory:
+`add` takes a batch, `figure` draws. The functions do not use pyplot: `figure.savefig("a.png")` writes a file, and a
+notebook shows a Figure that a cell returns.
 """
 
 from gpu_nn.plots._calibration import CalibrationBins, calibration, expected_calibration_error

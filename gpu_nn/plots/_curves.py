@@ -1,98 +1,88 @@
-"""How a training went."""
+"""Learning curves and learning rates of a training."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.plots._style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    draw_legend,
-    draw_lines,
-    logarithmic,
-    number_axis,
-    set_logarithmic,
-    sheet,
-)
+from gpu_nn.plots import _style
 
 if TYPE_CHECKING:
-    from gpu_nn.training import History, LearningRates
+    from gpu_nn.training import History, LearningRateMonitor
 
-# Up to here every epoch is a dot on its line.
-_MOST_DOTS = 40
+# The most points of a line that has a marker at each.
+_MAX_MARKERS = 40
 
 
 def learning_curves(history: "History") -> Any:
-    """Loss, and validation loss and accuracy where there are any, over the epochs: a Figure.
+    """Loss, and validation loss and accuracy if any, over the epochs: a Figure.
 
-    history: of a Trainer, or `history_` of an estimator. The best validation values are marked and said in the legend;
-    epochs whose loss is not finite are shaded. The axis of the loss is logarithmic where its values spread over more
-    than a factor of 30.
+    history: of a Trainer, or `history_` of an estimator. The plot marks the best validation values, which the legend
+    names, and shades epochs whose loss is not finite. The axis of the loss is logarithmic where its values spread over
+    more than a factor of 30.
 
     Raises ValueError for a history without epochs, ImportError without Matplotlib.
     """
     epochs = _column(history, "epoch")
     training, validation = _column(history, "loss"), _column(history, "validation_loss")
     accuracy = 100 * _column(history, "validation_accuracy")
-    # An epoch without validation is NaN here; one whose loss is NaN is an epoch that had one.
+    # An epoch without validation is NaN in `validation`, as is an epoch with a validation loss of NaN.
     validated = np.array([value is not None for value in history.column("validation_loss")])
     has_accuracy = bool(np.isfinite(accuracy).any())
 
-    figure = sheet(7.5, 6.5 if has_accuracy else 4.2, "Learning curves")
+    figure = _style.new_figure(7.5, 6.5 if has_accuracy else 4.2, "Learning curves")
     panels = figure.subplots(2 if has_accuracy else 1, 1, sharex=True, squeeze=False)[:, 0]
-    _draw(panels[0], epochs, training, BLUE, "training, mean over the epoch")
+    _draw_line(panels[0], epochs, training, _style.BLUE, "training, mean over the epoch")
     losses = [training]
     if validated.any():
-        best, said = _best(epochs, validation, np.nanargmin, "lowest {:.4g} after epoch {}")
-        _draw(panels[0], epochs, validation, ORANGE, f"validation{said}", best, dashes="--")
+        best, text = _best_point(epochs, validation, np.nanargmin, "lowest {:.4g} after epoch {}")
+        _draw_line(panels[0], epochs, validation, _style.ORANGE, f"validation{text}", best, linestyle="--")
         losses.append(validation)
-    _shade(panels[0], epochs[~np.isfinite(training) | (validated & ~np.isfinite(validation))])
-    draw_lines(panels[0], "", "loss, nats a row")
+    _shade_epochs(panels[0], epochs[~np.isfinite(training) | (validated & ~np.isfinite(validation))])
+    _style.style_axes(panels[0], "", "loss, nats a row")
     if not np.isfinite(losses).any():
         panels[0].set_yticks([])
-    elif logarithmic(np.concatenate(losses)):
-        set_logarithmic(panels[0])
-    draw_legend(panels[0])
+    elif _style.needs_log_scale(np.concatenate(losses)):
+        _style.set_log_scale(panels[0])
+    _style.draw_legend(panels[0])
     if has_accuracy:
-        best, said = _best(epochs, accuracy, np.nanargmax, "highest {:.2f} % after epoch {}")
-        _draw(panels[1], epochs, accuracy, ORANGE, f"validation{said}", best, dashes="--")
-        draw_lines(panels[1], "", "accuracy, % of the rows")
-        draw_legend(panels[1])
+        best, text = _best_point(epochs, accuracy, np.nanargmax, "highest {:.2f} % after epoch {}")
+        _draw_line(panels[1], epochs, accuracy, _style.ORANGE, f"validation{text}", best, linestyle="--")
+        _style.style_axes(panels[1], "", "accuracy, % of the rows")
+        _style.draw_legend(panels[1])
     panels[-1].set_xlabel("epoch")
-    _number(panels[-1], epochs)
+    _set_integer_limits(panels[-1], epochs)
     return figure
 
 
-def learning_rates(history: "History | LearningRates") -> Any:
+def learning_rates(history: "History | LearningRateMonitor") -> Any:
     """The learning rate over the optimizer's steps: a Figure.
 
-    history: of a Trainer, one value an epoch, that of its last step; or the callback `LearningRates`, with as many as
-    it recorded. The axis is logarithmic where the values spread over more than a factor of 30.
+    history: of a Trainer, one value an epoch, that of its last step; or the callback `LearningRateMonitor`, with as
+    many as it recorded. The axis is logarithmic where the values spread over more than a factor of 30.
 
     Raises ValueError when there are none, ImportError without Matplotlib.
     """
-    from gpu_nn.training import LearningRates
+    from gpu_nn.training import LearningRateMonitor
 
-    if isinstance(history, LearningRates):
-        steps, rates, said = np.asarray(history.steps), np.asarray(history.rates, np.float64), ""
+    if isinstance(history, LearningRateMonitor):
+        steps, rates, label = np.asarray(history.steps), np.asarray(history.rates, np.float64), ""
         if not len(steps):
             raise ValueError("history has no learning rates; expected those of at least 1 step")
     else:
         steps, rates = _column(history, "steps"), _column(history, "learning_rate")
-        said = "of the last step of each epoch"
-    figure = sheet(7.5, 4.2, "Learning rate")
+        label = "of the last step of each epoch"
+    figure = _style.new_figure(7.5, 4.2, "Learning rate")
     axes = figure.subplots()
-    _draw(axes, steps, rates, BLUE, said)
-    draw_lines(axes, "optimizer step", "learning rate")
-    if logarithmic(rates):
-        set_logarithmic(axes)
+    _draw_line(axes, steps, rates, _style.BLUE, label)
+    _style.style_axes(axes, "optimizer step", "learning rate")
+    if _style.needs_log_scale(rates):
+        _style.set_log_scale(axes)
     elif rates.size and np.nanmin(rates) >= 0:
         axes.set_ylim(0, max(np.nanmax(rates) * 1.08, 1e-12))
-    if said:
-        draw_legend(axes)
-    _number(axes, steps)
+    if label:
+        _style.draw_legend(axes)
+    _set_integer_limits(axes, steps)
     return figure
 
 
@@ -102,44 +92,44 @@ def _column(history: "History", name: str) -> np.ndarray:
     return np.array(history.column(name), np.float64)
 
 
-def _best(
-    epochs: np.ndarray, values: np.ndarray, arg: Callable[[np.ndarray], Any], words: str
+def _best_point(
+    epochs: np.ndarray, values: np.ndarray, arg: Callable[[np.ndarray], Any], template: str
 ) -> tuple[tuple[float, float] | None, str]:
-    """Where the best of `values` is, (epoch, value), and the legend's words for it; None, "" where none is finite."""
+    """The best of `values`, (epoch, value), and its text in the legend; None and "" where none is finite."""
     finite = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(finite).all():
         return None, ""
     i = int(arg(finite))
-    return (epochs[i], values[i]), ", " + words.format(values[i], int(epochs[i]))
+    return (epochs[i], values[i]), ", " + template.format(values[i], int(epochs[i]))
 
 
-def _draw(
+def _draw_line(
     axes: Any,
     x: np.ndarray,
     y: np.ndarray,
     colour: str,
     label: str,
     best: tuple[float, float] | None = None,
-    dashes: str = "-",
+    linestyle: str = "-",
 ) -> None:
     y = np.where(np.isfinite(y), y, np.nan)
-    # A point between two that are not finite has no line to be seen by.
-    dots = len(x) <= _MOST_DOTS or np.isnan(y).any()
-    style = {"marker": "o" if dots else "", "markersize": 3, "linewidth": 1.8, "linestyle": dashes}
+    # A point between two that are not finite is on no line segment.
+    markers = len(x) <= _MAX_MARKERS or np.isnan(y).any()
+    style = {"marker": "o" if markers else "", "markersize": 3, "linewidth": 1.8, "linestyle": linestyle}
     axes.plot(x, y, color=colour, label=label, **style)
     if best is not None:
         axes.plot(*best, marker="o", markersize=8, markerfacecolor="none", markeredgewidth=1.8, color=colour)
 
 
-def _shade(axes: Any, epochs: np.ndarray) -> None:
+def _shade_epochs(axes: Any, epochs: np.ndarray) -> None:
     for i, epoch in enumerate(epochs):
         axes.axvspan(
-            epoch - 0.5, epoch + 0.5, color=GREY, alpha=0.25, linewidth=0, label="" if i else "loss not finite"
+            epoch - 0.5, epoch + 0.5, color=_style.GREY, alpha=0.25, linewidth=0, label="" if i else "loss not finite"
         )
 
 
-def _number(axes: Any, x: np.ndarray) -> None:
-    """Whole numbers along the x axis, with room beside a single one."""
-    number_axis(axes.xaxis, 8)
+def _set_integer_limits(axes: Any, x: np.ndarray) -> None:
+    """Integer ticks on the x axis, with room beside a single point."""
+    _style.use_integer_ticks(axes.xaxis, 8)
     if len(x) == 1:
         axes.set_xlim(x[0] - 1, x[0] + 1)

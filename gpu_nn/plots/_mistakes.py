@@ -1,4 +1,4 @@
-"""The rows that a model is most wrong about."""
+"""The wrong predictions with the lowest probability of the true class."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.plots._style import GREY, INK, SMALL, TEXT, Names, sheet
-from gpu_nn.plots._validation import check_rows, classes_of, distributions, indices, on_host
+from gpu_nn.plots._style import BLACK, FONT_SIZE, GREY, SMALL_SIZE, ClassNames, new_figure
+from gpu_nn.plots._validation import check_classes, check_probabilities, check_row_count, class_indices, to_host
 from gpu_nn.validation import check_int
 
-_COLUMNS = 6
-_TILE = 1.55  # inches, in which "not " and a name of so many font sizes find room
-_WIDEST_NAME = 10.0
+_IMAGES_PER_ROW = 6
+_IMAGE_INCHES = 1.55  # wide enough for "not " and a name of _MAX_NAME_WIDTH font sizes
+_MAX_NAME_WIDTH = 10.0
 
 
 def worst_mistakes(
@@ -24,15 +24,15 @@ def worst_mistakes(
     classes: Sequence[Any] | None = None,
     count: int = 24,
 ) -> Any:
-    """The images whose right class got the lowest probability, the worst first: a Figure.
+    """The wrongly predicted images with the lowest probability of the true class, the worst first: a Figure.
 
     x: (n, pixels) or (n, height, width[, 3 or 4]). y: (n,) labels. probabilities: (n, m). image_shape: (height, width),
-    or (height, width, 3 or 4) for colours; by default what x has, or a square. classes: what the columns stand for, by
-    default 0 … m-1; where they are names, labels may be indices. count: how many at most; only rows whose predicted
-    class is wrong are shown. Each image says its true class, the predicted one with its probability, and its row.
+    or (height, width, 3 or 4) for colours; by default that of x, or a square. classes: the labels of the columns, by
+    default 0 … m-1; where they are names, labels may be indices. count: the largest number of images. Each image has
+    its true class, the predicted one with its probability, and its row.
 
-    Raises ValueError for arrays that are empty or do not fit, or rows that are no images of that shape; ImportError
-    without Matplotlib.
+    Raises ValueError for arrays that are empty or do not fit each other, or rows that are not images of that shape;
+    ImportError without Matplotlib.
     """
     mistakes = WorstMistakes(image_shape, classes, count)
     mistakes.add(x, y, probabilities)
@@ -41,92 +41,95 @@ def worst_mistakes(
 
 @dataclass(frozen=True)
 class _Mistakes:
-    """Of k rows: their numbers, true and predicted classes, the probabilities of both, and images, (k, pixels)."""
+    """k rows: their numbers, true and predicted classes, the probabilities of both, and images, (k, pixels)."""
 
     row: np.ndarray
     true: np.ndarray
-    said: np.ndarray
+    predicted: np.ndarray
     p_true: np.ndarray
-    p_said: np.ndarray
+    p_predicted: np.ndarray
     image: np.ndarray
 
     def worst(self, count: int) -> "_Mistakes":
-        """So many at most, the worst first; of equal ones the first."""
-        # Where two right classes got the same, the one that was taken for another with more confidence is worse.
-        order = np.lexsort((-self.p_said, self.p_true))[:count]
+        """The `count` worst, the worst first; equal ones in the order of their rows."""
+        # With equal probabilities of the true class, more confidence in the predicted one is worse.
+        order = np.lexsort((-self.p_predicted, self.p_true))[:count]
         return _Mistakes(*(values[order] for values in vars(self).values()))
 
-    def and_then(self, other: "_Mistakes") -> "_Mistakes":
+    def concatenate(self, other: "_Mistakes") -> "_Mistakes":
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return _Mistakes(*(np.concatenate(pair) for pair in pairs))
 
 
 class WorstMistakes:
-    """The worst mistakes among rows that come piece by piece, of which no others are kept. Arguments: as for
-    `worst_mistakes`."""
+    """Keeps the worst mistakes of rows that are added batch by batch. Arguments: as for `worst_mistakes`."""
 
     def __init__(self, image_shape: Sequence[int] | None = None, classes: Sequence[Any] | None = None, count: int = 24):
         check_int("count", count, 1)
-        self._given, self._classes, self._count = image_shape, classes, count
+        self._image_shape, self._classes, self._count = image_shape, classes, count
         self._worst: _Mistakes | None = None
         self._shape: tuple[int, ...] = ()
         self._rows = self._wrong = 0
         self._low, self._high, self._bytes = np.inf, -np.inf, True
 
     def add(self, x: Any, y: Any, probabilities: Any) -> None:
-        """Some more rows. Raises ValueError as `worst_mistakes` does."""
-        p = distributions(probabilities, self._rows)
-        self._classes = classes_of(self._classes, p.shape[1])
-        true, said = indices("y", y, self._classes), p.argmax(axis=1)
-        pixels = on_host(x)
-        check_rows("y", len(true), len(p), "probabilities")
-        check_rows("x", len(pixels), len(p), "probabilities")
-        self._shape = image_shape_of(pixels.shape[1:], self._given)
+        """Add rows. Raises ValueError as `worst_mistakes` does."""
+        p = check_probabilities(probabilities, self._rows)
+        self._classes = check_classes(self._classes, p.shape[1])
+        true, predicted = class_indices("y", y, self._classes), p.argmax(axis=1)
+        pixels = to_host(x)
+        check_row_count("y", len(true), len(p), "probabilities")
+        check_row_count("x", len(pixels), len(p), "probabilities")
+        self._shape = image_shape_of(pixels.shape[1:], self._image_shape)
         self._bytes &= pixels.dtype == np.uint8
         self._low, self._high = min(self._low, float(pixels.min())), max(self._high, float(pixels.max()))
 
-        wrong = np.flatnonzero(said != true)
+        wrong = np.flatnonzero(predicted != true)
         pixels = pixels.reshape(len(p), -1)
-        found = _Mistakes(wrong, true[wrong], said[wrong], p[wrong, true[wrong]], p[wrong, said[wrong]], wrong)
+        found = _Mistakes(
+            wrong, true[wrong], predicted[wrong], p[wrong, true[wrong]], p[wrong, predicted[wrong]], wrong
+        )
         found = found.worst(self._count)
         found = replace(found, row=self._rows + found.row, image=pixels[found.image])
-        self._worst = found if self._worst is None else self._worst.and_then(found).worst(self._count)
+        self._worst = found if self._worst is None else self._worst.concatenate(found).worst(self._count)
         self._rows += len(p)
         self._wrong += len(wrong)
 
     def figure(self) -> Any:
-        """`worst_mistakes` of all the rows. Raises ValueError where there are none."""
+        """`worst_mistakes` of all rows. Raises ValueError where there are none."""
         worst, classes = self._worst, self._classes
         if worst is None or classes is None:
             raise ValueError("probabilities has no rows; expected at least 1")
         shown = len(worst.row)
         if not shown:
-            figure = sheet(6, 2, "Worst mistakes")
-            figure.text(0.5, 0.4, f"none: all {self._rows:,} rows are right", ha="center", fontsize=TEXT, color=INK)
+            figure = new_figure(6, 2, "Worst mistakes")
+            figure.text(
+                0.5, 0.4, f"none: all {self._rows:,} rows are right", ha="center", fontsize=FONT_SIZE, color=BLACK
+            )
             return figure
 
-        columns = min(_COLUMNS, shown)
-        lines = math.ceil(shown / columns)
-        which = f"{self._wrong:,} of" if self._wrong == shown else f"{shown} of the {self._wrong:,} among"
-        height = float(np.clip(_TILE * self._shape[0] / self._shape[1], 0.3, 3 * _TILE))
-        heading = f"Worst mistakes: {which} {self._rows:,} rows"
-        figure = sheet(max(_TILE * columns, 6.2) + 0.2, (height + 0.55) * lines + 0.7, heading)
-        grid = figure.subplots(lines, columns, squeeze=False)
-        low, high = self._levels()
-        names = Names(classes, _WIDEST_NAME)
+        columns = min(_IMAGES_PER_ROW, shown)
+        rows = math.ceil(shown / columns)
+        shown_of = f"{self._wrong:,} of" if self._wrong == shown else f"{shown} of the {self._wrong:,} among"
+        height = float(np.clip(_IMAGE_INCHES * self._shape[0] / self._shape[1], 0.3, 3 * _IMAGE_INCHES))
+        heading = f"Worst mistakes: {shown_of} {self._rows:,} rows"
+        figure = new_figure(max(_IMAGE_INCHES * columns, 6.2) + 0.2, (height + 0.55) * rows + 0.7, heading)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        low, high = self._value_range()
+        names = ClassNames(classes, _MAX_NAME_WIDTH)
         for axes in grid.flat:
             axes.set_axis_off()
         for i, axes in zip(range(shown), grid.flat, strict=False):
             image = np.clip((worst.image[i].reshape(self._shape).astype(np.float64) - low) / (high - low), 0, 1)
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            title = f"{names.texts[worst.true[i]]}\nnot {names.texts[worst.said[i]]}"
-            axes.set_title(title, fontsize=SMALL, color=INK, family=names.family, parse_math=False, pad=3)
-            below = f"row {worst.row[i]}: {_percent(worst.p_said[i])} sure"
+            title = f"{names.texts[worst.true[i]]}\nnot {names.texts[worst.predicted[i]]}"
+            axes.set_title(title, fontsize=SMALL_SIZE, color=BLACK, family=names.family, parse_math=False, pad=3)
+            below = f"row {worst.row[i]}: {_percent(worst.p_predicted[i])} sure"
             axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
         return figure
 
-    def _levels(self) -> tuple[float, float]:
-        """The values of black and white: the same for all images, so that a faint one looks faint."""
+    def _value_range(self) -> tuple[float, float]:
+        """The values of black and white, the same for all images."""
         if self._bytes and self._high > 127:
             return 0.0, 255.0
         return self._low, self._high if self._high > self._low else self._low + 1
@@ -146,10 +149,10 @@ def image_shape_of(shape: tuple[int, ...], image_shape: Sequence[int] | None = N
         return shape
     side = math.isqrt(size)
     if len(shape) != 1 or side * side != size or side < 2:
-        raise ValueError(f"rows of x have shape {shape}, which is no image; expected image_shape={expected}")
+        raise ValueError(f"rows of x have shape {shape}, which is not an image; expected image_shape={expected}")
     return side, side
 
 
 def _percent(p: float) -> str:
-    """Without a 100 % that it is not."""
+    """The percentage, rounded down near 100 %."""
     return f"{100 * p:.0f} %" if p < 0.995 else f"{min(math.floor(1e4 * p) / 100, 100):g} %"

@@ -1,4 +1,4 @@
-"""PyTorch's conventions: what a call's tensors may be, the words in which PyTorch refuses them, and its mean."""
+"""Checks of arguments with the messages of PyTorch, and its shapes, dtypes and reductions."""
 
 import math
 import operator
@@ -9,32 +9,30 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from gpu_nn.cost import Cost, check_values, weights
+from gpu_nn.cost import Cost, weights
+from gpu_nn.cost import check_values as check_probabilities
 from gpu_nn.errors import unknown_name
 
-_LOGITS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INDICES = (torch.int64, torch.int32, torch.uint8)
+_LOGITS_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INDEX_DTYPES = (torch.int64, torch.int32, torch.uint8)
 _REDUCTIONS = ("mean", "sum", "none")
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which the cost of logits of `dtype` is computed, and that of the loss."""
+    """The dtype of the computation and of the loss for logits of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The type of autocast's matrix products on `device`; None where autocast is off, or is not for such devices."""
-    kind = device.type
-    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
+    """The dtype of autocast on `device`; None where autocast is off or does not support the device."""
+    if device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
     return None
 
 
 def check_tensors(function: str, optional: tuple[str, ...] = (), **tensors: torch.Tensor | None) -> None:
-    """Raises TypeError for what is no tensor, RuntimeError for devices that differ or are neither a CPU nor a GPU.
-
-    NotImplementedError for tensors that are not dense, or come with a tangent of forward-mode differentiation.
-    """
+    """Raises TypeError for what is not a tensor, RuntimeError for devices that differ or are neither a CPU nor a GPU,
+    NotImplementedError for tensors that are not dense or have a tangent of forward-mode differentiation."""
     first = None
     for name, tensor in tensors.items():
         if tensor is None and name in optional:
@@ -67,8 +65,8 @@ def check_tensors(function: str, optional: tuple[str, ...] = (), **tensors: torc
             )
 
 
-def check_constant(function: str, **tensors: torch.Tensor | None) -> None:
-    """Raises RuntimeError for a tensor that wants a gradient and gets none; where none is computed it may want one."""
+def check_not_differentiated(function: str, **tensors: torch.Tensor | None) -> None:
+    """Raises RuntimeError for a tensor that requires a gradient, which is not computed, while gradients are enabled."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
@@ -77,13 +75,13 @@ def check_constant(function: str, **tensors: torch.Tensor | None) -> None:
             )
 
 
-def integer(function: str, name: str, value: Any) -> int:
-    """`value` as an integer that an operator can take. Raises TypeError for what is none, ValueError past 64 bits."""
+def to_int(function: str, name: str, value: Any) -> int:
+    """`value` as an int for an operator. Raises TypeError for what is not an integer, ValueError beyond 64 bits."""
     if isinstance(value, torch.Tensor):
-        right = value.numel() == 1 and value.dtype in INDICES
+        valid = value.numel() == 1 and value.dtype in INDEX_DTYPES
     else:
-        right = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
-    if not right:
+        valid = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
+    if not valid:
         raise _type_error(function, name, "int", value)
     value = operator.index(value)
     if not -(2**63) <= value < 2**63:
@@ -91,35 +89,43 @@ def integer(function: str, name: str, value: Any) -> int:
     return value
 
 
-def number(function: str, name: str, value: Any) -> float:
-    """`value` as a float. Raises TypeError for what is no real number."""
+def to_float(function: str, name: str, value: Any) -> float:
+    """`value` as a float for an operator. Raises TypeError for what is not a real number."""
     if isinstance(value, torch.Tensor):
-        right = value.numel() == 1 and not value.is_complex()
+        valid = value.numel() == 1 and not value.is_complex()
     else:
-        right = isinstance(value, (Real, torch.SymFloat, torch.SymInt))
-    if not right:
+        valid = isinstance(value, (Real, torch.SymFloat, torch.SymInt))
+    if not valid:
         raise _type_error(function, name, "float", value)
     return float(value)
 
 
-def _type_error(function: str, name: str, expected: str, came: object) -> TypeError:
-    return TypeError(f"{function}(): argument '{name}' must be {expected}, not {type(came).__name__}: {name}={came!r}")
+def _type_error(function: str, name: str, expected: str, value: object) -> TypeError:
+    return TypeError(
+        f"{function}(): argument '{name}' must be {expected}, not {type(value).__name__}: {name}={value!r}"
+    )
 
 
 def check_options(
-    dtype: torch.dtype, m: int, weight: torch.Tensor | None, reduction: str, label_smoothing: float, weighing: float
+    dtype: torch.dtype,
+    m: int,
+    weight: torch.Tensor | None,
+    reduction: str,
+    label_smoothing: float,
+    complement_weight: float,
 ) -> None:
-    """Of logits of that type with m classes. weighing: the complement_weight."""
+    """Raises for options of a cost of m classes, and for logits that are not of a floating `dtype`."""
     if reduction not in _REDUCTIONS:
         raise unknown_name("reduction", reduction, _REDUCTIONS)
-    if dtype not in _LOGITS:
+    if dtype not in _LOGITS_DTYPES:
         raise NotImplementedError(f"softmax_cross_entropy is not implemented for logits of {dtype}; use .float()")
     if m < 2:
         raise ValueError(f"logits have {m} classes; a softmax needs at least 2")
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if not 0.0 <= weighing < math.inf:  # a comparison is what torch.compile takes of a number that changes
-        Cost(weighing)  # raises
+    # torch.compile traces the comparison of a dynamic number, not Cost.
+    if not 0.0 <= complement_weight < math.inf:
+        Cost(complement_weight)  # raises ValueError
     if weight is not None and tuple(weight.shape) != (m,):
         raise RuntimeError(
             f"weight tensor should be defined either for all {m} classes or no classes but got weight tensor of "
@@ -127,7 +133,7 @@ def check_options(
         )
 
 
-def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+def flatten_rows(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
     """Logits as (n, m), targets as (n,) or (n, m), and the shape of the unreduced loss.
 
     logits: (C,), (N, C) or (N, C, d1, …). target: indices without the C, or probabilities of the shape of the logits.
@@ -138,7 +144,7 @@ def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
     if probabilities:
         if not target.is_floating_point():
             raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
-    elif target.dtype not in INDICES:
+    elif target.dtype not in INDEX_DTYPES:
         raise RuntimeError(
             f"expected target dtype to be Long, Int or Byte, but got {target.dtype}; probabilities have the shape of "
             f"the logits, {list(logits.shape)}, not {list(target.shape)}"
@@ -150,8 +156,8 @@ def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
         return logits, target, ()
     if not probabilities:
         if target.dim() == 0 or target.shape[0] != logits.shape[0]:
-            came = target.shape[0] if target.dim() else "none"
-            raise ValueError(f"Expected input batch_size ({logits.shape[0]}) to match target batch_size ({came}).")
+            size = target.shape[0] if target.dim() else "none"
+            raise ValueError(f"Expected input batch_size ({logits.shape[0]}) to match target batch_size ({size}).")
         expected = [logits.shape[0], *logits.shape[2:]]
         if list(target.shape) != expected:
             raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
@@ -163,13 +169,23 @@ def rows_of(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
     return logits, target, shape
 
 
-def reduced(
+def prepare_target(target: torch.Tensor, ignore_index: int, dtype: torch.dtype) -> torch.Tensor:
+    """Targets for the kernel: probabilities of `dtype`, or indices of int32 or int64.
+
+    Raises RuntimeError for an ignore_index with probabilities.
+    """
+    if target.is_floating_point():
+        if ignore_index >= 0:
+            raise RuntimeError("ignore_index is not supported for floating point target")
+        return target.to(dtype).contiguous()
+    return (target.long() if target.dtype == torch.uint8 else target).contiguous()
+
+
+def reduce_loss(
     total: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, ignore_index: int, reduction: str
 ) -> torch.Tensor:
-    """The loss from its sum: for "mean" over Σ w of the targets that count, or over the rows of probabilities.
-
-    The mean over nothing is NaN, as PyTorch's is; its gradient is 0.
-    """
+    """The loss for `reduction` from its sum: "mean" divides by Σ w of the targets that are not ignored, or by the
+    number of rows of probabilities. As in PyTorch, the mean over no rows is NaN; its gradient is 0."""
     if reduction == "sum":
         return total
     if target.dim() == 2:
@@ -178,24 +194,35 @@ def reduced(
     if weight is None:
         denominator = counts.sum()
     else:
-        # An index out of range is NaN in the loss; here it must not become an address.
+        # The loss of an index out of range is NaN; the index must not become an address.
         label = target.long().clamp(0, len(weight) - 1)
         denominator = (weight[label] * counts).sum()
     nothing = denominator == 0
     return (total / denominator.masked_fill(nothing, 1)).masked_fill(nothing, torch.nan)
 
 
-def check_target_values(target: torch.Tensor, m: int, ignore_index: int | None) -> int | None:
-    """Checks the values of a target on the CPU; the ignore_index that the kernel needs, None where no row has it.
+def check_values(
+    target: torch.Tensor, class_weight: torch.Tensor | None, m: int, ignore_index: int | None
+) -> int | None:
+    """Checks values on the CPU; returns the ignore_index for the kernel, None where no row has it.
 
-    Raises IndexError for an index out of range, ValueError for a probability outside [0, 1].
+    Raises IndexError for an index out of range, ValueError for a probability outside [0, 1] and for a class weight
+    that is negative, NaN or infinite.
     """
+    needed = _check_target_values(target, m, None if target.dim() == 2 else ignore_index)
+    if class_weight is not None:
+        array = class_weight.detach().numpy()
+        weights("weight", array, len(array), "classes", np, array.dtype)
+    return needed
+
+
+def _check_target_values(target: torch.Tensor, m: int, ignore_index: int | None) -> int | None:
     if target.numel() == 0:
         return None
     low, high = torch.aminmax(target)
     if target.dim() == 2:
         if not (low >= 0 and high <= 1):
-            check_values("target", target.detach().numpy(), m)
+            check_probabilities("target", target.detach().numpy(), m)
         return None
     if low >= 0 and high < m and not (ignore_index is not None and 0 <= ignore_index < m):
         return None
@@ -205,10 +232,3 @@ def check_target_values(target: torch.Tensor, m: int, ignore_index: int | None) 
     if wrong.any():
         raise IndexError(f"Target {int(target[wrong][0])} is out of bounds.")
     return ignore_index
-
-
-def check_weight_values(weight: torch.Tensor | None) -> None:
-    """Raises ValueError for a class weight on the CPU that is negative, NaN or infinite."""
-    if weight is not None:
-        array = weight.detach().numpy()
-        weights("weight", array, len(array), "classes", np, array.dtype)

@@ -1,4 +1,4 @@
-"""From PyTorch's tensors to the arrays of our kernels, without a copy, on the stream that PyTorch works on."""
+"""Calls the kernels on the memory of PyTorch's tensors, on PyTorch's current stream."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from gpu_nn.kernels import kernels_for
 
 
 class _CurrentStream:
-    """PyTorch's current stream in the CUDA stream protocol, which its own streams do not have in all versions."""
+    """PyTorch's current stream with the CUDA stream protocol, which torch.cuda.Stream lacks in older versions."""
 
     def __init__(self, device: torch.device):
         self._pointer = torch.cuda.current_stream(device).cuda_stream
@@ -21,7 +21,7 @@ class _CurrentStream:
 
 @contextmanager
 def active_device(device: torch.device) -> Iterator[Device]:
-    """Our name for `device`; meanwhile it is CuPy's current one, and PyTorch's stream is CuPy's stream."""
+    """The Device of `device`; within the context it is CuPy's current device, and PyTorch's stream CuPy's stream."""
     if device.type == "cpu":
         yield CPU
         return
@@ -31,13 +31,13 @@ def active_device(device: torch.device) -> Iterator[Device]:
         yield Device(f"cuda:{index}", cupy)
 
 
-def array_of(tensor: torch.Tensor, device: Device) -> Array:
-    """The memory of `tensor` as an array of `device`, which must be the active one."""
+def as_array(tensor: torch.Tensor, device: Device) -> Array:
+    """An array of `device`, which must be the active one, on the memory of `tensor`."""
     tensor = tensor.detach()
     return tensor.numpy() if device.kind == "cpu" else device.xp.from_dlpack(tensor)
 
 
-def rows_loss(
+def softmax_cross_entropy(
     device: Device,
     logits: torch.Tensor,
     target: torch.Tensor,
@@ -52,13 +52,13 @@ def rows_loss(
 ) -> None:
     """The kernel `softmax_cross_entropy` on contiguous tensors of the active device; grad may be the logits.
 
-    NumPy has no bfloat16: on the CPU such logits are computed in a float32 copy, and their gradient comes from one.
+    NumPy has no bfloat16: on the CPU the kernel computes bfloat16 logits and their gradient in a float32 copy.
     """
     source, out = logits, grad
     if device.kind == "cpu" and logits.dtype == torch.bfloat16:
         source = logits.float()
         out = None if grad is None else source
-    arrays = (None if t is None else array_of(t, device) for t in (source, target, loss, out, class_weight, row_scale))
+    arrays = (None if t is None else as_array(t, device) for t in (source, target, loss, out, class_weight, row_scale))
     z, y, costs, dz, weights, factors = arrays
     kernels_for(device).softmax_cross_entropy(
         z,

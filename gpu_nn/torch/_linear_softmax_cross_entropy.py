@@ -1,4 +1,4 @@
-"""The cost of a linear layer's logits, a few rows of them at a time: the head of a language model."""
+"""The cost of a linear layer's logits, computed in chunks of rows: the head of a language model."""
 
 import math
 from typing import Any, Optional
@@ -6,23 +6,23 @@ from typing import Any, Optional
 import torch
 
 from gpu_nn.cost import check_chunk_rows
+from gpu_nn.torch import _kernels
 from gpu_nn.torch._arguments import (
-    INDICES,
+    INDEX_DTYPES,
     autocast_dtype,
-    check_constant,
+    check_not_differentiated,
     check_options,
-    check_target_values,
     check_tensors,
-    check_weight_values,
+    check_values,
     compute_dtype,
-    integer,
-    number,
-    reduced,
+    prepare_target,
+    reduce_loss,
+    to_float,
+    to_int,
 )
-from gpu_nn.torch._backward import last, link_of, scaled
-from gpu_nn.torch._kernels import active_device, rows_loss
+from gpu_nn.torch._backward import new_edge, once_differentiable, scale_grad
 
-# Logits of a chunk: on the CPU they should stay near the caches, on a GPU a product should fill it.
+# Logits of a chunk: on the CPU few enough for the caches, on a GPU enough for a product that fills it.
 _CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -45,19 +45,22 @@ def _loss_and_grads(
     of_weight: bool,
     of_bias: bool,
 ) -> _Outputs:
-    """Loss, and the gradients of Σ_r row_scale_r C_r by input, weight and bias, empty if not asked for; and their link.
+    """Loss; the gradients of Σ_r row_scale_r C_r by input, weight and bias, empty without of_…; the edge for backward.
 
-    The loss is (n,), or its sum where `summed`. Gradients of weight and bias add up chunks in the compute type.
+    The loss is (n,), or its sum where `summed`. Gradients of weight and bias add up chunks in the compute dtype.
     """
     n, m = len(input), len(weight)
     loss = input.new_empty(n, dtype=compute_dtype(input.dtype))
-    _, d_input, d_weight, d_bias, link = _outputs(input, weight, summed, of_input, of_weight, of_bias)
+    _, d_input, d_weight, d_bias, edge = _empty_outputs(input, weight, summed, of_input, of_weight, of_bias)
     skipped: int | None = None if target.dim() == 2 else ignore_index
-    # The products must not be cast: the arguments were.
-    with torch.no_grad(), torch.autocast(input.device.type, enabled=False), active_device(input.device) as device:
+    # The arguments are cast already: autocast must not cast the products.
+    with (
+        torch.no_grad(),
+        torch.autocast(input.device.type, enabled=False),
+        _kernels.active_device(input.device) as device,
+    ):
         if device.kind == "cpu":
-            skipped = check_target_values(target, m, skipped)
-            check_weight_values(class_weight)
+            skipped = check_values(target, class_weight, m, ignore_index)
         d_weight.zero_()
         d_bias.zero_()
         logits = input.new_empty(min(chunk_rows, n), m)
@@ -68,7 +71,7 @@ def _loss_and_grads(
                 torch.mm(a, weight.t(), out=z)
             else:
                 torch.addmm(bias, a, weight.t(), out=z)
-            rows_loss(
+            _kernels.softmax_cross_entropy(
                 device,
                 z,
                 target[rows],
@@ -88,10 +91,10 @@ def _loss_and_grads(
                 d_weight.add_(z.t() @ a)
             if of_bias:
                 d_bias.add_(z.sum(0, dtype=d_bias.dtype))
-    return loss.sum() if summed else loss, d_input, d_weight, d_bias, link
+    return loss.sum() if summed else loss, d_input, d_weight, d_bias, edge
 
 
-def _outputs(
+def _empty_outputs(
     input: torch.Tensor, weight: torch.Tensor, summed: bool, of_input: bool, of_weight: bool, of_bias: bool
 ) -> _Outputs:
     n, (m, inputs), computed = len(input), weight.shape, compute_dtype(input.dtype)
@@ -100,51 +103,55 @@ def _outputs(
         input.new_empty((n if of_input else 0, inputs)),
         input.new_empty((m if of_weight else 0, inputs), dtype=computed),
         input.new_empty(m if of_bias else 0, dtype=computed),
-        link_of(input),
+        new_edge(input),
     )
 
 
 @_loss_and_grads.register_fake
-def _(input: torch.Tensor, weight: torch.Tensor, *others: Any) -> _Outputs:
+def _fake(input: torch.Tensor, weight: torch.Tensor, *others: Any) -> _Outputs:
     *_, summed, of_input, of_weight, of_bias = others
-    return _outputs(input, weight, summed, of_input, of_weight, of_bias)
+    return _empty_outputs(input, weight, summed, of_input, of_weight, of_bias)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
-    _, *grads, link = output
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
+    _, *grads, edge = output
     ctx.mark_non_differentiable(*grads)
     ctx.set_materialize_grads(False)
     ctx.summed = inputs[10]
     if ctx.summed:
         ctx.of = inputs[11:]
         ctx.dtype = inputs[0].dtype
-        ctx.save_for_backward(link, *grads)
+        ctx.save_for_backward(edge, *grads)
     else:
-        ctx.save_for_backward(link, *inputs[:6])
+        ctx.save_for_backward(edge, *inputs[:6])
         ctx.options = inputs[6:10]
 
 
-def _backward(ctx: Any, of_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
-    """Scales the gradients of the sum. Those of rows that are weighed each by itself come from the logits anew."""
-    link, *saved = ctx.saved_tensors
+def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
+    """Scales the gradients of the summed loss; for the loss of each row computes the logits and gradients again."""
+    edge, *saved = ctx.saved_tensors
     grads: list[torch.Tensor | None] = [None, None, None]
-    if of_loss is not None and ctx.summed:
+    if grad_loss is not None and ctx.summed:
         grads = [
-            scaled(grad, of_loss, link, ctx.dtype) if asked else None for grad, asked in zip(saved, ctx.of, strict=True)
+            scale_grad(grad, grad_loss, edge, ctx.dtype) if needed else None
+            for grad, needed in zip(saved, ctx.of, strict=True)
         ]
-    elif of_loss is not None:
+    elif grad_loss is not None:
         input, weight, bias, target, class_weight, _ = saved
-        asked = ctx.needs_input_grad[:3]
+        needed = ctx.needs_input_grad[:3]
         with torch.no_grad():
-            _, *found, _ = _loss_and_grads(
-                input, weight, bias, target, class_weight, of_loss.contiguous(), *ctx.options, False, *asked
+            _, *computed, _ = _loss_and_grads(
+                input, weight, bias, target, class_weight, grad_loss.contiguous(), *ctx.options, False, *needed
             )
-            found = [grad.to(input.dtype) for grad in found]
-        grads = [last(grad, of_loss, link) if wanted else None for grad, wanted in zip(found, asked, strict=True)]
+            computed = [grad.to(input.dtype) for grad in computed]
+        grads = [
+            once_differentiable(grad, grad_loss, edge) if needs else None
+            for grad, needs in zip(computed, needed, strict=True)
+        ]
     return (*grads, *(None,) * 11)
 
 
-_loss_and_grads.register_autograd(_backward, setup_context=_keep)
+_loss_and_grads.register_autograd(_backward, setup_context=_setup_context)
 
 
 def linear_softmax_cross_entropy(
@@ -160,25 +167,25 @@ def linear_softmax_cross_entropy(
     complement_weight: float = 1.0,
     chunk_rows: int | None = None,
 ) -> torch.Tensor:
-    """`softmax_cross_entropy` of the logits input·weightᵀ + bias, of which chunk_rows rows exist at a time.
+    """`softmax_cross_entropy` of the logits input·weightᵀ + bias, which are computed chunk_rows rows at a time.
 
     input: (*, inputs). weight: (classes, inputs) and bias: (classes,) or None, as of torch.nn.Linear. target: (*) class
     indices, or (*, classes) targets in [0, 1]. All of input, weight and bias of one type; under autocast they are cast
     to its type unless they are float64, as for torch.nn.functional.linear. chunk_rows=None chooses. class_weight and
     the other options are those of `softmax_cross_entropy`.
 
-    The gradients are computed in the forward pass and scaled in the backward pass: three matrix products in all. Those
-    of weight and bias are added up in float32 (float64 for float64) whatever the type of the weight. With
-    reduction="none" the weights of the rows are known only in the backward pass, which then computes the logits anew.
+    The forward pass computes the gradients and the backward pass scales them: three matrix products in all. Gradients
+    of weight and bias are added up in float32 (float64 for float64) whatever the dtype of the weight. With
+    reduction="none" only the backward pass knows the weights of the rows, and computes the logits again.
     """
     name = "linear_softmax_cross_entropy"
     tensors = {"input": input, "weight": weight, "bias": bias, "target": target, "class_weight": class_weight}
     check_tensors(name, ("bias", "class_weight"), **tensors)
-    check_constant(name, target=target, class_weight=class_weight)
-    ignore_index = integer(name, "ignore_index", ignore_index)
-    label_smoothing = number(name, "label_smoothing", label_smoothing)
-    complement_weight = number(name, "complement_weight", complement_weight)
-    chunk_rows = None if chunk_rows is None else integer(name, "chunk_rows", chunk_rows)
+    check_not_differentiated(name, target=target, class_weight=class_weight)
+    ignore_index = to_int(name, "ignore_index", ignore_index)
+    label_smoothing = to_float(name, "label_smoothing", label_smoothing)
+    complement_weight = to_float(name, "complement_weight", complement_weight)
+    chunk_rows = None if chunk_rows is None else to_int(name, "chunk_rows", chunk_rows)
     _check_shapes(input, weight, bias, target, chunk_rows)
     check_options(input.dtype, len(weight), class_weight, reduction, label_smoothing, complement_weight)
     if (to := autocast_dtype(input.device)) is not None:
@@ -190,13 +197,8 @@ def linear_softmax_cross_entropy(
             )
     n, computed = math.prod(input.shape[:-1]), compute_dtype(input.dtype)
     rows = input.reshape(n, input.shape[-1]).contiguous()
-    if target.is_floating_point():
-        if ignore_index >= 0:
-            raise RuntimeError("ignore_index is not supported for floating point target")
-        y = target.reshape(-1, len(weight)).to(computed).contiguous()
-    else:
-        y = target.reshape(-1).contiguous()
-        y = y.long() if y.dtype == torch.uint8 else y
+    y = target.reshape(-1, len(weight)) if target.is_floating_point() else target.reshape(-1)
+    y = prepare_target(y, ignore_index, computed)
     w = None if class_weight is None else class_weight.to(computed).contiguous()
     if chunk_rows is None:
         chunk_rows = max(1, _CHUNK_LOGITS.get(input.device.type, 1) // len(weight))
@@ -218,11 +220,11 @@ def linear_softmax_cross_entropy(
         wanted and weight.requires_grad,
         wanted and bias is not None and bias.requires_grad,
     )[0]
-    return reduced(loss, y, w, ignore_index, reduction) if summed else loss.reshape(input.shape[:-1])
+    return reduce_loss(loss, y, w, ignore_index, reduction) if summed else loss.reshape(input.shape[:-1])
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """As autocast casts: float64 stays what it is, so that beside another type it is refused, not rounded."""
+    """As autocast casts: float64 stays float64, which is then refused beside another dtype instead of rounded."""
     return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
@@ -244,6 +246,6 @@ def _check_shapes(
     expected = [*input.shape[:-1], *([m] if target.is_floating_point() else [])]
     if list(target.shape) != expected:
         raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
-    if not target.is_floating_point() and target.dtype not in INDICES:
+    if not target.is_floating_point() and target.dtype not in INDEX_DTYPES:
         raise RuntimeError(f"expected target dtype to be Long, Int or Byte, but got {target.dtype}")
     check_chunk_rows(chunk_rows)

@@ -1,24 +1,24 @@
-"""The cost of logits: one operator that computes loss and gradient of each row, and PyTorch's face over it."""
+"""The cost of logits: a custom operator for loss and gradient of each row, the function and the module."""
 
 from typing import Any, Optional
 
 import torch
 
+from gpu_nn.torch import _kernels
 from gpu_nn.torch._arguments import (
     autocast_dtype,
-    check_constant,
+    check_not_differentiated,
     check_options,
-    check_target_values,
     check_tensors,
-    check_weight_values,
+    check_values,
     compute_dtype,
-    integer,
-    number,
-    reduced,
-    rows_of,
+    flatten_rows,
+    prepare_target,
+    reduce_loss,
+    to_float,
+    to_int,
 )
-from gpu_nn.torch._backward import link_of, scaled
-from gpu_nn.torch._kernels import active_device, rows_loss
+from gpu_nn.torch._backward import new_edge, scale_grad
 
 _Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -33,14 +33,13 @@ def _loss_and_grad(
     ignore_index: int,
     needs_grad: bool,
 ) -> _Outputs:
-    """Loss (n,) and gradient (n, m) of each row's own loss, empty where none is needed; and the link to them."""
-    loss, grad, link = _outputs(logits, needs_grad)
+    """Loss (n,); the gradient (n, m) of each row's own loss, empty where none is needed; the edge for the backward."""
+    loss, grad, edge = _empty_outputs(logits, needs_grad)
     skipped: int | None = None if target.dim() == 2 else ignore_index
-    with active_device(logits.device) as device:
+    with _kernels.active_device(logits.device) as device:
         if device.kind == "cpu":
-            skipped = check_target_values(target, logits.shape[1], skipped)
-            check_weight_values(class_weight)
-        rows_loss(
+            skipped = check_values(target, class_weight, logits.shape[1], ignore_index)
+        _kernels.softmax_cross_entropy(
             device,
             logits.contiguous(),
             target.contiguous(),
@@ -52,17 +51,17 @@ def _loss_and_grad(
             label_smoothing=label_smoothing,
             ignore_index=skipped,
         )
-    return loss, grad, link
+    return loss, grad, edge
 
 
-def _outputs(logits: torch.Tensor, needs_grad: bool) -> _Outputs:
+def _empty_outputs(logits: torch.Tensor, needs_grad: bool) -> _Outputs:
     n, m = logits.shape
     loss = logits.new_empty(n, dtype=compute_dtype(logits.dtype))
-    return loss, logits.new_empty((n if needs_grad else 0, m)), link_of(loss)
+    return loss, logits.new_empty((n if needs_grad else 0, m)), new_edge(loss)
 
 
 @_loss_and_grad.register_fake
-def _(
+def _fake(
     logits: torch.Tensor,
     target: torch.Tensor,
     class_weight: torch.Tensor | None,
@@ -71,23 +70,23 @@ def _(
     ignore_index: int,
     needs_grad: bool,
 ) -> _Outputs:
-    return _outputs(logits, needs_grad)
+    return _empty_outputs(logits, needs_grad)
 
 
-def _keep_grad(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
-    _, grad, link = output
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
+    _, grad, edge = output
     ctx.mark_non_differentiable(grad)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad, link)
+    ctx.save_for_backward(grad, edge)
 
 
-def _scale_grad(ctx: Any, of_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
-    grad, link = ctx.saved_tensors
-    of_logits = None if of_loss is None else scaled(grad, of_loss.unsqueeze(1), link, grad.dtype)
-    return of_logits, None, None, None, None, None, None
+def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: None) -> tuple[Any, ...]:
+    grad, edge = ctx.saved_tensors
+    grad_logits = None if grad_loss is None else scale_grad(grad, grad_loss.unsqueeze(1), edge, grad.dtype)
+    return grad_logits, None, None, None, None, None, None
 
 
-_loss_and_grad.register_autograd(_scale_grad, setup_context=_keep_grad)
+_loss_and_grad.register_autograd(_backward, setup_context=_setup_context)
 
 
 def softmax_cross_entropy(
@@ -129,24 +128,22 @@ def softmax_cross_entropy(
     """
     name = "softmax_cross_entropy"
     check_tensors(name, ("weight",), input=input, target=target, weight=weight)
-    check_constant(name, target=target, weight=weight)
-    ignore_index = integer(name, "ignore_index", ignore_index)
-    label_smoothing = number(name, "label_smoothing", label_smoothing)
-    complement_weight = number(name, "complement_weight", complement_weight)
-    z, y, shape = rows_of(input, target)
+    check_not_differentiated(name, target=target, weight=weight)
+    ignore_index = to_int(name, "ignore_index", ignore_index)
+    label_smoothing = to_float(name, "label_smoothing", label_smoothing)
+    complement_weight = to_float(name, "complement_weight", complement_weight)
+    z, y, shape = flatten_rows(input, target)
     check_options(z.dtype, z.shape[1], weight, reduction, label_smoothing, complement_weight)
-    if y.dim() == 2 and ignore_index >= 0:
-        raise RuntimeError("ignore_index is not supported for floating point target")
     if autocast_dtype(z.device) is not None and z.dtype != torch.float64:
         z = z.float()
     computed = compute_dtype(z.dtype)
-    y = y.to(computed) if y.dim() == 2 else y.long() if y.dtype == torch.uint8 else y
+    y = prepare_target(y, ignore_index, computed)
     w = None if weight is None else weight.to(computed).contiguous()
     needs_grad = torch.is_grad_enabled() and z.requires_grad
     loss, *_ = _loss_and_grad(z, y, w, complement_weight, label_smoothing, ignore_index, needs_grad)
     if reduction == "none":
         return loss.reshape(shape)
-    return reduced(loss.sum(), y, w, ignore_index, reduction)
+    return reduce_loss(loss.sum(), y, w, ignore_index, reduction)
 
 
 class SoftmaxCrossEntropy(torch.nn.Module):

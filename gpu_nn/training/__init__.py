@@ -6,10 +6,11 @@ from gpu_nn.training.callbacks import (
     Checkpoints,
     CsvLog,
     EarlyStopping,
-    Every,
     JsonLinesLog,
-    LearningRates,
+    LearningRateMonitor,
     TensorBoardLog,
+    TrainerView,
+    Trigger,
 )
 from gpu_nn.training.history import EpochRecord, History, StepRecord
 from gpu_nn.training.trainer import Trainer
@@ -21,11 +22,12 @@ __all__ = [
     "CsvLog",
     "EarlyStopping",
     "EpochRecord",
-    "Every",
     "History",
     "JsonLinesLog",
-    "LearningRates",
+    "LearningRateMonitor",
     "StepRecord",
     "TensorBoardLog",
     "Trainer",
+    "TrainerView",
+    "Trigger",
 ]

@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,22 @@ def newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
     if damages:
         raise DataError(f"{folder} holds no whole checkpoint: {'; '.join(damages)}")
     raise DataError(f"{folder} holds no checkpoint")
+
+
+def load_checkpoint(source: str | os.PathLike[str] | Checkpoint | None, stacklevel: int = 3) -> Checkpoint | None:
+    """A checkpoint, read from its file or from a folder of them.
+
+    Where the newest file of a folder is damaged, this warns and reads the one before. stacklevel: as for
+    `warnings.warn`; by default the caller of the caller. Raises DataError when there is none to read.
+    """
+    if source is None or isinstance(source, Checkpoint):
+        return source
+    if not Path(source).is_dir():
+        return read(source)
+    checkpoint, damages = newest(source)
+    for damage in damages:
+        warnings.warn(f"{damage}; the one before is used: {checkpoint.path.name}", stacklevel=stacklevel)
+    return checkpoint
 
 
 def write(path: str | os.PathLike[str], training: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -7,42 +7,50 @@ import numpy as np
 
 from gpu_nn.data.stream import StreamDataset
 from gpu_nn.device import Array
+from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.network import Network
-from gpu_nn.training.ranks import Ranks
+from gpu_nn.training.array_loader import ArrayLoader
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of `net` as it is when asked.
+    """Evaluates `net` as it is at the call.
 
-    options: of the cost, for the kernel. ranks: those that share the rows; each gets the figures of all rows.
+    options: of the kernel `softmax_cross_entropy`.  communicator: its ranks share the rows, and each returns the
+    figures of all rows.
     """
 
     net: Network
     options: dict[str, Any]
-    ranks: Ranks
+    communicator: Communicator
+
+    def of(self, data: ArrayLoader | StreamDataset | None) -> tuple[float | None, float | None]:
+        """Mean cost and accuracy over the validation data of a fit; None where there is none."""
+        if data is None:
+            return None, None
+        return self.of_stream(data) if isinstance(data, StreamDataset) else self.of_arrays(data.x, data.y)
 
     def of_arrays(self, x: Array, y: Array) -> tuple[float, float]:
         """Mean cost and accuracy over prepared data. For targets (n, m) accuracy counts their largest as the label."""
-        own = self.ranks.share(len(x))
+        own = self.communicator.shard(len(x))
         sums = self._sums(x[own], y[own])
-        self.ranks.sum(sums)
+        self.communicator.all_reduce(sums)
         loss, right = (sums / len(x)).tolist()
         return loss, right
 
     def of_stream(self, stream: StreamDataset) -> tuple[float, float]:
-        """What `of_arrays` gives, over the rows of a stream as they come. Each rank reads its share of them."""
-        net, sums, own = self.net, np.zeros(2), self.ranks.share(len(stream))
-        with self.ranks.agreed():
+        """As `of_arrays`, over the rows of a stream as they are read. Each rank reads its shard."""
+        net, sums, own = self.net, np.zeros(2), self.communicator.shard(len(stream))
+        with self.communicator.raise_on_all_ranks():
             for x, y in stream.row_slice(own.start, own.stop).windows(net.dtype, net.n_classes):
                 device_y = net.device.asarray(y, np.int64 if y.ndim == 1 else net.dtype)
                 sums += self._sums(net.prepare(x), device_y)
-        self.ranks.sum(sums)
+        self.communicator.all_reduce(sums)
         loss, right = (sums / len(stream)).tolist()
         return loss, right
 
     def _sums(self, x: Array, y: Array) -> np.ndarray:
-        """The sum of the rows' costs, and how many of them are right."""
+        """The sum of the rows' costs, and the number of rows whose label is predicted."""
         net, xp = self.net, self.net.device.xp
         logits = net.forward_prepared(x)
         losses = xp.empty(len(x), net.dtype)

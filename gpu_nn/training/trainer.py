@@ -11,25 +11,23 @@ import numpy as np
 
 from gpu_nn.cost import Cost
 from gpu_nn.data.stream import StreamDataset
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 from gpu_nn.optimizers import Optimizer
-from gpu_nn.training import resume as resuming
-from gpu_nn.training import together
+from gpu_nn.training import state
+from gpu_nn.training.array_loader import ArrayLoader
 from gpu_nn.training.callbacks.callback import Callback
-from gpu_nn.training.callbacks.calls import Calls
-from gpu_nn.training.checkpoint import Checkpoint
+from gpu_nn.training.callbacks.callback_list import CallbackList
+from gpu_nn.training.checkpoint import Checkpoint, load_checkpoint
 from gpu_nn.training.evaluation import Evaluation
+from gpu_nn.training.gradient_sync import broadcast_parameters, offset_rng_by_rank
 from gpu_nn.training.history import EpochRecord, History, StepRecord
-from gpu_nn.training.ranks import ALONE, Ranks
-from gpu_nn.training.resident import Resident
-from gpu_nn.training.steps import Steps
-from gpu_nn.training.windows import Windows, check_fits
-from gpu_nn.validation import check_int, is_int, random_generator
-
-# Losses stay on the device and are read this often, in steps: a diverged training stops within so many. On a GPU to
-# read is to wait, so there it is mostly once an epoch; ranks then also learn whether one of them is interrupted.
-_READ_EVERY, _READ_EVERY_ON_A_GPU = 256, 1 << 16
+from gpu_nn.training.loader import Loader, training_loader, validation_data
+from gpu_nn.training.pending_losses import PendingLosses
+from gpu_nn.training.spec import TrainingSpec, assert_same_on_all_ranks, settings_of
+from gpu_nn.training.train_step import TrainStep, check_micro_batches
+from gpu_nn.validation import check_int, random_generator
 
 
 class Trainer:
@@ -39,18 +37,20 @@ class Trainer:
     from `seed`; a Generator goes on where it was.  callbacks: see `Callback`; a plain function is called as
     callback(trainer, record) after each epoch, and may set `trainer.stopping = True` to end the training.
     complement_weight, class_weight, label_smoothing: the cost's options, as in `functional.softmax_cross_entropy`.
-    progress: called after each batch with the number of its rows.
+    on_batch_end: called after each batch with the number of its rows.
 
-    parts: a batch is computed in so many parts, one after the other, whose gradients are added in pairs; memory is
-    taken for one of them.  ranks: the processes that train together (see `gpu_nn.distributed`), of which each computes
-    its equal share of the parts.  Where each has a power of two of them, gradients, and so parameters, have on CPUs
-    the same bits for any number of ranks.  Callbacks are called on rank 0 alone.
+    micro_batches: a batch is computed as this many micro-batches, one after the other, whose gradients are added in
+    pairs; the device needs memory for one of them.  communicator: of the processes that train together (see
+    `gpu_nn.distributed`), each of which computes an equal share of the micro-batches. Where each has a power of two of
+    them, the gradients, and so the parameters, have on CPUs the same bits for any number of ranks.  Rank 0 alone calls
+    the callbacks.
 
     The cost of a batch is the mean over its rows, so a learning rate means the same for every batch size. But for its
     schedule, the settings of the optimizer are those at the start of a fit: a GPU may hold them in a CUDA graph.
 
     history: the records so far.  interrupted: whether `interrupt` ended the latest fit.  resumed_from: the file of the
-    checkpoint that the latest fit went on from, or None.  evaluation: what gives the validation's loss and accuracy.
+    checkpoint that the latest fit resumed from, or None.  data: the fingerprints of the latest fit's data, "training"
+    and "validation".  evaluation: computes the loss and the accuracy of the validation data.
     """
 
     def __init__(
@@ -65,29 +65,29 @@ class Trainer:
         complement_weight: float = 1.0,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
-        progress: Callable[[int], object] | None = None,
-        parts: int | None = None,
-        ranks: Ranks = ALONE,
+        on_batch_end: Callable[[int], object] | None = None,
+        micro_batches: int | None = None,
+        communicator: Communicator = SINGLE_PROCESS,
     ):
+        self.net, self.optimizer, self.communicator = net, optimizer, communicator
         self.batch_size = check_int("batch_size", batch_size, 1)
-        parts = ranks.size if parts is None else parts
-        if not (is_int(parts) and parts >= 1 and parts % ranks.size == 0):
-            raise ValueError(f"parts={parts!r}; expected a whole number ≥ 1 that {ranks.size} ranks can share evenly")
-        if batch_size < parts:
-            raise ValueError(f"batch_size={batch_size}, but {parts} parts; expected at least a row for each")
-        self.ranks, self.parts = ranks, int(parts)
-        self.net, self.optimizer = net, optimizer
-        self.shuffle = shuffle
-        self.callbacks: list[Any] = list(callbacks) if ranks.rank == 0 else []
-        self.cost = Cost(complement_weight, class_weight, label_smoothing)
-        self.progress = progress
-        self.history = History()
-        self.stopping = self.interrupted = self.interrupting = False
-        self.resumed_from: Path | None = None
+        self.micro_batches = check_micro_batches(micro_batches, self.batch_size, communicator.size)
+        self.shuffle, self.on_batch_end = bool(shuffle), on_batch_end
+        self.callbacks: list[Any] = list(callbacks) if communicator.rank == 0 else []
         self.random = random_generator(seed)
+        self.history = History()
+        self.stopping = self.interrupted = False
+        self.resumed_from: Path | None = None
+        self.data: dict[str, Any] = {"training": None, "validation": None}
+        self._cost = Cost(complement_weight, class_weight, label_smoothing)
         with net.device.active():
-            self.options = self.cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
-        self.evaluation = Evaluation(net, self.options, ranks)
+            self.cost_options = self._cost.kernel_options(net.device.xp, net.n_classes, net.dtype)
+            self._pending_losses = PendingLosses(net.device, net.dtype, 0)
+        self.evaluation = Evaluation(net, self.cost_options, communicator)
+        self._progress = state.Progress(0, self.random.bit_generator.state)
+        self._spec = TrainingSpec({}, self.data)
+        self._callback_list = CallbackList(())
+        self._interrupt_requested = False
 
     def fit(
         self,
@@ -103,216 +103,200 @@ class Trainer:
 
         x: (n, inputs). y: (n,) class indices or (n, classes) targets. Or x is a `StreamDataset` of both, and y is None,
         for data larger than memory: a window of it is on the device at a time. validation: (x, y), or a StreamDataset.
-        sample_weight: (n,); only ratios matter, as they are brought to mean 1.
+        sample_weight: (n,); only ratios matter, as they are scaled to mean 1.
 
-        resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is taken. With all
-        other arguments as they were, in this process or another, the training goes on where the checkpoint was taken,
-        in the middle of an epoch or not, and ends in the same bits as if it had never been broken off.
+        resume: a checkpoint, its file, or the folder of a `Checkpoints`, whose newest whole one is read. With all
+        other arguments as they were, in this process or another, the training resumes where the checkpoint was taken,
+        in the middle of an epoch or not, and ends in the same bits as an uninterrupted one.
 
         Arrays go to the device once, and their values are checked there; those of a stream are checked as they pass.
         Raises ValueError or TypeError for data that do not fit, DataError for a stream with such data and for a
         checkpoint that is damaged or of another training, TrainingDiverged when the loss is no longer finite.
         """
-        check_int("epochs", epochs, 0)
+        epochs = check_int("epochs", epochs, 0)
         # An overflow is reported as TrainingDiverged, with the step's number, not as a warning.
         advice = f"a batch_size below {self.batch_size} needs less"
         with self.net.device.active(advice), np.errstate(over="ignore", invalid="ignore"):
-            with self.ranks.agreed():
-                checkpoint = resuming.opened(resume)
-                self._enter(x, y, sample_weight, validation)
-            self._calls = Calls(self, self.callbacks)
-            self.stopping = self.interrupted = False
-            self.resumed_from = None
-            self.position = resuming.Position(len(self.history), self.random.bit_generator.state)
-            states = None if checkpoint is None else resuming.restore(self, checkpoint)
-            if self.ranks.size > 1:
-                together.check(self, epochs)
-                together.draw_apart(self)
-            self._prepare()
-            with closing(self._calls):
-                self._epochs(epochs, states)
-            if self.ranks.size > 1:
-                together.follow_rank_0(self)
+            with self.communicator.raise_on_all_ranks():
+                checkpoint = load_checkpoint(resume)
+                loader = training_loader(x, y, sample_weight, self.net, self.batch_size, self.communicator)
+                held_out = validation_data(validation, self.net)
+                step = self._start(loader, held_out)
+            callback_states = None if checkpoint is None else self._resume(checkpoint)
+            if self.communicator.size > 1:
+                same = {"last_epoch": self._progress.first_epoch + epochs, "micro_batches": self.micro_batches}
+                random = self._progress.random
+                assert_same_on_all_ranks(self.communicator, self._spec, self.net, random=random, **same)
+                offset_rng_by_rank(self.net, self.communicator.rank)
+            # The state of the preprocessing layers is final now.
+            loader.prepare()
+            if held_out is not None and not isinstance(held_out, StreamDataset):
+                held_out.prepare()
+            step.allocate()
+            with closing(self._callback_list) as callbacks:
+                callbacks.begin(self)
+                if callback_states is not None and self.communicator.rank == 0:
+                    callbacks.load_states(self.resumed_from, callback_states)
+                last_epoch = self._last_epoch(epochs)
+                while len(self.history) < last_epoch and not self._is_stopped():
+                    if self._train_epoch(step):
+                        self._end_epoch(*self.evaluation.of(held_out))
+                self.stopping = self.communicator.any_rank(self.stopping)
+                self.interrupted = self.communicator.any_rank(self._interrupt_requested)
+                self._interrupt_requested = False
+                callbacks.end(self)
+            if self.communicator.size > 1:
+                broadcast_parameters(self.net, self.communicator)
         return self.history
 
     def interrupt(self) -> None:
-        """End the fit after the step at work, for a later one that resumes; for signal handlers and other threads.
+        """End the fit after the current step, for a later one that resumes. Signal handlers and threads may call it.
 
-        Several ranks end after the next step, on GPUs after the next in which they read the losses, of 256 at most.
+        Several ranks end after the next step; on GPUs after the next step at which they read the losses, at most 256
+        steps later.
         """
-        self.interrupting = True
+        self._interrupt_requested = True
 
-    def _enter(self, x: Any, y: Any, sample_weight: Any, validation: Any) -> None:
-        """The data on the device, as they came, and what a checkpoint says of them."""
-        net, device = self.net, self.net.device
-        data: Resident | Windows
-        if not isinstance(x, StreamDataset):
-            data = Resident(net, x, y, sample_weight)
-        elif y is None and sample_weight is None:
-            data = Windows(x, net, self.batch_size, self.ranks)
-        else:
-            raise ValueError("x is a StreamDataset, which has its own y and no sample_weight; pass neither")
-        if isinstance(validation, StreamDataset):
-            check_fits("validation", validation, net)
-        elif validation is not None:
-            if not (isinstance(validation, tuple | list) and len(validation) == 2):
-                parts = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
-                expected = "expected (x, y), or a StreamDataset"
-                raise TypeError(f"validation is a {type(validation).__name__}{parts}; {expected}")
-            x_held_out, y_held_out = validation
-            validation = Resident(net, x_held_out, y_held_out, name="validation ")
-        self._held_out: Resident | StreamDataset | None = validation
-        described = None if self._held_out is None else self._held_out.fingerprint()
-        self.data: dict[str, Any] = {"training": data.fingerprint(), "validation": described}
-        n = self.n_rows = len(x)
-        self.steps_an_epoch = -(-n // self.batch_size)
-        every = _READ_EVERY if device.kind == "cpu" or self.ranks.size > 1 else _READ_EVERY_ON_A_GPU
-        self.steps = Steps(self, data, min(every, self.steps_an_epoch))
-
-    def _prepare(self) -> None:
-        """The data through the fixed layers at the front, and the batch's own memory, once."""
-        self.steps.data.prepare()
-        if isinstance(self._held_out, Resident):
-            self._held_out.prepare()
-        self.steps.prepare()
-
-    def _epochs(self, epochs: int, states: Any) -> None:
-        """Those of a fit, with its callbacks. states: theirs, where it resumes."""
-        self._calls.begin()
-        if states is not None and self.ranks.rank == 0:
-            self._calls.load_states(self.resumed_from, states)
-        last = self.position.first_epoch + epochs
-        least = len(self.history) - self.position.first_epoch + bool(self.position.steps_in_epoch)
-        if epochs < least:
-            raise self.ranks.alike(resuming.TooFewEpochs("epochs", epochs, least))
-        # Callbacks are rank 0's alone: the others learn here whether one wants to stop, or to be interrupted. An epoch
-        # that was begun is finished before a stop, where it resumes, too.
-        while len(self.history) < last and not together.any_of(
-            self, self.interrupting or (self.stopping and not self.position.steps_in_epoch)
-        ):
-            self._epoch()
-        self.stopping = together.any_of(self, self.stopping)
-        self.interrupted, self.interrupting = together.any_of(self, self.interrupting), False
-        self._calls.end()
-
-    def _epoch(self) -> None:
-        """What is left of the epoch in progress, unless it is interrupted."""
-        if not self.position.steps_in_epoch:
-            self.position.began = time.perf_counter()
-        if not self._steps():
-            return
-        validation_loss = validation_accuracy = None
-        if isinstance(self._held_out, StreamDataset):
-            validation_loss, validation_accuracy = self.evaluation.of_stream(self._held_out)
-        elif self._held_out is not None:
-            validation_loss, validation_accuracy = self.evaluation.of_arrays(self._held_out.x, self._held_out.y)
-        optimizer, position, loss = self.optimizer, self.position, self.position.cost / self.n_rows
-        record = EpochRecord(
-            epoch=len(self.history) + 1,
-            steps=optimizer.steps,
-            loss=loss,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
-            learning_rate=optimizer.schedule(max(optimizer.steps - 1, 0)),
-            seconds=time.perf_counter() - position.began,
-        )
-        self.history.epochs.append(record)
-        optimizer.schedule.observe(loss if validation_loss is None else validation_loss)
-        self.position = resuming.Position(position.first_epoch, self.random.bit_generator.state)
-        self._calls.after_epoch(record)
-
-    def _steps(self) -> bool:
-        """The steps that are left of the epoch; whether they were all made."""
-        position, optimizer, steps = self.position, self.optimizer, self.steps
+    def _train_epoch(self, step: TrainStep) -> bool:
+        """Make the remaining steps of the epoch. Returns False where an interrupt left some."""
+        progress = self._progress
+        if not progress.steps_in_epoch:
+            progress.began = time.perf_counter()
         random = self.random if self.shuffle else None
-        with closing(steps.data.epoch(random, position.steps_in_epoch * self.batch_size, steps.order)) as windows:
+        with closing(step.loader.epoch(random, progress.steps_in_epoch * self.batch_size, step.order)) as windows:
             for first, end in windows:
-                begins = min(position.steps_in_epoch * self.batch_size, end)
-                steps.counters[...] = self.net.device.asarray(np.array([begins - first, position.unread]))
-                for start in range(begins, end, self.batch_size):
+                begin = min(progress.steps_in_epoch * self.batch_size, end)
+                self._pending_losses.start_window(begin - first)
+                for start in range(begin, end, self.batch_size):
                     size = min(self.batch_size, end - start)
-                    optimizer.begin_step(self.net)
-                    steps.of(size)()
-                    optimizer.end_step()
-                    position.steps_in_epoch += 1
-                    position.unread += 1
-                    if self.progress is not None:
-                        self.progress(size)
-                    if position.unread == len(steps.losses):
-                        self._read()
-                    if self._calls.between_steps:
+                    step(size)
+                    progress.steps_in_epoch += 1
+                    if self.on_batch_end is not None:
+                        self.on_batch_end(size)
+                    if self._pending_losses.is_full:
+                        self._read_losses()
+                    if self._callback_list.between_steps:
                         self._after_step()
-                    if self._ends():
+                    if self._is_interrupted(step):
                         return False
-        self._read()
+        self._read_losses()
         return True
 
+    def _end_epoch(self, validation_loss: float | None, accuracy: float | None) -> None:
+        """Record the epoch, and notify schedule and callbacks."""
+        progress = self._progress
+        loss = progress.cost / self._spec.n_rows
+        record = EpochRecord(
+            epoch=len(self.history) + 1,
+            steps=self.optimizer.steps,
+            loss=loss,
+            validation_loss=validation_loss,
+            validation_accuracy=accuracy,
+            learning_rate=self._learning_rate(),
+            seconds=time.perf_counter() - progress.began,
+        )
+        self.history.epochs.append(record)
+        self.optimizer.schedule.observe(loss if validation_loss is None else validation_loss)
+        self._progress = state.Progress(progress.first_epoch, self.random.bit_generator.state)
+        self._callback_list.after_epoch(self, record)
+
     def _after_step(self) -> None:
-        """Callbacks. Where one finds that the losses are no longer finite rank 0 does not end alone, while the others
-        wait for it in their next sum: they all find it where they read them."""
+        """Call the callbacks that are due between two steps."""
         try:
-            self._calls.after_step()
+            self._callback_list.after_step(self)
         except TrainingDiverged:
-            if self.ranks.size == 1 or np.isfinite(self._unread()).all():
+            # All ranks raise it where they read these losses; rank 0 alone would leave the others in an exchange.
+            if self.communicator.size == 1 or np.isfinite(self._pending_losses.to_host()).all():
                 raise
 
-    def _ends(self) -> bool:
-        """Whether the training is interrupted, on any rank: one that left by itself would be waited for."""
-        if self.ranks.size == 1:
-            return self.interrupting
-        if self.net.device.kind == "cpu":
-            return together.interrupted_anywhere(self)
-        # On a GPU to ask is to wait.
-        return not self.position.unread and together.any_of(self, self.interrupting)
-
-    def _read(self) -> None:
-        """Add the losses that the host has not read to the epoch's cost."""
-        position = self.position
-        if not position.unread:
-            return
+    def _read_losses(self) -> None:
+        """Add the pending losses to the cost of the epoch."""
         try:
-            losses = self.unread_losses()
+            losses = self._pending_losses.read(self.optimizer.steps)
         except TrainingDiverged as error:
-            self.ranks.alike(error)
+            self.communicator.mark_raised_on_all_ranks(error)
             raise
-        # In whole numbers of any size: float64 rounds those past 2⁵³.
-        begins = (position.steps_in_epoch - 1) * self.batch_size
-        sizes = np.full(position.unread, min(self.batch_size, self.n_rows), np.float64)
-        sizes[-1] = min(self.batch_size, self.n_rows - begins)
-        position.cost += float(losses @ sizes)
-        position.unread = 0
-        self.steps.counters[1] = 0
+        self._progress.add(losses, self.batch_size, self._spec.n_rows)
+        self._pending_losses.clear()
 
-    def unread_losses(self) -> np.ndarray:
-        """The losses of the latest steps, as many as `position.unread`, in float64. On a GPU this waits for the device.
+    def _start(self, loader: Loader, held_out: ArrayLoader | StreamDataset | None) -> TrainStep:
+        """Reset the state of the previous fit; returns the step on this fit's data."""
+        net = self.net
+        self.data = {
+            "training": loader.fingerprint(),
+            "validation": None if held_out is None else held_out.fingerprint(),
+        }
+        settings = settings_of(net, self.optimizer, self._cost, batch_size=self.batch_size, shuffle=self.shuffle)
+        self._spec = TrainingSpec(settings, self.data)
+        self._callback_list = CallbackList(self.callbacks)
+        self.stopping = self.interrupted = False
+        self.resumed_from = None
+        self._progress = state.Progress(len(self.history), self.random.bit_generator.state)
+        self._pending_losses = PendingLosses.of_fit(net, self._spec.steps_per_epoch, self.communicator.size)
+        return TrainStep(
+            net,
+            self.optimizer,
+            loader,
+            self._pending_losses,
+            self.cost_options,
+            batch_size=self.batch_size,
+            micro_batches=self.micro_batches,
+            communicator=self.communicator,
+            is_interrupted=lambda: self._interrupt_requested,
+        )
 
-        Raises TrainingDiverged when one is not finite.
+    def _resume(self, checkpoint: Checkpoint) -> state.CallbackStates:
+        """Load the checkpoint; returns the states of its callbacks."""
+        loaded = state.load_state_dict(checkpoint, self._spec, self.net, self.optimizer, self.random)
+        self._progress, self.history, self.stopping = loaded.progress, loaded.history, loaded.stopping
+        self._pending_losses.load(loaded.pending_losses, self._spec.steps_per_epoch)
+        self.resumed_from = checkpoint.path
+        return loaded.callbacks
+
+    def _last_epoch(self, epochs: int) -> int:
+        """The number of the fit's last epoch. Raises TooFewEpochs where the checkpoint is further."""
+        first = self._progress.first_epoch
+        least = len(self.history) - first + bool(self._progress.steps_in_epoch)
+        if epochs < least:
+            raise self.communicator.mark_raised_on_all_ranks(state.TooFewEpochs("epochs", epochs, least))
+        return first + epochs
+
+    def _is_stopped(self) -> bool:
+        """Whether the fit ends before the next epoch. All ranks learn what the callbacks of rank 0 ask for.
+
+        An epoch that a checkpoint has begun is finished before a stop.
         """
-        losses = self._unread()
-        wrong = np.flatnonzero(~np.isfinite(losses))
-        if len(wrong):
-            raise TrainingDiverged(self.optimizer.steps - len(losses) + int(wrong[0]) + 1, float(losses[wrong[0]]))
-        return losses
+        stops = self.stopping and not self._progress.steps_in_epoch
+        return self.communicator.any_rank(self._interrupt_requested or stops)
 
-    def _unread(self) -> np.ndarray:
-        return self.net.device.to_host(self.steps.losses[: self.position.unread]).astype(np.float64)
+    def _is_interrupted(self, step: TrainStep) -> bool:
+        """Whether any rank is interrupted: a rank that ended the epoch by itself would leave the others waiting."""
+        if self.communicator.size == 1:
+            return self._interrupt_requested
+        if self.net.device.kind == "cpu":
+            return step.sync.interrupted_on_any_rank
+        # On a GPU an exchange makes the host wait, so the ranks ask only where they have read the losses.
+        return not self._pending_losses.count and self.communicator.any_rank(self._interrupt_requested)
 
     def latest_loss(self) -> float:
         """The mean cost of the latest step's batch. On a GPU this waits for the device."""
-        return float(self.steps.losses[self.position.unread - 1])
+        return self._pending_losses.latest()
 
     def step_record(self) -> StepRecord:
-        """Where the training stands; for between two steps."""
-        optimizer = self.optimizer
-        rate = optimizer.schedule(max(optimizer.steps - 1, 0))
-        return StepRecord(len(self.history) + 1, self.position.steps_in_epoch, optimizer.steps, rate)
+        """Where the training is, between two steps."""
+        steps_in_epoch = self._progress.steps_in_epoch
+        return StepRecord(len(self.history) + 1, steps_in_epoch, self.optimizer.steps, self._learning_rate())
 
-    def callback_states(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and state of every callback that remembers something."""
-        return self._calls.states()
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The JSON and the arrays of a checkpoint of this moment, between two steps (`training.checkpoint.write`).
 
-    def stand_at(self, position: resuming.Position, losses: np.ndarray) -> None:
-        """Go on from there. losses: those that were not read."""
-        self.position = position
-        self.random.bit_generator.state = position.random
-        self.steps.with_losses(losses)
+        On a GPU this waits for the device. Raises TrainingDiverged when a loss is no longer finite.
+        """
+        losses = self._pending_losses.read(self.optimizer.steps)
+        states = self._callback_list.states()
+        here = state.TrainingState(self._progress, self.history, self.stopping, losses, states)
+        return state.state_dict(self._spec, here, self.net, self.optimizer)
+
+    def _learning_rate(self) -> float:
+        """The learning rate of the latest step."""
+        return self.optimizer.schedule(max(self.optimizer.steps - 1, 0))

@@ -93,23 +93,23 @@ def test_buckets_hide_all_but_the_last_of_what_backward_is_longer_than():
 
 def test_buckets_are_those_that_a_step_sums(monkeypatch):
     """Of a network with a layer too small for one of its own, one that takes it along, and one that does not fill."""
-    from gpu_nn.training import together
-    from gpu_nn.training.ranks import Ranks
+    from gpu_nn.distributed.communicator import Communicator
+    from gpu_nn.training import gradient_sync
 
-    class Pair(Ranks):
-        overlapping = True
+    class Pair(Communicator):
+        supports_overlap = True
         begun: ClassVar[list] = []
 
-        def gathered(self, value):
+        def all_gather_object(self, value):
             return [value, value]
 
-        def begin_sum(self, *arrays):
+        def all_reduce_async(self, *arrays):
             self.begun.append(sum(array.nbytes for array in arrays))
 
-    monkeypatch.setattr(together, "_BUCKET_BYTES", 5_000)
+    monkeypatch.setattr(gradient_sync, "_BUCKET_BYTES", 5_000)
     training = Training("", [16, 64, 32, 48, 16, 16], 8)
     net = Network(training.widths, device="cpu")
-    trainer = Trainer(net, SGD(), batch_size=8, ranks=Pair(0, 2))
+    trainer = Trainer(net, SGD(), batch_size=8, communicator=Pair(0, 2))
     trainer.fit(np.ones((8, 16)), np.zeros(8, int), epochs=1)
     *paper, rest = [n_bytes for n_bytes in buckets(training) if n_bytes]
     assert Pair.begun[:-1] == paper == [4 * (16 * 16 + 48 * 16 + 32 * 48), 4 * 64 * 32]

@@ -3,7 +3,7 @@ from argparse import ArgumentTypeError
 import pytest
 
 from gpu_nn.cli.arguments import file_name, integer, interval, number, one_of, widths
-from gpu_nn.training import Every
+from gpu_nn.training import Trigger
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from gpu_nn.training import Every
         (widths, "256, 128", [256, 128]),
         (widths, "", []),
         (file_name(".csv", ".npy"), "a.npy", "a.npy"),
-        (interval, "5", Every(epochs=5)),
-        (interval, "500steps", Every(steps=500)),
-        (interval, "30s", Every(seconds=30)),
-        (interval, "10m", Every(seconds=600)),
-        (interval, "2h", Every(seconds=7200)),
-        (interval, str(Every(seconds=7200)), Every(seconds=7200)),
-        (interval, str(Every(epochs=1)), Every(epochs=1)),
+        (interval, "5", Trigger(epochs=5)),
+        (interval, "500steps", Trigger(steps=500)),
+        (interval, "30s", Trigger(seconds=30)),
+        (interval, "10m", Trigger(seconds=600)),
+        (interval, "2h", Trigger(seconds=7200)),
+        (interval, str(Trigger(seconds=7200)), Trigger(seconds=7200)),
+        (interval, str(Trigger(epochs=1)), Trigger(epochs=1)),
     ],
 )
 def test_a_right_value_is_taken(kind, text, value):

@@ -13,7 +13,7 @@ from gpu_nn import Adam, Network, Trainer, files, load
 from gpu_nn.cli import factory, input_data, train
 from gpu_nn.cli.run_folder import LOCK_FILE
 from gpu_nn.errors import DataError
-from gpu_nn.training import Callback, Checkpoints, Every, History, checkpoint
+from gpu_nn.training import Callback, Checkpoints, History, Trigger, checkpoint
 from gpu_nn.training.checkpoint import written_in
 from tests.cuda_emulator.device import emulated_device
 
@@ -56,7 +56,7 @@ class Raise(Callback):
     """Raises in the middle of a training, as a crash does."""
 
     def __init__(self, steps, raised):
-        self.every, self.raised = Every(steps=steps), raised
+        self.every, self.raised = Trigger(steps=steps), raised
 
     def __call__(self, trainer, record):
         raise self.raised
@@ -66,7 +66,7 @@ class Send(Callback):
     """Sends a signal to this process in the middle of a training."""
 
     def __init__(self, steps, signum):
-        self.every, self.signum = Every(steps=steps), signum
+        self.every, self.signum = Trigger(steps=steps), signum
 
     def __call__(self, trainer, record):
         os.kill(os.getpid(), self.signum)

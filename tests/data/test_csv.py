@@ -92,7 +92,7 @@ class TestNames:
         assert (found.names, found.x.tolist()) == (["0", "1"], [[5, 6], [5, 6]])
 
     @pytest.mark.parametrize("target", ["b", 1, "1", -2, "-2"])
-    def test_the_target_is_told_by_name_or_number(self, written, target):
+    def test_the_target_is_chosen_by_name_or_index(self, written, target):
         found = table(written("a,b,c\n1,2,3\n4,5,6\n"), target)
         assert (found.names, found.x.tolist(), texts(found.labels)) == (["a", "c"], [[1, 3], [4, 6]], [2, 5])
 

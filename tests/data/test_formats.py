@@ -22,7 +22,7 @@ from tests.data.files import idx_bytes
         ("a.ods", "is a spreadsheet; save it as CSV"),
     ],
 )
-def test_packed_files_and_spreadsheets_are_told_what_to_do_with_them(tmp_path, name, message):
+def test_errors_of_compressed_files_and_spreadsheets_say_what_to_do(tmp_path, name, message):
     packed = name.lower().endswith((".gz", "csv"))
     (tmp_path / name).write_bytes(gzip.compress(b"1,2\n3,4\n") if packed else b"PK\x03\x04 and so on")
     with pytest.raises(DataError, match=f"{re.escape(name)} {message}$"):

@@ -10,7 +10,7 @@ def test_a_label_that_the_model_does_not_know_is_named_with_some_that_it_does():
         encode_labels("a", labels_from_array("y", np.array([0, 5, 99, 98])), range(50))
 
 
-def test_labels_are_told_by_value_not_by_place():
+def test_labels_are_encoded_by_value_not_by_position():
     assert encode_labels("a", labels_from_array("y", np.array(["y", "x"])), ["x", "y"]).tolist() == [1, 0]
 
 

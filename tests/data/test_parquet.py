@@ -136,7 +136,7 @@ def test_decimals_are_numbers(written):
 
 
 @pytest.mark.parametrize("target", ["b", 1, "1", -3])
-def test_the_target_is_told_by_name_or_number(written, target):
+def test_the_target_is_chosen_by_name_or_index(written, target):
     y = np.arange(N) % 2
     found = read_parquet(written({"a": X[:, 0], "b": y, "c": X[:, 2], "d": X[:, 1]}), Target(target))
     assert (found.target, found.names) == ("b", ["a", "c", "d"])
@@ -234,7 +234,7 @@ def test_a_large_row_group_is_decoded_a_little_at_a_time(tmp_path):
     assert int(most) < 0.6 * x.nbytes
 
 
-def test_columns_of_several_pieces_keep_their_places(written, monkeypatch):
+def test_columns_decoded_in_several_batches_keep_their_positions(written, monkeypatch):
     monkeypatch.setattr(parquet, "_ROWS", 2)
     monkeypatch.setattr(parquet, "_COLUMNS", 1)
     monkeypatch.setattr(parquet, "_VALUES", 14)

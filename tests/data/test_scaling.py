@@ -15,7 +15,7 @@ def added(x, parts):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
 @pytest.mark.parametrize("parts", [1, 2, 37, 500])
-def test_parts_have_the_moments_of_the_whole(dtype, parts):
+def test_batches_give_the_moments_of_all_rows(dtype, parts):
     random = np.random.default_rng(0)
     # A mean a thousand deviations away: sums of squares would lose it in float32.
     x = (random.normal(size=(500, 3)) * [1, 5, 9] + [1e3, -4e3, 0]).astype(dtype)
@@ -26,14 +26,14 @@ def test_parts_have_the_moments_of_the_whole(dtype, parts):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_bytes_are_divided_by_the_largest_of_all_parts(dtype):
+def test_bytes_are_divided_by_the_largest_of_all_batches(dtype):
     x = np.arange(60).reshape(20, 3).astype(dtype)
     shift, scale = added(x[::-1], 7)
     np.testing.assert_array_equal(shift, 0)
     np.testing.assert_array_equal(scale, 1 / 59)
 
 
-def test_bytes_of_which_a_later_part_is_negative_are_standardised():
+def test_bytes_with_a_negative_value_in_a_later_batch_are_standardised():
     x = np.arange(30, dtype=np.int8).reshape(10, 3)
     x[9, 0] = -1
     np.testing.assert_allclose(added(x, 10)[0], x.mean(0))

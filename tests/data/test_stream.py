@@ -99,7 +99,7 @@ def test_labels_may_be_an_array_beside_a_file(tmp_path, y):
     np.testing.assert_array_equal(found, y)
 
 
-def test_places_of_a_sequence_are_found_in_its_pieces():
+def test_a_slice_of_row_ranges_has_the_rows_at_those_positions():
     random = np.random.default_rng(3)
     starts = np.cumsum(random.integers(1, 9, 40))
     ranges = np.stack([starts[:-1], starts[1:]], 1)[random.permutation(39)]
@@ -163,7 +163,7 @@ class TestSplit:
             counts = np.bincount(rows_of(part)[1], minlength=5)
             np.testing.assert_allclose(counts / len(part), 0.2, atol=0.06)
 
-    def test_what_is_drawn_of_a_block_lies_side_by_side_but_for_its_ends(self):
+    def test_the_rows_drawn_from_a_block_are_consecutive_or_wrap_around(self):
         some = stream(X, Y, block_rows=100)
         for part in some.split("test", 0.3):
             block = part.ranges[:, 0] // 100

@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_nn.distributed.launcher import launched
+from gpu_nn.distributed.environment import rank_and_world_size
 from tests.distributed.processes import environment, mpi
 
 SECONDS = 120  # for a job; generous, as this machine may be busy
@@ -100,7 +100,7 @@ def done(what: str, arguments: list[str]) -> Done:
 
 def work(pipes: Path) -> None:
     """What each of the processes does, until there are no more jobs. It waits for them in no MPI, which would poll."""
-    here, variables, rank = os.getcwd(), dict(os.environ), launched()[0]
+    here, variables, rank = os.getcwd(), dict(os.environ), rank_and_world_size()[0]
     with open(pipes / f"{rank}.in") as jobs, open(pipes / f"{rank}.out", "w") as found:
         for job in jobs:
             folder, more, what, arguments = json.loads(job)

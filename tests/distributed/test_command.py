@@ -164,7 +164,7 @@ def test_ranks_that_were_started_unlike_are_told_apart(told, first, second, mess
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(told):
-    assert "batch_size=2, but 3 parts; expected at least a row for each" in told(3, "--batch-size", 2)
+    assert "batch_size=2, but 3 micro-batches; expected at least a row for each" in told(3, "--batch-size", 2)
 
 
 @pytest.mark.parametrize(

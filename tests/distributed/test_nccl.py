@@ -10,27 +10,27 @@ import pytest
 
 from gpu_nn import device
 from gpu_nn.distributed import nccl
+from gpu_nn.distributed.communicator import Communicator
 from gpu_nn.errors import DeviceError
-from gpu_nn.training.ranks import Ranks
 
 
-class Others(Ranks):
+class Others(Communicator):
     """Two ranks of which the other one says `told`, after it agreed."""
 
     def __init__(self, rank, told=None):
         super().__init__(rank, 2)
         self.told, self.said, self.ended = told, [], []
 
-    def gathered(self, value):
+    def all_gather_object(self, value):
         self.said.append(value)
         told = self.told if len(self.said) > 1 else None
         return [value, told] if self.rank == 0 else [told, value]
 
-    def fail(self, error):
+    def abort(self, error):
         self.ended.append(error)
 
-    def leave(self, seconds=None):
-        self.ended.append(seconds)
+    def close(self, timeout=None):
+        self.ended.append(timeout)
 
 
 class Communicator:
@@ -101,34 +101,34 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize(("rank", "told"), [(0, None), (1, "006b6579ff")])
 def test_all_ranks_have_the_key_of_rank_0(gpu, rank, told):
     others = Others(rank, told)
-    ranks = nccl.NcclRanks(gpu, others)
-    assert ranks._world.made == (2, b"\0key\xff", rank)
+    communicator = nccl.NcclCommunicator(gpu, others)
+    assert communicator._world.made == (2, b"\0key\xff", rank)
     assert others.said[-1] == ("006b6579ff" if rank == 0 else None)
 
 
 @pytest.mark.parametrize(("name", "number"), [("float32", 7), ("float64", 8), ("int64", 4), ("bfloat16", 9)])
 def test_an_array_on_the_device_is_summed_in_its_place_on_the_stream_at_work(gpu, name, number):
-    ranks = nccl.NcclRanks(gpu, Others(0))
-    ranks.sum(SimpleNamespace(data=SimpleNamespace(ptr=123), size=5, dtype=SimpleNamespace(name=name)))
-    assert ranks._world.calls == [(123, 123, 5, number, NCCL.NCCL_SUM, 77)]
+    communicator = nccl.NcclCommunicator(gpu, Others(0))
+    communicator.all_reduce(SimpleNamespace(data=SimpleNamespace(ptr=123), size=5, dtype=SimpleNamespace(name=name)))
+    assert communicator._world.calls == [(123, 123, 5, number, NCCL.NCCL_SUM, 77)]
 
 
 def test_an_array_on_the_host_comes_back_summed(gpu):
-    ranks, array = nccl.NcclRanks(gpu, Others(0)), np.array([1, 2])
-    ranks.sum(array)
-    assert ranks._world.calls == [(55, 55, 2, NCCL.NCCL_INT64, NCCL.NCCL_SUM, 77)]
+    communicator, array = nccl.NcclCommunicator(gpu, Others(0)), np.array([1, 2])
+    communicator.all_reduce(array)
+    assert communicator._world.calls == [(55, 55, 2, NCCL.NCCL_INT64, NCCL.NCCL_SUM, 77)]
     assert array.tolist() == [3, 3]
 
 
 def test_sums_that_were_begun_wait_for_what_is_queued_and_are_waited_for(gpu):
-    ranks = nccl.NcclRanks(gpu, Others(0))
+    communicator = nccl.NcclCommunicator(gpu, Others(0))
     first, second = (
         SimpleNamespace(data=SimpleNamespace(ptr=ptr), size=5, dtype=np.dtype(np.float32)) for ptr in (1, 2)
     )
-    assert ranks.overlapping
-    ranks.begin_sum(first)
-    ranks.begin_sum(first, second)
-    ranks.end_sums()
+    assert communicator.supports_overlap
+    communicator.all_reduce_async(first)
+    communicator.all_reduce_async(first, second)
+    communicator.wait()
     (written,) = {entry[2] for entry in Stream.log if entry[:2] == ("record", 77)}
     (summed,) = {entry[2] for entry in Stream.log if entry[:2] == ("record", 88)}
     begun = [("record", 77, written), ("wait", 88, written), "group"]
@@ -143,27 +143,27 @@ def test_ranks_that_do_not_meet_by_nccl_say_who(gpu):
     others = Others(1, "00")
     others.rank, others.size = 2, 3
     with pytest.raises(DeviceError, match="rank 2 of 3 did not meet the others by NCCL: NCCL_ERROR_SYSTEM_ERROR"):
-        nccl.NcclRanks(gpu, others)
+        nccl.NcclCommunicator(gpu, others)
 
 
 def test_the_end_is_left_to_how_the_ranks_met(gpu):
     others = Others(0)
-    ranks = nccl.NcclRanks(gpu, others)
-    ranks.leave()
-    assert not ranks._world.aborted
-    ranks.leave(7.0)  # an early end
+    communicator = nccl.NcclCommunicator(gpu, others)
+    communicator.close()
+    assert not communicator._world.aborted
+    communicator.close(7.0)  # an early end
     assert others.ended == [None, 7.0]
-    assert ranks._world.aborted
+    assert communicator._world.aborted
 
 
 def test_sums_that_others_will_never_join_are_given_up(gpu):
     others = Others(0)
-    ranks = nccl.NcclRanks(gpu, others)
-    alone, of_all = ValueError("alone"), others.alike(ValueError("of all"))
-    ranks.fail(of_all)
-    assert not ranks._world.aborted
-    ranks.fail(alone)
-    assert ranks._world.aborted
+    communicator = nccl.NcclCommunicator(gpu, others)
+    alone, of_all = ValueError("alone"), others.mark_raised_on_all_ranks(ValueError("of all"))
+    communicator.abort(of_all)
+    assert not communicator._world.aborted
+    communicator.abort(alone)
+    assert communicator._world.aborted
     assert others.ended == [of_all, alone]
 
 

@@ -11,14 +11,14 @@ from tests.distributed.programs import PROGRAM, STREAMED
 
 # Sums by layer, each as soon as its gradient is there, as between GPUs for wide layers.
 BY_BUCKETS = """
-from gpu_nn.distributed.mpi import MpiRanks
-from gpu_nn.training import together as parts_of_a_step
+from gpu_nn.distributed.mpi import MpiCommunicator
+from gpu_nn.training import gradient_sync
 
-MpiRanks.overlapping, parts_of_a_step._BUCKET_BYTES = True, 1
+MpiCommunicator.supports_overlap, gradient_sync._BUCKET_BYTES = True, 1
 try:
     PROGRAM
 finally:
-    MpiRanks.overlapping, parts_of_a_step._BUCKET_BYTES = False, 16 << 20
+    MpiCommunicator.supports_overlap, gradient_sync._BUCKET_BYTES = False, 16 << 20
 """.replace("PROGRAM", PROGRAM.replace("\n", "\n    "))
 
 
@@ -66,22 +66,22 @@ RESUMED = """
 import sys
 import numpy as np
 import gpu_nn
-from gpu_nn.distributed import connect, together
-from gpu_nn.training import Checkpoints, Every
-from gpu_nn.training.ranks import ALONE
+from gpu_nn.distributed import init_process_group
+from gpu_nn.training import Checkpoints, Trigger
+from gpu_nn.distributed.communicator import SINGLE_PROCESS
 
 begins_with, out = sys.argv[1:]
-ranks, device = (ALONE, "cpu") if out.endswith("alone.npz") else connect()
-with together(ranks):
+communicator, device = (SINGLE_PROCESS, "cpu") if out.endswith("alone.npz") else init_process_group()
+with communicator:
     random = np.random.default_rng(0)
     x, y = random.standard_normal((203, 7)), random.integers(0, 5, 203)
     net = gpu_nn.Network([7, 16, 5], activation="tanh", device=device, dtype="float64")
-    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, parts=4, ranks=ranks)
+    trainer = gpu_nn.Trainer(net, gpu_nn.Adam(1e-2), batch_size=32, micro_batches=4, communicator=communicator)
     if not begins_with:
-        trainer.callbacks.append(Checkpoints("all", Every(steps=5), keep=100))
+        trainer.callbacks.append(Checkpoints("all", Trigger(steps=5), keep=100))
     trainer.fit(x, y, epochs=4, resume=begins_with or None)
     steps = trainer.optimizer.steps
-    if ranks.rank == 0:
+    if communicator.rank == 0:
         np.savez(out, parameters=net.flat_parameters, steps=steps)
 """
 
@@ -127,21 +127,21 @@ import json
 import numpy as np
 import gpu_nn
 from gpu_nn.data import stream
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect()
-with together(ranks):
+communicator, device = init_process_group()
+with communicator:
     x, y = np.zeros((40, 3)), np.arange(40) % 2
     net = gpu_nn.Network([3, 2], device=device)
-    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, communicator=communicator)
     bad = np.where(np.arange(40)[:, None] == 35, np.nan, x)
     said = None
     try:
         trainer.fit(stream(x, y), epochs=1, validation=stream(bad, y))
     except gpu_nn.DataError as error:
         said = str(error)
-    told = ranks.gathered(said)
-    if ranks.rank == 0:
+    told = communicator.all_gather_object(said)
+    if communicator.rank == 0:
         print(json.dumps(told))
 """
 
@@ -156,17 +156,17 @@ def test_a_row_that_one_rank_refuses_is_refused_by_all(on_ranks):
 INTERRUPTED_BETWEEN_EPOCHS = """
 import numpy as np
 import gpu_nn
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect()
-with together(ranks):
+communicator, device = init_process_group()
+with communicator:
     x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
     between = [lambda trainer, record: trainer.interrupt() if record.epoch == 2 else None]
     net = gpu_nn.Network([3, 2], device=device)
-    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks, callbacks=between)
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, communicator=communicator, callbacks=between)
     history = trainer.fit(x, y, epochs=5)
-    found = ranks.gathered([len(history), trainer.interrupted])
-    if ranks.rank == 0:
+    found = communicator.all_gather_object([len(history), trainer.interrupted])
+    if communicator.rank == 0:
         print(found)
 """
 
@@ -181,11 +181,11 @@ STOPPED = """
 import sys
 import numpy as np
 import gpu_nn
-from gpu_nn.distributed import connect, together
-from gpu_nn.training import Callback, Every
+from gpu_nn.distributed import init_process_group
+from gpu_nn.training import Callback, Trigger
 
 class Stops(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def begin(self, trainer):
         trainer.stopping = when == "begin"
@@ -197,14 +197,15 @@ class Stops(Callback):
                 trainer.interrupt()
 
 when = sys.argv[1]
-ranks, device = connect()
-with together(ranks):
+communicator, device = init_process_group()
+with communicator:
     x, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
     net = gpu_nn.Network([3, 2], device=device)
-    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, ranks=ranks, callbacks=[Stops()])
+    trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, communicator=communicator, callbacks=[Stops()])
     history = trainer.fit(x, y, epochs=5)
-    found = ranks.gathered([len(history), trainer.optimizer.steps, trainer.stopping, trainer.interrupted])
-    if ranks.rank == 0:
+    here = [len(history), trainer.optimizer.steps, trainer.stopping, trainer.interrupted]
+    found = communicator.all_gather_object(here)
+    if communicator.rank == 0:
         print(found)
 """
 
@@ -229,16 +230,17 @@ def test_ranks_that_would_draw_unlike_orders_of_rows_are_told_apart(on_ranks):
     program = """
 import numpy as np
 import gpu_nn
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect()
-with together(ranks):
+communicator, device = init_process_group()
+with communicator:
     for shuffle in (False, True):
         net = gpu_nn.Network([3, 2], device=device)
-        random = np.random.default_rng(ranks.rank)
-        trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, shuffle=shuffle, seed=random, ranks=ranks)
+        random = np.random.default_rng(communicator.rank)
+        options = {"shuffle": shuffle, "seed": random, "communicator": communicator}
+        trainer = gpu_nn.Trainer(net, gpu_nn.SGD(), batch_size=10, **options)
         trainer.fit(np.ones((40, 3)), np.arange(40) % 2, epochs=1)
-        if ranks.rank == 0:
+        if communicator.rank == 0:
             print("shuffle:", shuffle)
 """
     first, second = on_ranks(2, (program, []))

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from gpu_nn import MLPClassifier, TrainingDiverged, load, save
 from gpu_nn.training import EarlyStopping, JsonLinesLog
 from tests.estimator.datasets import blobs
+from tests.training.steps import recorded_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -66,14 +67,9 @@ class TestEnd:
 
     def test_early_stopping_holds_out_rows_of_every_class_and_learns_from_the_others(self):
         x, y = blobs()
-        held_out = []
-        model(
-            early_stopping=True,
-            validation_fraction=0.25,
-            max_iter=1,
-            callbacks=[lambda trainer, record: held_out.append(trainer.steps.data.y)],
-        ).fit(x, y)
-        np.testing.assert_allclose(np.bincount(held_out[0]), 0.75 * np.bincount(y), atol=1)
+        with recorded_steps() as steps:
+            model(early_stopping=True, validation_fraction=0.25, max_iter=1).fit(x, y)
+        np.testing.assert_allclose(np.bincount(steps[0].loader.y), 0.75 * np.bincount(y), atol=1)
 
     def test_a_class_with_one_row_does_not_hinder_early_stopping(self):
         x, y = blobs()

@@ -5,7 +5,7 @@ import pytest
 from sklearn.exceptions import DataConversionWarning
 
 from gpu_nn import MLPClassifier
-from gpu_nn.estimator._labels import Labelling
+from gpu_nn.estimator._labels import LabelEncoder
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
 from tests.estimator.datasets import blobs, flags
@@ -53,7 +53,7 @@ class TestLabels:
         ids=str,
     )
     def test_a_network_has_the_classes_that_a_file_can_hold(self, classes, names):
-        assert Labelling("labels", classes).names == names
+        assert LabelEncoder("labels", classes).names == names
 
     @pytest.mark.parametrize("kind", ["object", "string", "category", "list"])
     def test_names_may_be_a_column_of_pandas_or_a_list(self, kind):
@@ -88,7 +88,7 @@ class TestLabels:
     def test_labels_of_two_kinds_are_refused(self, kind):
         x, y = blobs()
         names = np.array(["cat", 1, "ant"], object)
-        message = "mixes labels of the kinds int, str; expected text alone or numbers"
+        message = "mixes labels of the types int, str; expected text alone or numbers"
         with pytest.raises(TypeError, match=f"^y {message}"):
             model().fit(x, names[y] if kind is np.array else kind(names[y]))
         with pytest.raises(TypeError, match=f"^classes {message}"):
@@ -240,9 +240,9 @@ class TestProbabilities:
             assert fitted.validation_scores_[-1] == pytest.approx(fitted.score(x, y))
 
     def test_class_weights_are_expected_weights(self):
-        labelling = Labelling("probabilities", np.arange(2))
+        encoder = LabelEncoder("probabilities", np.arange(2))
         rows = np.array([[0.25, 0.75], [1.0, 0.0]])
-        np.testing.assert_allclose(labelling.class_weights({0: 3.0}, rows, None), [1.5, 3.0])
+        np.testing.assert_allclose(encoder.class_weights({0: 3.0}, rows, None), [1.5, 3.0])
 
     @pytest.mark.parametrize(
         "y", [np.full((120, 3), 0.5), np.full((120, 3), 2), np.array([["a", "b"]] * 120), np.full((120, 2), -0.5)]
@@ -254,15 +254,15 @@ class TestProbabilities:
 
 class TestClassWeight:
     def test_balanced_gives_every_class_the_same_weight(self):
-        labelling = Labelling("labels", np.array([0, 1]))
-        weight = labelling.class_weights("balanced", np.array([0, 0, 0, 1]), None)
+        encoder = LabelEncoder("labels", np.array([0, 1]))
+        weight = encoder.class_weights("balanced", np.array([0, 0, 0, 1]), None)
         np.testing.assert_allclose(weight, [2 / 3, 2 / 3, 2 / 3, 2])
-        weight = labelling.class_weights("balanced", np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0]))
+        weight = encoder.class_weights("balanced", np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0]))
         np.testing.assert_allclose(weight, [2 / 3, 4 / 3, 2])
 
     def test_a_dict_multiplies_sample_weights_and_leaves_unnamed_classes_alone(self):
-        labelling = Labelling("labels", np.array(["a", "b"]))
-        weight = labelling.class_weights({"b": 5}, np.array([0, 1]), np.array([2.0, 3.0]))
+        encoder = LabelEncoder("labels", np.array(["a", "b"]))
+        weight = encoder.class_weights({"b": 5}, np.array([0, 1]), np.array([2.0, 3.0]))
         np.testing.assert_allclose(weight, [2, 15])
 
     def test_a_class_that_this_part_of_the_data_lacks_may_be_named(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import DataError, MLPClassifier
-from gpu_nn.training import Callback, Checkpoints, Every, checkpoint
+from gpu_nn.training import Callback, Checkpoints, Trigger, checkpoint
 from tests.cuda_emulator import cupy_proxy as cupy
 from tests.cuda_emulator.device import emulated_device
 from tests.estimator.datasets import blobs, flags
@@ -39,7 +39,7 @@ class Breaks(Callback):
     """Ends the training after so many steps, as a signal would."""
 
     def __init__(self, steps):
-        self.every = Every(steps=steps)
+        self.every = Trigger(steps=steps)
 
     def __call__(self, trainer, record):
         trainer.interrupt()

@@ -53,7 +53,7 @@ class TestHost:
         x, y = blobs()
         with pytest.raises(TypeError, match=r"X of Tensor cannot be shared through DLPack: .*requires a gradient"):
             model().fit(Tensor(np.asfortranarray(x)), y)
-        with pytest.raises(TypeError, match="y of Tensor lies in memory of DLPack's kind 10"):
+        with pytest.raises(TypeError, match="y of Tensor is in memory of DLPack device type 10"):
             model().fit(x, Tensor(y, kind=10))
 
     def test_sparse_data_are_refused_in_scikit_learns_words(self):

@@ -13,8 +13,7 @@ import numpy as np
 from gpu_nn import Adam, Dense, Dropout, Network, Trainer
 from gpu_nn.errors import DataError, TrainingDiverged
 from gpu_nn.schedules import ReduceOnPlateau
-from gpu_nn.training import BestModel, Callback, EarlyStopping, Every, LearningRates, checkpoint
-from gpu_nn.training.resume import taken
+from gpu_nn.training import BestModel, Callback, EarlyStopping, LearningRateMonitor, Trigger, checkpoint
 from tests.fuzz.models import odd_value
 
 X = np.linspace(-1, 1, 36, dtype=np.float32).reshape(12, 3)
@@ -25,12 +24,12 @@ EPOCHS = 3
 class _Interrupt(Callback):
     """Saves the state of a training in its second epoch of three steps, and interrupts it there."""
 
-    every = Every(steps=1)
+    every = Trigger(steps=1)
     taken: Any = None
 
     def __call__(self, trainer: Any, record: Any) -> None:
         if record.steps == 4:
-            self.taken = deepcopy(taken(trainer))
+            self.taken = deepcopy(trainer.state_dict())
             trainer.interrupt()
 
 
@@ -46,7 +45,7 @@ class _BestModel(BestModel):
 def _fitted(*callbacks: Callback, resume: Path | None = None) -> Trainer:
     net = Network([Dense(4, "relu"), Dropout(0.3), Dense(2)], n_inputs=3, device="cpu", seed=1)
     optimizer = Adam(ReduceOnPlateau(0.05, patience=1))
-    remembering = [EarlyStopping(patience=2), LearningRates(), _BestModel("none")]
+    remembering = [EarlyStopping(patience=2), LearningRateMonitor(), _BestModel("none")]
     trainer = Trainer(net, optimizer, batch_size=4, callbacks=[*remembering, *callbacks])
     trainer.fit(X, Y, epochs=EPOCHS, validation=(X, Y), resume=resume)
     return trainer

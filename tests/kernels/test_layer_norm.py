@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpu_nn.kernels.activations import ACTIVATIONS
-from gpu_nn.kernels.cuda_kernels.layer_norm import LANES, LONGEST_IN_SHARED
+from gpu_nn.kernels.cuda_kernels.layer_norm import LONGEST_IN_SHARED, SHUFFLE_SHARDS
 from tests.kernels.normalised import (
     EPS,
     HALVES,
@@ -26,7 +26,7 @@ FLOATS = (np.float32, np.float64)
 def widths(dtype):
     """Every residue of a vector and of the threads of a row, and both sides of each threshold."""
     longest_in_shared = LONGEST_IN_SHARED // np.dtype(computed(dtype)).itemsize
-    ends = [longest // np.dtype(dtype).itemsize for longest, _ in LANES] + [longest_in_shared]
+    ends = [longest // np.dtype(dtype).itemsize for longest, _ in SHUFFLE_SHARDS] + [longest_in_shared]
     if dtype in ROUNDING:
         ends.append(longest_in_shared // 8)  # beyond, the sums of 8 rows do not fit
     return sorted({*range(1, 10), 31, 33, 100, *(end + off for end in ends for off in (-1, 0, 1, 4))})

@@ -121,7 +121,7 @@ def test_pieces_make_the_diagram_of_the_whole():
     assert found.error == pytest.approx(expected_calibration_error(y, p), rel=1e-12)
     accuracy, confidence = calibration_curve(p.argmax(axis=1) == y, p.max(axis=1), n_bins=10)
     some = found._rows > 0
-    np.testing.assert_allclose(found._right[some] / found._rows[some], accuracy)
+    np.testing.assert_allclose(found._correct[some] / found._rows[some], accuracy)
     np.testing.assert_allclose(found._confidence[some] / found._rows[some], confidence)
     assert heading(drawn(found.figure())) == heading(drawn(calibration(y, p)))
     with pytest.raises(ValueError, match=r"probabilities\[1002\] sums to"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpu_nn.plots import learning_curves, learning_rates
-from gpu_nn.training import EpochRecord, History, LearningRates
+from gpu_nn.training import EpochRecord, History, LearningRateMonitor
 from tests.plots.figure_contents import drawn, legend
 
 NAN = math.nan
@@ -83,7 +83,7 @@ def test_no_epochs_are_refused():
         with pytest.raises(ValueError, match="history has no epochs; expected at least 1"):
             draw(History())
     with pytest.raises(ValueError, match="history has no learning rates"):
-        learning_rates(LearningRates())
+        learning_rates(LearningRateMonitor())
 
 
 def test_learning_rates_are_drawn_over_the_steps():
@@ -93,7 +93,7 @@ def test_learning_rates_are_drawn_over_the_steps():
 
 
 def test_the_callbacks_learning_rates_are_drawn_step_by_step():
-    rates = LearningRates()
+    rates = LearningRateMonitor()
     rates.load_state({"steps": np.arange(1, 5), "rates": np.array([1e-1, 1e-2, 1e-3, 1e-4])})
     (axes,) = drawn(learning_rates(rates)).axes
     np.testing.assert_array_equal(axes.get_lines()[0].get_xydata()[:, 1], rates.rates)

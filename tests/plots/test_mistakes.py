@@ -90,8 +90,8 @@ def test_long_names_do_not_run_into_each_other():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((4, 5)), [1] * 4, P), r"rows of x have shape \(5,\), which is no image; expected image_shape="),
-        ((np.zeros((4, 1)), [1] * 4, P), "which is no image"),
+        ((np.zeros((4, 5)), [1] * 4, P), r"rows of x have shape \(5,\), which is not an image; expected image_shape="),
+        ((np.zeros((4, 1)), [1] * 4, P), "which is not an image"),
         ((np.zeros((4, 6)), [1] * 4, P, (2, 2)), r"image_shape=\(2, 2\); expected .* with 6 values"),
         ((np.zeros((4, 8)), [1] * 4, P, (2, 2, 2)), r"image_shape=\(2, 2, 2\)"),
         ((np.zeros((4, 4)), [1] * 4, P, (-2, -2)), r"image_shape=\(-2, -2\)"),

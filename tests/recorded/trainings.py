@@ -20,7 +20,7 @@ import gpu_nn
 from gpu_nn import BatchNorm, Dense, Dropout, InputNoise, LayerNorm, Network, Standardize, Trainer
 from gpu_nn.data import stream
 from gpu_nn.schedules import Cosine, ReduceOnPlateau, WarmUp
-from gpu_nn.training import Checkpoints, EarlyStopping, Every, LearningRates
+from gpu_nn.training import Checkpoints, EarlyStopping, LearningRateMonitor, Trigger
 from tests.cuda_emulator.device import emulated_device
 
 FILES = Path(__file__).parent / "files"
@@ -68,9 +68,9 @@ def of_arrays(
 ) -> Any:
     """A training on arrays. folder: where it leaves a checkpoint of every fifth step."""
     (x, y), net = rows(), network(dtype, device)
-    callbacks: list[Any] = [EarlyStopping(patience=9, restore_best=False), LearningRates()]
+    callbacks: list[Any] = [EarlyStopping(patience=9, restore_best=False), LearningRateMonitor()]
     if folder is not None:
-        callbacks.append(Checkpoints(folder, Every(steps=5), keep=100))
+        callbacks.append(Checkpoints(folder, Trigger(steps=5), keep=100))
     options = {"class_weight": np.linspace(0.5, 1.5, CLASSES), "label_smoothing": 0.05, "complement_weight": 0.75}
     trainer = Trainer(net, optimizer(), batch_size=BATCH, seed=5, callbacks=callbacks, **options)
     weight = np.linspace(1, 2, N)
@@ -81,7 +81,7 @@ def of_arrays(
 def of_stream(resume: Any = None, folder: Any = None) -> Any:
     """A training on a stream of three windows, the last one short."""
     (x, y), net = rows(), network()
-    callbacks = [] if folder is None else [Checkpoints(folder, Every(steps=5), keep=100)]
+    callbacks = [] if folder is None else [Checkpoints(folder, Trigger(steps=5), keep=100)]
     training = stream(x, y, block_rows=10, window_rows=70)
     validation = stream(x[:151], y[:151], block_rows=10, window_rows=40)
     trainer = Trainer(net, sgd(), batch_size=BATCH, seed=5, callbacks=callbacks)
@@ -133,18 +133,19 @@ import sys
 import numpy as np
 import gpu_nn
 from gpu_nn.data import stream
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 from tests.recorded import trainings
 
 kind, out = sys.argv[1:]
-ranks, device = connect("cpu")
-with together(ranks):
+communicator, device = init_process_group("cpu")
+with communicator:
     x, y = trainings.rows()
     net = gpu_nn.Network([trainings.INPUTS, 16, trainings.CLASSES], activation="tanh", device=device, seed=3)
-    trainer = gpu_nn.Trainer(net, trainings.adam(), batch_size=trainings.BATCH, parts=4, ranks=ranks)
+    options = {"micro_batches": 4, "communicator": communicator}
+    trainer = gpu_nn.Trainer(net, trainings.adam(), batch_size=trainings.BATCH, **options)
     data = (x, y) if kind == "arrays" else (stream(x, y, block_rows=10, window_rows=70),)
     trainer.fit(*data, epochs=4, validation=(x[:50], y[:50]))
-    if ranks.rank == 0:
+    if communicator.rank == 0:
         np.savez(out, parameters=net.flat_parameters)
 """
 

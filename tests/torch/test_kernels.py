@@ -1,5 +1,5 @@
-"""The way to a GPU. All of it but CuPy's own part runs here: the CUDA kernels on the emulated device, on the memory of
-CPU tensors; and the handover on a stand-in for CuPy that notes what it is asked for."""
+"""The kernels on PyTorch's tensors: CUDA kernels on the emulated device, on the memory of CPU tensors; devices, streams
+and arrays on a stand-in for CuPy that records its calls."""
 
 import sys
 from contextlib import contextmanager
@@ -11,13 +11,7 @@ import pytest
 import torch
 
 from gpu_nn import device as devices
-from gpu_nn.torch import (
-    _kernels,
-    _linear_softmax_cross_entropy,
-    _softmax_cross_entropy,
-    linear_softmax_cross_entropy,
-    softmax_cross_entropy,
-)
+from gpu_nn.torch import _kernels, linear_softmax_cross_entropy, softmax_cross_entropy
 from tests.cuda_emulator import cupy_proxy
 from tests.cuda_emulator.device import emulated_device
 
@@ -48,9 +42,8 @@ def emulated(monkeypatch):
         def active_device(_):
             yield device
 
-        for module in (_softmax_cross_entropy, _linear_softmax_cross_entropy):
-            monkeypatch.setattr(module, "active_device", active_device)
-        monkeypatch.setattr(_kernels, "array_of", shared)
+        monkeypatch.setattr(_kernels, "active_device", active_device)
+        monkeypatch.setattr(_kernels, "as_array", shared)
         yield device
 
 
@@ -70,9 +63,8 @@ class TestKernels:
         for options in ({}, {"weight": WEIGHT, "label_smoothing": 0.1, "reduction": "none"}):
             found = results(softmax_cross_entropy, logits(dtype), y, **options)
             with monkeypatch.context() as patch:
-                for module in (_softmax_cross_entropy, _linear_softmax_cross_entropy):
-                    patch.setattr(module, "active_device", cpu)
-                patch.setattr(_kernels, "array_of", lambda tensor, device: tensor.detach().numpy())
+                patch.setattr(_kernels, "active_device", cpu)
+                patch.setattr(_kernels, "as_array", lambda tensor, device: tensor.detach().numpy())
                 expected = results(softmax_cross_entropy, logits(dtype), y, **options)
             assert found[1].dtype == dtype
             rtol = 1e-12 if dtype == torch.float64 else 1e-5
@@ -115,7 +107,7 @@ def cpu(_):
     yield devices.CPU
 
 
-class TestHandover:
+class TestActiveDevice:
     @pytest.fixture
     def cupy(self, monkeypatch):
         """Stands for CuPy; `asked` are the devices, streams and tensors that it was given, in order."""
@@ -143,7 +135,7 @@ class TestHandover:
     def test_arrays_are_made_on_the_device_and_stream_of_pytorch(self, cupy):
         tensor = torch.zeros(3, requires_grad=True)
         with _kernels.active_device(torch.device("cuda:1")) as device:
-            assert _kernels.array_of(tensor, device) == "an array"
+            assert _kernels.as_array(tensor, device) == "an array"
         assert (device.name, device.xp) == ("cuda:1", cupy)
         steps = [step for step, _ in cupy.asked]
         assert steps == ["enter device", "enter stream", "array", "leave stream", "leave device"]
@@ -157,7 +149,7 @@ class TestHandover:
             assert device.name == "cuda:0"
 
     def test_what_pytorch_s_capsule_holds_is_the_tensor_s_memory(self):
-        """The part of from_dlpack that can run here: NumPy's, on what array_of hands over."""
+        """NumPy's from_dlpack, which can run here, on the tensor that as_array passes."""
         tensor = torch.arange(6.0).reshape(2, 3)
         array = np.from_dlpack(tensor.detach())
         tensor[0, 0] = 7  # written from this side: arrays of older versions' capsules are read-only

@@ -5,19 +5,19 @@ from gpu_nn import Network
 from gpu_nn import functional as F
 from gpu_nn.cost import Cost
 from gpu_nn.data import stream
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.training.evaluation import Evaluation
-from gpu_nn.training.ranks import ALONE, Ranks
 from tests.training.blobs import blobs
 
 
-class Rank(Ranks):
+class Rank(Communicator):
     """One of several whose sums are kept instead of added."""
 
     def __init__(self, rank, size):
         super().__init__(rank, size)
         self.given = []
 
-    def sum(self, array):
+    def all_reduce(self, array):
         self.given.append(array.copy())
 
 
@@ -26,8 +26,8 @@ def net():
     return Network([5, 8, 3], device="cpu", seed=1, dtype="float64")
 
 
-def evaluation(net, ranks=ALONE, **cost):
-    return Evaluation(net, Cost(**cost).kernel_options(np, net.n_classes, net.dtype), ranks)
+def evaluation(net, communicator=SINGLE_PROCESS, **cost):
+    return Evaluation(net, Cost(**cost).kernel_options(np, net.n_classes, net.dtype), communicator)
 
 
 @pytest.mark.parametrize("targets", ["labels", "probabilities"])
@@ -55,8 +55,8 @@ def test_a_stream_gives_what_its_rows_give_in_memory(net):
 def test_the_shares_of_ranks_add_up_to_the_whole_also_where_some_have_no_rows(net):
     x, y = (array[:5] for array in blobs())
     whole = evaluation(net).of_arrays(x.astype(float), y)
-    ranks = [Rank(i, 7) for i in range(7)]
-    for rank in ranks:
+    communicator = [Rank(i, 7) for i in range(7)]
+    for rank in communicator:
         evaluation(net, rank).of_arrays(x.astype(float), y)
-    total = np.sum([rank.given[0] for rank in ranks], axis=0)
+    total = np.sum([rank.given[0] for rank in communicator], axis=0)
     np.testing.assert_allclose(total / 5, whole, rtol=1e-12)

@@ -7,7 +7,7 @@ from gpu_nn import SGD, Adam, Dense, Network, Standardize, Trainer, TrainingDive
 from gpu_nn import functional as F
 from gpu_nn.data import digits
 from gpu_nn.schedules import ReduceOnPlateau
-from gpu_nn.training import Callback, Checkpoints, Every
+from gpu_nn.training import Callback, Checkpoints, Trigger
 from tests.training.blobs import blobs
 
 
@@ -129,7 +129,7 @@ class TestFit:
 
 
 class InterruptAfterAStep(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def __call__(self, trainer, record):
         trainer.interrupt()
@@ -151,7 +151,7 @@ class TestABatchOfAllRows:
 
         broken = made(InterruptAfterAStep())
         broken.fit(*blobs(), epochs=2)
-        assert (broken.interrupted, broken.position.steps_in_epoch) == (True, 1)
+        assert (broken.interrupted, broken.step_record().step) == (True, 1)
         resumed = made()
         resumed.fit(*blobs(), epochs=2, resume=tmp_path)
         whole = Trainer(Network([5, 8, 3], device="cpu", seed=1), SGD(0.1), batch_size=batch_size)

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.training.ranks import ALONE, Ranks, raised_on_all_ranks
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator, is_raised_on_all_ranks
 
 SECONDS = 60
 
 
-class ThreadRanks(Ranks):
+class ThreadRanks(Communicator):
     """sums: what all of them share, by rank. barrier: where they wait for each other."""
 
     def __init__(self, rank: int, sums: list[Any], barrier: threading.Barrier):
         super().__init__(rank, len(sums))
         self._sums, self._barrier = sums, barrier
 
-    def sum(self, array: np.ndarray) -> None:
+    def all_reduce(self, array: np.ndarray) -> None:
         self._sums[self.rank] = array.copy()
         self._barrier.wait(SECONDS)
         rows = list(self._sums)
@@ -28,15 +28,15 @@ class ThreadRanks(Ranks):
         self._barrier.wait(SECONDS)
         array[...] = rows[0]
 
-    def fail(self, error: Exception) -> None:
-        if not raised_on_all_ranks(error):
+    def abort(self, error: Exception) -> None:
+        if not is_raised_on_all_ranks(error):
             self._barrier.abort()
 
 
-def on_each(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
+def on_each(size: int, work: Callable[[Communicator], Any]) -> list[Any]:
     """What `work` returns on each rank; what one of them raises ends all."""
     if size == 1:
-        return [work(ALONE)]
+        return [work(SINGLE_PROCESS)]
     barrier = threading.Barrier(size)
     sums: list[Any] = [None] * size
 

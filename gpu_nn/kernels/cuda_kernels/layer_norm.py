@@ -12,7 +12,7 @@ from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, THR
 from gpu_nn.kernels.cuda_kernels.normalisation import add_gradients, partial_gradients
 
 # The longest row, in bytes, that so many lanes take; a block takes longer ones.
-LANES = ((256, 8), (2048, 32))
+SHUFFLE_SHARDS = ((256, 8), (2048, 32))
 
 # Two sums of each column for each row at work fit into the 48 KB that a block has unasked; beyond, where even those of
 # one row do not, they stay in device memory.
@@ -22,7 +22,7 @@ LONGEST_IN_SHARED = _SHARED_BYTES // 2
 
 def lanes(row_bytes: int) -> int:
     """How many threads share a row."""
-    return next((count for longest, count in LANES if row_bytes <= longest), THREADS)
+    return next((count for longest, count in SHUFFLE_SHARDS if row_bytes <= longest), THREADS)
 
 
 @cache
@@ -44,7 +44,7 @@ def _backward(dtype: str, activation: str, lanes: int) -> Kernel:
 def every_kernel() -> Iterator[Kernel]:
     """Each instantiation that a launch can request."""
     for dtype in CUDA_FLOATS:
-        for count in (*(count for _, count in LANES), THREADS):
+        for count in (*(count for _, count in SHUFFLE_SHARDS), THREADS):
             for activation in ACTIVATIONS:
                 yield _forward(dtype, activation, count)
                 yield _backward(dtype, activation, count)

@@ -2,15 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpu_nn.model_file import save
-from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.callbacks.monitor import Monitor, best_told
 from gpu_nn.training.history import EpochRecord
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 
 class BestModel(Callback):
@@ -26,11 +23,11 @@ class BestModel(Callback):
         self.best: float | None = None
         self.best_epoch: int | None = None
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: TrainerView) -> None:
         self.monitor.check(trainer)
         self.best = self.best_epoch = None
 
-    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         value = self.monitor.value(record)
         if self.monitor.better(value, self.best):
             save(trainer.net, self.path)

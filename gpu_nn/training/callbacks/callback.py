@@ -1,20 +1,23 @@
-"""The one protocol of callbacks: when, what, and what to keep for a training that resumes."""
+"""The protocol of callbacks: when they are called, with what, and what they save for a training that resumes."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
+from gpu_nn.network import Network
+from gpu_nn.optimizers import Optimizer
+from gpu_nn.training.history import History, StepRecord
 from gpu_nn.validation import POSITIVE, is_int
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Every:
-    """After every `epochs` epochs, or every `steps` optimizer steps, or once `seconds` have passed, between two steps.
+class Trigger:
+    """Fires after every `epochs` epochs, after every `steps` optimizer steps, or once `seconds` have passed.
 
-    Exactly one of the three; epochs and steps are counted from the beginning of the training, seconds from the latest
-    call, or from the beginning of `fit`. Raises ValueError for anything else.
+    Exactly one of the three is given. Epochs and steps count from the beginning of the training, seconds from the
+    latest call or from the beginning of `fit`. Raises ValueError for anything else.
     """
 
     epochs: int = 0
@@ -31,41 +34,71 @@ class Every:
         return next(f"{value} {name}" for name, value in vars(self).items() if value)
 
 
-class Callback:
-    """Something that a Trainer calls.
+class TrainerView(Protocol):
+    """What a callback may use of a Trainer.
 
-    Subclasses say what they do in `__call__` and, where it is not every epoch, when: in `every`. What they remember
-    goes through `state` and `load_state`, so that a training that resumes from a checkpoint goes on as if unbroken.
-    A plain function callback(trainer, record) will do instead; it is called after every epoch.
-
-    Order in a fit: `begin`; `load_state` when it resumes; the calls; `end`; `close`. Callbacks due at one moment are
-    called in the order of `Trainer.callbacks`, those that are `last` after all others, and closed the other way round.
-    An exception of any of these methods ends the training, with a note that names the callback and the moment.
+    stopping: set it to True to end the training after the current epoch.  interrupted: whether the fit ends to be
+    resumed.  resumed_from: the file of the checkpoint that the fit resumed from.  data: the fingerprints of the data,
+    "training" and "validation" (None without validation).
     """
 
-    every: Every = Every(epochs=1)
-    # For what saves the states of all the others.
+    net: Network
+    optimizer: Optimizer
+    history: History
+    stopping: bool
+    interrupted: bool
+    resumed_from: Path | None
+    data: dict[str, Any]
+    batch_size: int
+
+    def interrupt(self) -> None:
+        """End the fit after the current step, for a later one that resumes."""
+
+    def latest_loss(self) -> float:
+        """The mean cost of the latest step's batch. On a GPU this waits for the device."""
+
+    def step_record(self) -> StepRecord:
+        """Where the training is, between two steps."""
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The JSON and the arrays of a checkpoint of this moment. On a GPU this waits for the device."""
+
+
+class Callback:
+    """The base class of what a Trainer calls.
+
+    A subclass implements `__call__` and, unless it is called after every epoch, sets the trigger `every`. It saves and
+    restores what it remembers in `state` and `load_state`, so that a training resumes from a checkpoint as if it had
+    not stopped. A plain function callback(trainer, record) is called after every epoch.
+
+    Order in a fit: `begin`; `load_state` when the fit resumes; the calls; `end`; `close`. Callbacks that are due at the
+    same time are called in the order of `Trainer.callbacks`, those with `last` after all others, and closed in reverse
+    order. An exception of any of these methods ends the training, with a note that names the callback and the method.
+    """
+
+    every: Trigger = Trigger(epochs=1)
+    # Set by a callback that saves the states of all others.
     last: ClassVar[bool] = False
 
-    def __call__(self, trainer: "Trainer", record: Any) -> None:
+    def __call__(self, trainer: TrainerView, record: Any) -> None:
         """record: an `EpochRecord` when called after epochs, else a `StepRecord`.
 
-        It may set `trainer.stopping = True`: the epoch is finished, and the training ends.
+        It may set `trainer.stopping = True` to end the training after the current epoch.
         """
         raise NotImplementedError
 
-    def begin(self, trainer: "Trainer") -> None:
-        """A fit begins; when it resumes, history, parameters and optimizer are already those of the checkpoint."""
+    def begin(self, trainer: TrainerView) -> None:
+        """A fit begins. When it resumes, history, parameters and optimizer are already those of the checkpoint."""
 
-    def end(self, trainer: "Trainer") -> None:
-        """A fit ends without an exception; `trainer.interrupted` says that it is to be resumed."""
+    def end(self, trainer: TrainerView) -> None:
+        """A fit ends without an exception."""
 
     def close(self) -> None:
-        """The fit that called `begin` is over, with an exception or without: let go of files, threads and memory."""
+        """The fit that called `begin` is over, with an exception or without. Releases files, threads and memory."""
 
     def state(self) -> dict[str, Any]:
-        """What to remember: names to what JSON holds, or to arrays of at least 1-D (they come back as NumPy's)."""
+        """What to save, by name: values that JSON represents, and arrays of at least 1-D (NumPy's when loaded)."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""

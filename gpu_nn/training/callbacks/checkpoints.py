@@ -3,15 +3,12 @@
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from gpu_nn.errors import DataError
-from gpu_nn.training import checkpoint, resume
-from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training import checkpoint
+from gpu_nn.training.callbacks.callback import Callback, TrainerView, Trigger
 from gpu_nn.validation import check_int
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 # A checkpoint by the clock waits for so many times the seconds that the last one took: less than 1 % of the time.
 _REST = 100
@@ -30,9 +27,9 @@ class Checkpoints(Callback):
 
     last: ClassVar[bool] = True
 
-    def __init__(self, folder: str | os.PathLike[str], every: Every | None = None, *, keep: int = 2):
+    def __init__(self, folder: str | os.PathLike[str], every: Trigger | None = None, *, keep: int = 2):
         self.folder = Path(folder)
-        self.every = every or Every(epochs=1)
+        self.every = every or Trigger(epochs=1)
         self.keep = check_int("keep", keep, 1)
         self._is_ours = False
         self._seconds = self._saved_at = 0.0
@@ -41,7 +38,7 @@ class Checkpoints(Callback):
         """`folder` where it holds checkpoints, else None: fit(..., resume=checkpoints.found()) begins or resumes."""
         return self.folder if checkpoint.written_in(self.folder) else None
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: TrainerView) -> None:
         resumed = trainer.resumed_from
         # This callback, or what it is a copy of, may have been in another training before.
         goes_on = self._is_ours and (len(trainer.history) > 0 or trainer.optimizer.steps > 0)
@@ -58,21 +55,21 @@ class Checkpoints(Callback):
         except OSError as error:
             raise DataError(f"cannot write in {self.folder}: {error.strerror or error}") from error
 
-    def __call__(self, trainer: "Trainer", record: Any) -> None:
+    def __call__(self, trainer: TrainerView, record: Any) -> None:
         rests = time.monotonic() - self._saved_at < _REST * self._seconds
         if not (self.every.seconds and rests):
             self.save(trainer)
 
-    def end(self, trainer: "Trainer") -> None:
+    def end(self, trainer: TrainerView) -> None:
         if trainer.interrupted:
             self.save(trainer)
 
-    def save(self, trainer: "Trainer") -> Path:
+    def save(self, trainer: TrainerView) -> Path:
         """Save now; returns the file. For between two steps."""
         began = time.monotonic()
         steps = trainer.optimizer.steps
         path = self.folder / checkpoint.name(steps)
-        checkpoint.write(path, *resume.taken(trainer))
+        checkpoint.write(path, *trainer.state_dict())
         kept = 0
         for other, older in checkpoint.written_in(self.folder).items():
             # Later steps are of a run that was broken, and come again.

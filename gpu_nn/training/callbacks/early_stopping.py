@@ -1,15 +1,12 @@
 """Stop when the training no longer gets better."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpu_nn.training.callbacks.best_weights import BestWeights
-from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.callbacks.monitor import Monitor, best_told
 from gpu_nn.training.history import EpochRecord
 from gpu_nn.validation import check_int, check_json_int
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 
 class EarlyStopping(Callback):
@@ -40,12 +37,12 @@ class EarlyStopping(Callback):
         self.best_epoch: int | None = None
         self.waited = 0
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: TrainerView) -> None:
         self.monitor.check(trainer)
         self._forget()
         self._weights.begin(trainer.net)
 
-    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         value = self.monitor.value(record)
         if self.monitor.better(value, self.best):
             self.best, self.best_epoch, self.waited = value, record.epoch, 0
@@ -56,7 +53,7 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             trainer.stopping = True
 
-    def end(self, trainer: "Trainer") -> None:
+    def end(self, trainer: TrainerView) -> None:
         # A training that is to be resumed goes on with the latest parameters.
         if not trainer.interrupted:
             self._weights.restore(trainer.net)

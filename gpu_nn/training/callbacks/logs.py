@@ -6,15 +6,11 @@ import json
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
-from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.history import EpochRecord
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 
 class _LineLog(Callback):
@@ -29,11 +25,11 @@ class _LineLog(Callback):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: TrainerView) -> None:
         with atomic_write(self.path) as file:
             file.write((self._head() + "".join(map(self._line, trainer.history.epochs))).encode())
 
-    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         try:
             with open(self.path, "ab") as file:
                 file.write(self._line(record).encode())

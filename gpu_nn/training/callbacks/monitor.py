@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpu_nn.errors import unknown_name
+from gpu_nn.training.callbacks.callback import TrainerView
 from gpu_nn.training.history import EpochRecord
 from gpu_nn.validation import FINITE, check_json_int, check_number
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 _MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.endswith(("loss", "accuracy")))
 
@@ -29,7 +27,7 @@ class Monitor:
             raise unknown_name("monitor", self.name, _MONITORED)
         check_number("min_delta", self.min_delta)
 
-    def check(self, trainer: "Trainer") -> None:
+    def check(self, trainer: TrainerView) -> None:
         """Raises ValueError when the training has no validation data to know the figure from."""
         if self.name.startswith("validation") and trainer.data["validation"] is None:
             raise ValueError(f"monitor={self.name!r} needs validation data: fit(x, y, validation=(x_held, y_held))")

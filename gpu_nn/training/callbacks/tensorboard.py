@@ -4,13 +4,10 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gpu_nn.training.callbacks.callback import Callback
+from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.history import EpochRecord
-
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
 # Tells our event files from others' in the same folder.
 _SUFFIX = ".gpu_nn"
@@ -28,7 +25,7 @@ class TensorBoardLog(Callback):
         self._writer: Any = None
         _event_writer()
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: TrainerView) -> None:
         for older in self.folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
             older.unlink()
         self._writer = _event_writer()(str(self.folder), filename_suffix=_SUFFIX)
@@ -36,7 +33,7 @@ class TensorBoardLog(Callback):
             self._add(record)
         self._writer.flush()
 
-    def __call__(self, trainer: "Trainer", record: EpochRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         self._add(record)
         self._writer.flush()
 

@@ -28,7 +28,7 @@ def train(tmp_path, monkeypatch):
         def train(code, name):
             path = tmp_path / name
             code = code.replace("tcp://scheduler:8786", cluster.scheduler_address)
-            code = code.replace("connect()", 'connect("cpu")').replace("29400", str(free_port()))
+            code = code.replace("init_process_group()", 'init_process_group("cpu")').replace("29400", str(free_port()))
             scope = {"x": X, "y": Y, "path": str(path), "__name__": "__main__"}
             try:
                 exec(code, scope)
@@ -53,7 +53,7 @@ def test_dask_trains_reports_a_kill_and_trains_again(train, tmp_path):
 
 def test_an_exception_of_one_rank_is_raised_and_the_same_workers_train_again(train):
     code = recipe("Dask")
-    block = "    with together(ranks):\n"
+    block = "    with communicator:\n"
     failing = code.replace(block, f"{block}        assert rank, 'a bad row'\n")
     with pytest.raises(Exception, match=r"a bad row|lost rank 0"):
         train(failing, "first")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpu_nn.distributed import gloo
-from gpu_nn.distributed.launcher import Environment
+from gpu_nn.distributed.environment import RendezvousAddress
 from gpu_nn.errors import DeviceError
 from tests.distributed.gloo.processes import Started, clean_environment
 from tests.distributed.processes import mpi, ran
@@ -23,9 +23,9 @@ SECONDS = 30  # for all to end; generous, as this machine may be busy
 MEET = """
 import os, signal, sys, time
 import numpy as np
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect("cpu")
+communicator, device = init_process_group("cpu")
 print("ready", flush=True)
 """
 
@@ -33,24 +33,24 @@ SUMS = """
 import sys
 import ml_dtypes
 import numpy as np
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, _ = connect("cpu")
-with together(ranks):
+communicator, _ = init_process_group("cpu")
+with communicator:
     found = []
     for dtype in ("float32", "float64", "int64", "uint8", "float16", ml_dtypes.bfloat16):
         for shape in ((), (0,), (3, 0), (7,), (2, 3), (126,), (64,), (1 << 20,)):
-            random = np.random.default_rng(ranks.rank)
+            random = np.random.default_rng(communicator.rank)
             own = np.array(100 + 9 * random.standard_normal(shape)).astype(dtype)
-            every = ranks.gathered(own.ravel()[:50].astype("float64").tolist())
-            ranks.sum(own)
+            every = communicator.all_gather_object(own.ravel()[:50].astype("float64").tolist())
+            communicator.all_reduce(own)
             rows = [np.array(row).astype(dtype) for row in every]
             while len(rows) > 1:
                 pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)]
                 rows = pairs + rows[len(rows) - len(rows) % 2:]
             assert own.ravel()[:50].tobytes() == rows[0].tobytes(), (dtype, shape)
             found.append(own.tobytes())
-    if ranks.rank == 0:
+    if communicator.rank == 0:
         with open(sys.argv[1], "wb") as file:
             file.write(b"".join(found))
 """
@@ -97,13 +97,16 @@ def test_three_ranks_learn_by_gloo_the_bits_that_they_learn_by_mpi(tmp_path):
         assert by_gloo[name].tobytes() == by_mpi[name].tobytes()
 
 
-AT_WORK = ["while True: ranks.sum(np.ones(10))", "while True: ranks.sum(np.ones(1_000_000))"]
+AT_WORK = [
+    "while True: communicator.all_reduce(np.ones(10))",
+    "while True: communicator.all_reduce(np.ones(1_000_000))",
+]
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2])
 @pytest.mark.parametrize("at_work", AT_WORK, ids=["small", "large"])
 def test_a_killed_rank_is_an_exception_on_the_others(tmp_path, victim, at_work):
-    with Started(3, "-c", f"{MEET}with together(ranks):\n    {at_work}", cwd=tmp_path) as started:
+    with Started(3, "-c", f"{MEET}with communicator:\n    {at_work}", cwd=tmp_path) as started:
         started.ready()
         started.processes[victim].kill()
         ended = started.ended(SECONDS)
@@ -126,7 +129,8 @@ HOW_ONE_ENDS = {
 @pytest.mark.parametrize("how", HOW_ONE_ENDS)
 def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
     end, code, said = HOW_ONE_ENDS[how]
-    program = f"{MEET}with together(ranks):\n    if ranks.rank == 1: {end}\n    while True: ranks.sum(np.ones(10))"
+    program = f"{MEET}with communicator:\n    if communicator.rank == 1: {end}\n"
+    program += "    while True: communicator.all_reduce(np.ones(10))"
     with Started(3, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     found = ended.pop(1)
@@ -134,13 +138,16 @@ def test_a_rank_that_ends_alone_is_an_exception_on_the_others(tmp_path, how):
     assert re.search(said, found[1])
     for code, said in ended:
         assert code == 1
-        assert re.search(r"DeviceError: rank \d (of 3 lost rank \d: |has left; all ranks must do the same)", said), said
+        assert re.search(
+            r"DeviceError: rank \d (of 3 lost rank \d: |has closed its communicator)",
+            said,
+        ), said
         assert "on rank" not in said
 
 
 @pytest.mark.parametrize("victim", ["os.kill(os.getpid(), signal.SIGKILL)", "raise OSError('the disk is full')"])
 def test_a_rank_that_ends_outside_the_block_is_an_exception_on_the_others(tmp_path, victim):
-    program = f"{MEET}if ranks.rank == 1: {victim}\nwhile True: ranks.sum(np.ones(10))"
+    program = f"{MEET}if communicator.rank == 1: {victim}\nwhile True: communicator.all_reduce(np.ones(10))"
     with Started(3, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     assert ended.pop(1)[0] in (1, -signal.SIGKILL)
@@ -152,15 +159,19 @@ def test_a_rank_that_ends_outside_the_block_is_an_exception_on_the_others(tmp_pa
 def test_a_slow_rank_is_waited_for(tmp_path):
     """The time that ranks have to connect is none that they have between sums."""
     slow = "from datetime import timedelta\nfrom gpu_nn.distributed import gloo\n"
-    slow += "gloo._UNTIL_CONNECTED = timedelta(seconds=2)"
-    program = f"{slow}{MEET}with together(ranks):\n    time.sleep(5 * ranks.rank)\n    ranks.sum(np.ones(1_000))"
+    slow += "gloo._CONNECT_TIMEOUT = timedelta(seconds=2)"
+    program = f"{slow}{MEET}with communicator:\n    time.sleep(5 * communicator.rank)\n"
+    program += "    communicator.all_reduce(np.ones(1_000))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         assert started.ended() == [(0, "")] * 2
 
 
 def test_a_child_that_a_rank_forked_is_no_rank(tmp_path):
-    program = f"{MEET}child = os.fork()\nif not child:\n    ranks.leave()\n    ranks.fail(OSError())\n    os._exit(7)\n"
-    program += "assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\nwith together(ranks): ranks.sum(np.ones(1))"
+    program = f"{MEET}child = os.fork()\nif not child:\n"
+    program += "    communicator.close()\n    communicator.abort(OSError())\n    os._exit(7)\n"
+    program += (
+        "assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\nwith communicator: communicator.all_reduce(np.ones(1))"
+    )
     with Started(2, "-c", program, cwd=tmp_path) as started:
         assert started.ended() == [(0, "")] * 2
 
@@ -177,7 +188,7 @@ def interrupted(self, other, rank):
 
 type(ranks)._receive = interrupted
 """
-    program = f"{MEET}{interrupt}with together(ranks): ranks.sum(np.ones(100_000))"
+    program = f"{MEET}{interrupt}with communicator: communicator.all_reduce(np.ones(100_000))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         (first, said), (second, _) = started.ended(SECONDS)
     assert (first, second) == (1, -signal.SIGINT)
@@ -189,10 +200,10 @@ def test_after_a_sum_that_failed_there_is_none(tmp_path):
     program = (
         MEET
         + """
-with together(ranks):
+with communicator:
     for size in (16, 16, 10_000):
         try:
-            ranks.sum(np.ones(10 ** (1 + 4 * ranks.rank) if size == 16 else size))
+            communicator.all_reduce(np.ones(10 ** (1 + 4 * communicator.rank) if size == 16 else size))
         except RuntimeError as error:
             last = error
     raise last
@@ -206,60 +217,62 @@ with together(ranks):
 
 
 def test_a_program_may_destroy_all_groups_before_it_ends(tmp_path):
-    program = f"{MEET}ranks.sum(np.ones(1))\ntime.sleep(2)\n"  # a connection that is closed is reset
+    program = f"{MEET}communicator.all_reduce(np.ones(1))\ntime.sleep(2)\n"  # a connection that is closed is reset
     program += "import torch.distributed\ntorch.distributed.destroy_process_group()"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         assert started.ended() == [(0, "")] * 2
 
 
 def test_after_the_last_sum_there_is_none(tmp_path):
-    program = f"{MEET}with together(ranks): pass\nranks.sum(np.ones(1))"
+    program = f"{MEET}with communicator: pass\nranks.sum(np.ones(1))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         ended = started.ended()
     for rank, (code, said) in enumerate(ended):
         assert code == 1
-        assert f"DeviceError: rank {rank} has left; there are no more sums for it" in said
+        assert f"DeviceError: rank {rank} has closed its communicator; it takes part in no more exchanges" in said
 
 
 def test_a_rank_that_leaves_before_the_others_is_an_exception_on_them(tmp_path):
-    program = f"{MEET}with together(ranks):\n    if ranks.rank: ranks.sum(np.ones(1))"
+    program = f"{MEET}with communicator:\n    if communicator.rank: communicator.all_reduce(np.ones(1))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         (first, _), (second, said) = started.ended()
     assert (first, second) == (0, 1)
     # What it said on leaving may be lost when it closes the connection.
-    assert re.search("DeviceError: rank (0 has left; all ranks must do the same|1 of 2 lost rank 0: )", said), said
+    assert re.search("DeviceError: rank (0 has closed its communicator|1 of 2 lost rank 0: )", said), said
 
 
-@pytest.mark.parametrize("shapes", ["1 + ranks.rank", "10 ** (3 + ranks.rank)", "10 ** (1 + 4 * ranks.rank)"])
+@pytest.mark.parametrize(
+    "shapes", ["1 + communicator.rank", "10 ** (3 + communicator.rank)", "10 ** (1 + 4 * communicator.rank)"]
+)
 def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, shapes):
     """Gloo itself would end the process that is sent more than it asked for."""
-    program = f"{MEET}with together(ranks): ranks.sum(np.ones({shapes}))"
+    program = f"{MEET}with communicator: communicator.all_reduce(np.ones({shapes}))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         ended = started.ended(SECONDS)
     assert [code for code, _ in ended] == [1, 1]
-    unlike = r"DeviceError: rank [01] gave \d+ bytes to a sum where rank [01] gave \d+; all ranks must do"
+    unlike = r"DeviceError: rank [01] sent \d+ bytes where rank [01] sent \d+; all ranks must make"
     assert any(re.search(unlike, said) for _, said in ended)
 
 
 AGAIN = """
 import os, sys, threading
 import numpy as np
-from gpu_nn.distributed import connect, raised_on_all_ranks, together
+from gpu_nn.distributed import connect, is_raised_on_all_ranks, together
 
 def held():
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 def trained(fails):
-    ranks, device = connect("cpu")
-    with together(ranks):
-        if f"rank {ranks.rank}" == fails:
+    communicator, device = init_process_group("cpu")
+    with communicator:
+        if f"rank {communicator.rank}" == fails:
             raise OSError("the disk is full")
         if fails == "all":
-            with ranks.agreed():
+            with communicator.raise_on_all_ranks():
                 raise ValueError("no such thing")
         found = np.ones(1)
         for _ in range(20):
-            ranks.sum(found)
+            communicator.all_reduce(found)
         return found[0]
 
 size = int(os.environ["WORLD_SIZE"])
@@ -269,7 +282,7 @@ for fails in ("rank 1", None, "all", "rank 0", None):
     try:
         assert trained(fails) == expected
     except (OSError, RuntimeError, ValueError) as error:
-        assert raised_on_all_ranks(error) == (fails == "all")
+        assert is_raised_on_all_ranks(error) == (fails == "all")
     else:
         assert fails is None
 assert held() == before, (before, held())
@@ -285,8 +298,8 @@ def test_processes_that_live_on_meet_again_after_failures_and_keep_no_connection
 
 @pytest.mark.slow
 def test_clean_runs_say_nothing(tmp_path):
-    for block, runs in (("with together(ranks):", 20), ("if True:", 5)):
-        program = f"{MEET}{block} ranks.sum(np.ones(1_000_000))"
+    for block, runs in (("with communicator:", 20), ("if True:", 5)):
+        program = f"{MEET}{block} communicator.all_reduce(np.ones(1_000_000))"
         for _ in range(runs):
             with Started(3, "-W", "error", "-c", program, cwd=tmp_path) as started:
                 assert started.ended() == [(0, "")] * 3
@@ -295,18 +308,18 @@ def test_clean_runs_say_nothing(tmp_path):
 OF_THE_PROGRAM = """
 import numpy as np
 import torch.distributed as dist
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
 dist.init_process_group("gloo")
 for fails in (False, True, False):
     try:
-        ranks, _ = connect("cpu")
-        with together(ranks):
+        communicator, _ = init_process_group("cpu")
+        with communicator:
             found = np.ones(1)
-            ranks.sum(found)
+            communicator.all_reduce(found)
             assert found == dist.get_world_size()
             if fails:
-                with ranks.agreed():
+                with communicator.raise_on_all_ranks():
                     raise ValueError("a bad row")
     except ValueError:
         assert fails
@@ -354,7 +367,7 @@ from gpu_nn.training import Trainer
 epoch = Trainer._epoch
 
 def failing(trainer):
-    if trainer.ranks.rank == 1 and len(trainer.history) == 2:
+    if trainer.communicator.rank == 1 and len(trainer.history) == 2:
         raise OSError("the disk is full")
     epoch(trainer)
 
@@ -399,39 +412,39 @@ class TestLocalRank:
     def clean(self, monkeypatch):
         monkeypatch.delenv("LOCAL_RANK", raising=False)
 
-    def ranks(self, rank, hosts):
-        found = object.__new__(gloo.GlooRanks)
+    def communicator(self, rank, hosts):
+        found = object.__new__(gloo.GlooCommunicator)
         found.rank, found.gathered = rank, lambda _: hosts
         return found
 
     def test_it_counts_lower_ranks_on_the_same_host(self):
         hosts = ["a", "b", "a", "b", "c"]
-        assert [self.ranks(rank, hosts).local_rank() for rank in range(5)] == [0, 0, 1, 1, 0]
+        assert [self.communicator(rank, hosts).local_rank() for rank in range(5)] == [0, 0, 1, 1, 0]
 
     def test_a_launcher_knows_it_better(self, monkeypatch):
         monkeypatch.setenv("LOCAL_RANK", "3")
-        assert self.ranks(0, ["a"]).local_rank() == 3
+        assert self.communicator(0, ["a"]).local_rank() == 3
 
 
-HERE = Environment(0, 2, "127.0.0.1", 29400, "gpu_nn ", False)
+HERE = RendezvousAddress(0, 2, "127.0.0.1", 29400, "gpu_nn ", False)
 
 
 def test_one_rank_alone_needs_neither_torch_nor_a_port(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert gloo.met(HERE._replace(size=1)).size == 1
+    assert gloo.from_environment(HERE._replace(size=1)).size == 1
 
 
 @pytest.mark.parametrize("module", ["torch", "torch.distributed"])
 def test_without_torch_the_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DeviceError, match=r"PyTorch, which cannot be loaded \(.*\): pip install 'gpu_nn\[ranks\]'$"):
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
 
 
 def test_a_torch_without_distributed_is_named(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="this PyTorch is built without"):
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
 
 
 def test_importing_torch_leaves_the_environment_as_it_was(monkeypatch):
@@ -454,10 +467,10 @@ def test_hosts_that_do_not_reach_each_other_are_told_of_the_interface(monkeypatc
         def set_timeout(self, timeout):
             pass
 
-    monkeypatch.setattr(gloo.rendezvous, "met", lambda *_: Store())
+    monkeypatch.setattr(gloo.rendezvous, "open_store", lambda *_: Store())
     monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
     with pytest.raises(DeviceError) as raised:
-        gloo.met(HERE)
+        gloo.from_environment(HERE)
     said = str(raised.value)
     assert re.match(r"rank 0 of 2 on \S+ did not connect to the others: Gloo connectFullMesh failed with ", said)
     assert "set GLOO_SOCKET_IFNAME on each host to the network interface that the other hosts reach" in said

@@ -28,7 +28,7 @@ def trained(folder, code):
     """Exit code, what was said, the seconds that it took, and the file of the model."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[train]'")
     path = folder / "model.safetensors"
-    code = code.replace("connect()", 'connect("cpu")')
+    code = code.replace("init_process_group()", 'init_process_group("cpu")')
     folders = f"from ray.train import RunConfig\nrun_config = RunConfig(storage_path={str(folder / 'runs')!r})\n"
     code = folders + code.replace("scaling_config=scaling)", "scaling_config=scaling, run_config=run_config)")
     (folder / "program.py").write_text(PROGRAM.format(path=str(path)).replace("CODE", code))

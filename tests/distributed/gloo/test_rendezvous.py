@@ -12,7 +12,7 @@ import pytest
 import torch.distributed as distributed
 
 from gpu_nn.distributed import rendezvous
-from gpu_nn.distributed.launcher import Environment
+from gpu_nn.distributed.environment import RendezvousAddress
 from gpu_nn.errors import DeviceError
 from tests.distributed.ports import free_port
 
@@ -33,11 +33,11 @@ def threads():
 
 
 def place(rank, size, port, job=JOB, host=HOST, agent=False):
-    return Environment(rank, size, host, port, job, agent)
+    return RendezvousAddress(rank, size, host, port, job, agent)
 
 
 def met(rank, size, port, patience=30.0, **options):
-    return rendezvous.met(distributed, place(rank, size, port, **options), patience)
+    return rendezvous.open_store(distributed, place(rank, size, port, **options), patience)
 
 
 @contextmanager
@@ -177,7 +177,7 @@ class TestHosts:
         assert told.startswith(f"rank {rank} runs on {hosts[rank][0]}, ") if rank else told == ""
 
     def test_an_interface_that_is_named_is_taken_for_one_that_is_reached(self, monkeypatch):
-        monkeypatch.setattr(rendezvous, "loopback_of_own_name", lambda: "127.0.1.1")
+        monkeypatch.setattr(rendezvous, "loopback_of_host_name", lambda: "127.0.1.1")
         monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
         assert rendezvous._own_host()[1] == "127.0.1.1"
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")

@@ -51,19 +51,22 @@ def test_ranks_of_torchrun_learn_the_bits_that_one_process_learns(tmp_path):
 FAIL = """
 import os, signal, sys, time
 import numpy as np
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect("cpu")
-with together(ranks):
-    if ranks.rank == 1:
+communicator, device = init_process_group("cpu")
+with communicator:
+    if communicator.rank == 1:
         {end}
     while True:
-        ranks.sum(np.ones(1))
+        communicator.all_reduce(np.ones(1))
 """
 ENDS = {
     "an exception": ("raise OSError('a bad row')", "OSError: a bad row"),
     "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", r"exitcode\s*: -9"),
-    "exit 0": ("sys.exit()", "DeviceError: rank (1 has left; all ranks must do the same|0 of 2 lost rank 1: )"),
+    "exit 0": (
+        "sys.exit()",
+        "DeviceError: rank (1 has closed its communicator|0 of 2 lost rank 1: )",
+    ),
 }
 
 
@@ -79,22 +82,22 @@ def test_a_rank_that_ends_alone_ends_all(tmp_path, how):
 RESTARTED = """
 import os, signal, sys
 import numpy as np
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
 again = os.path.exists(sys.argv[1])
 if not again and sys.argv[2] == "before" and os.environ["RANK"] == "1":
     open(sys.argv[1], "w").close()
     os.kill(os.getpid(), signal.SIGKILL)
-ranks, device = connect("cpu")
-with together(ranks):
+communicator, device = init_process_group("cpu")
+with communicator:
     found = np.ones(1)
     for step in range(50):
-        ranks.sum(found)
-        if step == 20 and not again and ranks.rank == 1:
+        communicator.all_reduce(found)
+        if step == 20 and not again and communicator.rank == 1:
             open(sys.argv[1], "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-    if ranks.rank == 0:
-        print("through", ranks.size)
+    if communicator.rank == 0:
+        print("through", communicator.size)
 """
 
 
@@ -125,14 +128,14 @@ def test_two_jobs_at_the_endpoint_of_one_store_do_not_mix(tmp_path):
     (tmp_path / "program.py").write_text("""
 import os
 import time
-from gpu_nn.distributed import connect, together
+from gpu_nn.distributed import init_process_group
 
-ranks, device = connect("cpu")
-with together(ranks):
+communicator, device = init_process_group("cpu")
+with communicator:
     job = os.environ["TORCHELASTIC_RUN_ID"]
     for _ in range(200):
-        ranks.check_equal({"job": job})
-    open(f"through {job} {ranks.rank}", "w").close()
+        communicator.assert_same_on_all_ranks({"job": job})
+    open(f"through {job} {communicator.rank}", "w").close()
 until = time.monotonic() + 120
 while sum(name.startswith("through") for name in os.listdir()) < 4:
     assert time.monotonic() < until

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, DataError, Network, Trainer, load
-from gpu_nn.training import BestModel, Callback, Checkpoints, Every
+from gpu_nn.training import BestModel, Callback, Checkpoints, Trigger
 from tests.training.blobs import blobs
 
 
@@ -27,7 +27,7 @@ def test_the_file_is_the_network_of_the_best_epoch(tmp_path, monitor, best):
 
 def test_a_resumed_training_ends_with_the_same_file(tmp_path):
     class InterruptAfter(Callback):
-        every = Every(steps=30)
+        every = Trigger(steps=30)
 
         def __call__(self, trainer, record):
             trainer.interrupt()

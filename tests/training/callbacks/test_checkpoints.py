@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from gpu_nn import SGD, DataError, Network, Trainer, TrainingDiverged, files
-from gpu_nn.training import Callback, Checkpoints, Every
+from gpu_nn.training import Callback, Checkpoints, Trigger
 from gpu_nn.training.checkpoint import read, written_in
 from tests.training.blobs import blobs
 
@@ -21,10 +21,10 @@ def fitted(*callbacks, epochs=5, lr=0.01, **options):
     ("every", "keep", "steps"),
     [
         (None, 2, [40, 32]),
-        (Every(epochs=2), 2, [32, 16]),
-        (Every(epochs=1), 1, [40]),
-        (Every(steps=12), 3, [36, 24, 12]),
-        (Every(epochs=9), 2, []),
+        (Trigger(epochs=2), 2, [32, 16]),
+        (Trigger(epochs=1), 1, [40]),
+        (Trigger(steps=12), 3, [36, 24, 12]),
+        (Trigger(epochs=9), 2, []),
     ],
 )
 def test_it_saves_as_often_as_it_is_told_and_keeps_the_newest(tmp_path, every, keep, steps):
@@ -70,13 +70,13 @@ def test_by_the_clock_it_takes_less_than_a_hundredth_of_the_time(tmp_path, monke
     monkeypatch.setattr("gpu_nn.training.checkpoint.write", slow)
 
     class Clock(Callback):
-        every = Every(steps=1)
+        every = Trigger(steps=1)
 
         def __call__(self, trainer, record):
             nonlocal now
             now += 1.0
 
-    fitted(Clock(), Checkpoints(tmp_path, Every(seconds=10)), epochs=125)
+    fitted(Clock(), Checkpoints(tmp_path, Trigger(seconds=10)), epochs=125)
     assert saves[0] >= 10
     pauses = [later - earlier - 2 for earlier, later in pairwise(saves)]
     assert len(pauses) >= 3
@@ -85,7 +85,7 @@ def test_by_the_clock_it_takes_less_than_a_hundredth_of_the_time(tmp_path, monke
 
 def test_it_saves_once_more_when_the_training_is_interrupted(tmp_path):
     class Interrupt(Callback):
-        every = Every(steps=11)
+        every = Trigger(steps=11)
 
         def __call__(self, trainer, record):
             trainer.interrupt()
@@ -143,7 +143,7 @@ def test_halves_of_files_are_swept_away(tmp_path):
 
 def test_a_state_that_has_diverged_is_not_saved(tmp_path):
     with pytest.raises(TrainingDiverged, match="step 2"):
-        fitted(Checkpoints(tmp_path, Every(steps=1)), lr=1e38)
+        fitted(Checkpoints(tmp_path, Trigger(steps=1)), lr=1e38)
     assert list(written_in(tmp_path)) == [1]
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from gpu_nn import SGD, DataError, Network, Trainer
-from gpu_nn.training import Callback, Checkpoints, CsvLog, EpochRecord, Every, JsonLinesLog
+from gpu_nn.training import Callback, Checkpoints, CsvLog, EpochRecord, JsonLinesLog, Trigger
 from tests.training.blobs import blobs
 
 
@@ -51,14 +51,14 @@ def test_a_line_is_in_the_file_as_soon_as_its_epoch_is_over(tmp_path, log, read)
 @LOGS
 def test_a_resumed_training_goes_on_without_doubles_gaps_or_the_half_of_a_line(tmp_path, log, read):
     class Crash(Callback):
-        every = Every(steps=29)
+        every = Trigger(steps=29)
 
         def __call__(self, trainer, record):
             raise ZeroDivisionError
 
     def callbacks():
         # Checkpoints after epochs 2 and 4: the log has epoch 3 when the training breaks off, the checkpoint has not.
-        return log(tmp_path / "log"), Checkpoints(tmp_path / "saved", Every(epochs=2))
+        return log(tmp_path / "log"), Checkpoints(tmp_path / "saved", Trigger(epochs=2))
 
     with pytest.raises(ZeroDivisionError):
         made(*callbacks(), Crash()).fit(*blobs(), epochs=5)

@@ -11,15 +11,14 @@ from gpu_nn.cost import check_values, targets, weights
 from gpu_nn.device import Array
 from gpu_nn.network import Network
 
-# So many rows, spread evenly over a data set, make its checksum: a thousand reads of a set of any size.
+# The fingerprint reads this many rows, spread evenly over the data set.
 _SAMPLED_ROWS = 1024
 
 
-class Resident:
-    """rows: how many there are.  x: (rows, inputs), as they came until `prepare` brings them through the fixed layers
-    at the front.  y: class indices (rows,) or targets (rows, classes).  weight: (rows,) of mean 1, or None.
+class ArrayLoader:
+    """A `Loader` of arrays: one window of all rows, uploaded once and checked on the device.
 
-    They go to the device once, and their values are checked there. name: what errors say before x and y.
+    name: errors put it in front of x and y.
     """
 
     def __init__(self, net: Network, x: Any, y: Any, sample_weight: Any = None, name: str = ""):
@@ -45,7 +44,7 @@ class Resident:
     def _of_mean_1(self, sample_weight: Any) -> Array:
         weight = weights("sample_weight", sample_weight, self.rows, "rows", self._net.device.xp, np.float64)
         mean = float(weight.mean())
-        # On a GPU nobody has looked at the values yet.
+        # `weights` does not check the values of an array on a GPU.
         if not (math.isfinite(mean) and float(weight.min()) >= 0):
             raise ValueError("sample_weight has negative, NaN or infinite values; expected finite numbers ≥ 0")
         if mean == 0:
@@ -53,7 +52,7 @@ class Resident:
         return (weight / mean).astype(self._net.dtype)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this data from other: rows, columns, and a checksum of rows spread over it; before `prepare`."""
+        """Rows, columns, and a checksum of rows spread over the data; to be called before `prepare`."""
         device, n = self._net.device, self.rows
         rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
         checksum = 0
@@ -61,20 +60,16 @@ class Resident:
             if array is not None:
                 sample = device.to_host(array[device.asarray(rows)])
                 if array is self.weight:
-                    # The last digits are of their mean, which each device adds up in its own order.
+                    # Each device adds up the mean in its own order: the last digits differ.
                     sample = sample.astype(np.float32)
-                # A label is the same in each type of integers.
+                # Labels have the same checksum in every integer type.
                 checksum = zlib.crc32(np.ascontiguousarray(sample, np.float64).data, checksum)
         return {"rows": n, "columns": self.x.shape[1], "targets": list(self.y.shape[1:]), "checksum": checksum}
 
     def prepare(self) -> None:
-        """Through the fixed layers at the front, whose state must be what it stays."""
         self.x = self._net.prepare(self.x)
 
-    def epoch(self, random: np.random.Generator | None, begins: int, order: Array) -> Generator[tuple[int, int]]:
-        """Writes the order of an epoch, drawn from `random`, into `order`, (rows,) of int64; yields 0 and `rows`: the
-        places of the epoch whose rows are here.
-        """
+    def epoch(self, random: np.random.Generator | None, first_row: int, order: Array) -> Generator[tuple[int, int]]:
         numbers = np.arange(self.rows) if random is None else random.permutation(self.rows)
         order[...] = self._net.device.asarray(numbers)
         yield 0, self.rows

@@ -13,14 +13,14 @@ import pytest
 from gpu_nn import SGD, Adam, DataError, Dense, Dropout, Network, Standardize, Trainer
 from gpu_nn.data import stream
 from gpu_nn.data.parquet import ParquetTable
-from gpu_nn.training import Callback, Checkpoints, Every, checkpoint, windows
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
+from gpu_nn.training import Callback, Checkpoints, Trigger, checkpoint, stream_loader
 from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.training.ranks import ALONE, Ranks
-from gpu_nn.training.resume import taken
-from gpu_nn.training.window_order import LANES, own_places
-from gpu_nn.training.windows import Windows
+from gpu_nn.training.sampler import SHUFFLE_SHARDS, own_places
+from gpu_nn.training.stream_loader import StreamLoader
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
+from tests.training.steps import recorded_steps
 from tests.training.threads import on_each
 
 DATA, HELD_OUT = blobs(), blobs(seed=3)  # 230 rows
@@ -67,7 +67,7 @@ def batches_of(monkeypatch, epochs=2, rows=230, **options):
 
 
 class Stop(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def __init__(self, steps, error=None):
         self.steps, self.error = steps, error
@@ -125,7 +125,7 @@ class TestBits:
     @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 21])
     def test_a_training_that_was_broken_off_ends_in_the_bits_of_one_that_was_not(self, tmp_path, steps):
         whole = fitted(made())
-        broken = fitted(made([Checkpoints(tmp_path, Every(steps=10**6)), Stop(steps)]))
+        broken = fitted(made([Checkpoints(tmp_path, Trigger(steps=10**6)), Stop(steps)]))
         assert broken.interrupted
         assert broken.optimizer.steps == steps
         assert bits(fitted(made(), resume=tmp_path)) == bits(whole)
@@ -136,7 +136,7 @@ class TestBits:
         broken = made([Stop(5)])
         broken.fit(some, epochs=1)
         some.reader.read.clear()
-        made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *taken(broken)))
+        made().fit(some, epochs=1, resume=Checkpoint(Path("of a test"), *broken.state_dict()))
         # Of windows of two batches the first two are over.
         assert len(some.reader.read) == 230 - 2 * 64
 
@@ -150,7 +150,7 @@ class TestBits:
         for shuffle in (True, False):
             whole = fitted(made(shuffle=shuffle))
             broken = fitted(made([Stop(3)], shuffle=shuffle))
-            training, arrays = taken(broken)
+            training, arrays = broken.state_dict()
             assert training.pop("lanes") == (64 if shuffle else None)
             checkpoint.write(tmp_path / "old.safetensors", training, arrays)
             if shuffle:
@@ -180,10 +180,10 @@ class TestBits:
         np.testing.assert_allclose(emulated.history.column("loss"), expected.history.column("loss"), rtol=1e-5)
 
 
-class Unheard(Ranks):
+class Unheard(Communicator):
     """A rank of which the others never fail."""
 
-    agreed = nullcontext
+    raise_on_all_ranks = nullcontext
 
 
 OPENING = threading.Lock()
@@ -232,8 +232,8 @@ class TestRanks:
         """The trainer of each rank."""
         layers = [Standardize(), Dense(8, "tanh"), Dense(3)]
 
-        def on(ranks):
-            trainer = made(layers=layers, parts=parts, ranks=ranks, dtype="float64", **options)
+        def on(communicator):
+            trainer = made(layers=layers, micro_batches=parts, communicator=communicator, dtype="float64", **options)
             return fitted(trainer, **{"epochs": 2, "x": streamed(window_rows=120), **(fit or {})})
 
         return on_each(size, on)
@@ -243,7 +243,7 @@ class TestRanks:
     def test_any_number_of_ranks_learns_the_bits_that_one_process_learns(
         self, monkeypatch, shuffle, close, batch_size, window
     ):
-        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
+        monkeypatch.setattr(stream_loader, "_MAX_GAP_BYTES", close)
         found = []
         for size in (1, 2, 4):
             trainers = self.fitted_on(size, {"x": streamed(window_rows=window)}, shuffle=shuffle, batch_size=batch_size)
@@ -256,7 +256,7 @@ class TestRanks:
 
     @pytest.mark.parametrize("shuffle", [True, False])
     def test_of_a_last_window_a_rank_may_have_more_rows_than_of_the_others(self, shuffle):
-        """Windows of one batch: of 11 rows the fourth rank of eight has one, and of the last 10 it has two."""
+        """StreamLoader of one batch: of 11 rows the fourth rank of eight has one, and of the last 10 it has two."""
         options = {"fit": {"x": streamed(window_rows=11)}, "parts": 8, "batch_size": 11, "shuffle": shuffle}
         (alone,), eight = (self.fitted_on(size, **options) for size in (1, 8))
         assert eight[3].net.flat_parameters.tobytes() == alone.net.flat_parameters.tobytes()
@@ -268,14 +268,14 @@ class TestRanks:
     def test_what_is_brought_to_the_device_is_the_ranks_part_of_what_one_process_brings(
         self, on_gpu, fixed, shuffle, batch_size, window
     ):
-        def brought(ranks, device):
+        def brought(communicator, device):
             """By place, x and y; zeros where the place is another rank's."""
             net = made(layers=None if fixed else [Dense(3)], device=device).net
-            some = Windows(streamed(window_rows=window), net, batch_size, ranks)
+            some = StreamLoader(streamed(window_rows=window), net, batch_size, communicator)
             x, y, order = np.zeros((230, 5), np.float32), np.zeros(230, int), net.device.empty((some.rows,), np.int64)
             random = np.random.default_rng(2) if shuffle else None
             for start, end in some.epoch(random, 0, order):
-                own = own_places(end - start, batch_size, ranks)
+                own = own_places(end - start, batch_size, communicator)
                 rows = net.device.to_host(order)[: end - start][own]
                 x[start:end][own] = net.device.to_host(some.x)[rows]
                 y[start:end][own] = net.device.to_host(some.y)[rows]
@@ -283,7 +283,7 @@ class TestRanks:
 
         with emulated_device() if on_gpu else nullcontext("cpu") as device:
             parts = [brought(Unheard(rank, 3), device) for rank in range(3)]
-        for found, expected in zip(map(sum, zip(*parts, strict=True)), brought(ALONE, "cpu"), strict=True):
+        for found, expected in zip(map(sum, zip(*parts, strict=True)), brought(SINGLE_PROCESS, "cpu"), strict=True):
             np.testing.assert_array_equal(found, expected)
 
     @pytest.mark.parametrize("kind", ["npy", "parquet"])
@@ -293,17 +293,19 @@ class TestRanks:
     def test_each_reads_its_own_rows_and_keeps_no_others(
         self, monkeypatch, tmp_path, kind, shuffle, close, size, batch_size, window
     ):
-        monkeypatch.setattr(windows, "_CLOSE_BYTES", close)
-        files, read, kept = files_of(tmp_path, kind), {}, {}
+        monkeypatch.setattr(stream_loader, "_MAX_GAP_BYTES", close)
+        files, read = files_of(tmp_path, kind), {}
 
-        def on(ranks):
+        def on(communicator):
             some = streamed(files, window_rows=window)
             some = replace(some, reader=OnRanks(some.reader))
-            trainer = made(batch_size=batch_size, shuffle=shuffle, parts=size, ranks=ranks)
+            trainer = made(batch_size=batch_size, shuffle=shuffle, micro_batches=size, communicator=communicator)
             trainer.fit(some, epochs=1)
-            read[ranks.rank], kept[ranks.rank] = some.reader.read, len(trainer.steps.data.x)
+            read[communicator.rank] = some.reader.read
 
-        on_each(size, on)
+        with recorded_steps() as steps:
+            on_each(size, on)
+        kept = {step.sync._communicator.rank: len(step.loader.x) for step in steps}
         every = np.concatenate(list(read.values()))
         assert set(every) == set(range(230))
         rows = max(window // batch_size, 1) * batch_size
@@ -313,7 +315,7 @@ class TestRanks:
             assert (230 if rows == batch_size else size * (230 - 3 * batch_size)) <= len(every) <= 230 * size
         elif shuffle and size == 3:
             # Two lanes are read by two ranks each; a batch has few columns of one.
-            shared = 2 * -(-batch_size // LANES) * -(-230 // batch_size)
+            shared = 2 * -(-batch_size // SHUFFLE_SHARDS) * -(-230 // batch_size)
             assert len(every) <= 230 + shared
         else:
             assert len(every) == 230
@@ -327,7 +329,7 @@ class TestRanks:
     def test_a_training_goes_on_in_mid_epoch_on_another_number_of_ranks(self, tmp_path, sizes, steps, shuffle):
         options = {"batch_size": 27, "shuffle": shuffle}
         (whole,) = self.fitted_on(1, **options)
-        callbacks = [Checkpoints(tmp_path, Every(steps=10**6)), Stop(steps)]
+        callbacks = [Checkpoints(tmp_path, Trigger(steps=10**6)), Stop(steps)]
         broken = self.fitted_on(sizes[0], callbacks=callbacks, **options)
         # Ranks learn with the sum of the next step that one is interrupted.
         assert steps <= broken[0].optimizer.steps <= steps + (sizes[0] > 1)
@@ -339,8 +341,8 @@ class TestRanks:
         x = DATA[0].copy()
         x[225, 3] = np.nan
 
-        def on(ranks):
-            trainer = made(batch_size=32, parts=size, ranks=ranks)
+        def on(communicator):
+            trainer = made(batch_size=32, micro_batches=size, communicator=communicator)
             with pytest.raises(DataError) as error:
                 trainer.fit(streamed((x, DATA[1])), epochs=1)
             return str(error.value)
@@ -415,7 +417,7 @@ trainer = Trainer(Network([100, 2], device="cpu"), SGD(0.1), batch_size=500)
 small = dict(block_rows=500, window_rows=10_000)
 trainer.fit(stream(np.zeros((10_000, 100), np.float32), np.zeros(10_000, int), **small), epochs=1)
 before = most = memory()
-trainer.progress = look
+trainer.on_batch_end = look
 trainer.fit(stream(x, y, **small), epochs=2)
 print(*((most - before) * 1024).tolist())
 """

@@ -5,8 +5,8 @@ import pytest
 
 from gpu_nn import Network, Trainer
 from gpu_nn.optimizers import SGD
-from gpu_nn.training import BestModel, Callback, EarlyStopping, EpochRecord, Every, StepRecord
-from gpu_nn.training.callbacks.calls import Calls
+from gpu_nn.training import BestModel, Callback, EarlyStopping, EpochRecord, StepRecord, Trigger
+from gpu_nn.training.callbacks.callback_list import CallbackList
 from tests.training.blobs import blobs
 
 
@@ -25,7 +25,7 @@ def fitted(callbacks, epochs=3, **options):
 
 
 def test_each_kind_of_trigger_is_met_when_it_says():
-    epochs, steps = Told(Every(epochs=2)), Told(Every(steps=5))
+    epochs, steps = Told(Trigger(epochs=2)), Told(Trigger(steps=5))
     fitted([epochs, steps], epochs=4)
     assert [record.epoch for _, record in epochs.told] == [2, 4]
     assert [(record.epoch, record.step, record.steps) for _, record in steps.told] == [
@@ -43,12 +43,12 @@ def test_each_kind_of_trigger_is_met_when_it_says():
 def test_the_clock_calls_between_two_steps_and_counts_from_the_latest_call(monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    told = Told(Every(seconds=10))
-    calls = Calls(Trainer(Network([5, 3], device="cpu"), SGD()), [told])
-    calls._trainer.step_record = lambda: StepRecord(1, 1, 1, 0.1)
+    told = Told(Trigger(seconds=10))
+    callbacks = CallbackList([told])
+    trainer = Trainer(Network([5, 3], device="cpu"), SGD())
     seen = []
     for now in (9.0, 10.0, 15.0, 19.9, 31.0, 40.0, 41.0):  # noqa: B007
-        calls.after_step()
+        callbacks.after_step(trainer)
         seen.append(len(told.told))
     assert seen == [0, 1, 1, 1, 2, 2, 3]
 
@@ -56,8 +56,8 @@ def test_the_clock_calls_between_two_steps_and_counts_from_the_latest_call(monke
 def test_a_trigger_is_one_of_three():
     for wrong in ({}, {"epochs": 1, "steps": 1}, {"epochs": -1}, {"steps": 1.5}, {"seconds": math.inf}):
         with pytest.raises(ValueError, match="expected one of epochs"):
-            Every(**wrong)
-    assert [str(Every(**one)) for one in ({"epochs": 2}, {"steps": 10**7}, {"seconds": 0.5})] == [
+            Trigger(**wrong)
+    assert [str(Trigger(**one)) for one in ({"epochs": 2}, {"steps": 10**7}, {"seconds": 0.5})] == [
         "2 epochs",
         "10000000 steps",
         "0.5 seconds",
@@ -76,7 +76,7 @@ def test_callbacks_come_in_their_order_and_the_last_ones_last():
     class Last(Told):
         last = True
 
-    once = Every(epochs=1)
+    once = Trigger(epochs=1)
     fitted([Last(once, told, "last"), Told(once, told, "one"), Told(once, told, "two")], epochs=1)
     assert [name for name, _ in told] == ["one", "two", "last"]
 
@@ -100,7 +100,7 @@ def test_begin_and_end_surround_the_calls():
 
 
 class Failing(Callback):
-    def __init__(self, method, every=Every.__call__):
+    def __init__(self, method, every=Trigger.__call__):
         self.method, self.every = method, every
 
     def __getattribute__(self, name):
@@ -119,10 +119,10 @@ class Failing(Callback):
 @pytest.mark.parametrize(
     ("callback", "note"),
     [
-        (Failing("call", Every(epochs=2)), "raised by the callback Failing, after epoch 2"),
-        (Failing("call", Every(steps=3)), "raised by the callback Failing, after step 3"),
-        (Failing("begin", Every(epochs=1)), "raised by the callback Failing, in its begin()"),
-        (Failing("end", Every(epochs=1)), "raised by the callback Failing, in its end()"),
+        (Failing("call", Trigger(epochs=2)), "raised by the callback Failing, after epoch 2"),
+        (Failing("call", Trigger(steps=3)), "raised by the callback Failing, after step 3"),
+        (Failing("begin", Trigger(epochs=1)), "raised by the callback Failing, in its begin()"),
+        (Failing("end", Trigger(epochs=1)), "raised by the callback Failing, in its end()"),
     ],
     ids=["epoch", "step", "begin", "end"],
 )
@@ -143,7 +143,7 @@ def test_an_exception_of_a_function_names_the_function():
 
 def test_a_callback_between_steps_that_stops_lets_the_epoch_end():
     class Stop(Callback):
-        every = Every(steps=11)
+        every = Trigger(steps=11)
 
         def __call__(self, trainer, record):
             trainer.stopping = True
@@ -205,7 +205,7 @@ def test_what_was_begun_is_closed_whatever_happens(raises, told):
         ("abc", r"callbacks\[0\] is 'a'; expected"),
         ([None], r"callbacks\[0\] is None; expected"),
         ([EarlyStopping], r"callbacks\[0\] is the class EarlyStopping; expected .* an object of it, made with \(\)"),
-        ([Told(5)], r"callbacks\[0\], Told, has every=5; expected an Every, such as Every\(epochs=1\)"),
+        ([Told(5)], r"callbacks\[0\], Told, has every=5; expected a Trigger, such as Trigger\(epochs=1\)"),
     ],
     ids=["number", "text", "none", "class", "every"],
 )

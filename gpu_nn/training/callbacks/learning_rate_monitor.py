@@ -1,25 +1,22 @@
 """The learning rate as it was, for a plot."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from gpu_nn.training.callbacks.callback import Callback, Every
+from gpu_nn.training.callbacks.callback import Callback, TrainerView, Trigger
 from gpu_nn.training.history import StepRecord
 
-if TYPE_CHECKING:
-    from gpu_nn.training.trainer import Trainer
 
-
-class LearningRates(Callback):
+class LearningRateMonitor(Callback):
     """Records the learning rate every `steps` optimizer steps. steps, rates: lists of equal length."""
 
     def __init__(self, steps: int = 1):
-        self.every = Every(steps=steps)
+        self.every = Trigger(steps=steps)
         self.steps: list[int] = []
         self.rates: list[float] = []
 
-    def __call__(self, trainer: "Trainer", record: StepRecord) -> None:
+    def __call__(self, trainer: TrainerView, record: StepRecord) -> None:
         self.steps.append(record.steps)
         self.rates.append(record.learning_rate)
 

@@ -23,8 +23,15 @@ from gpu_nn import (
 )
 from gpu_nn.device import Device
 from gpu_nn.schedules import Constant, Cosine, ReduceOnPlateau, WarmUp
-from gpu_nn.training import Callback, Checkpoints, EarlyStopping, Every, LearningRates, checkpoint, trainer
-from gpu_nn.training.resume import taken
+from gpu_nn.training import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    LearningRateMonitor,
+    Trigger,
+    checkpoint,
+    pending_losses,
+)
 from tests.cuda_emulator.device import emulated_device
 from tests.training.blobs import blobs
 
@@ -33,7 +40,7 @@ DATA, HELD_OUT = blobs(), blobs(seed=3)
 
 
 class InterruptAfter(Callback):
-    every = Every(steps=1)
+    every = Trigger(steps=1)
 
     def __init__(self, steps):
         self.steps = steps
@@ -88,7 +95,7 @@ def outcome(trainer):
 
 def broken_off(folder, steps, **options):
     """A training that saved after so many steps."""
-    trainer = made([Checkpoints(folder, Every(steps=10**6)), InterruptAfter(steps)], **options)
+    trainer = made([Checkpoints(folder, Trigger(steps=10**6)), InterruptAfter(steps)], **options)
     fitted(trainer)
     assert trainer.interrupted
     assert trainer.optimizer.steps == steps
@@ -106,7 +113,7 @@ def test_it_ends_in_the_same_bits_wherever_it_was_broken_off(tmp_path, optimizer
 
 @pytest.mark.parametrize("steps", range(9, 16))
 def test_losses_that_the_host_has_not_read_yet_are_not_lost(tmp_path, monkeypatch, steps):
-    monkeypatch.setattr(trainer, "_READ_EVERY", 3)
+    monkeypatch.setattr(pending_losses, "_READ_EVERY", 3)
     whole = fitted(made(optimizer=sgd))
     broken_off(tmp_path, steps, optimizer=sgd)
     assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
@@ -116,7 +123,7 @@ def test_losses_that_were_to_be_read_less_often_are_not_lost(tmp_path, monkeypat
     """As those of a checkpoint that was taken on a GPU."""
     whole = fitted(made(optimizer=sgd))
     broken_off(tmp_path, 14, optimizer=sgd)
-    monkeypatch.setattr(trainer, "_READ_EVERY", 3)
+    monkeypatch.setattr(pending_losses, "_READ_EVERY", 3)
     assert outcome(fitted(made(optimizer=sgd), resume=tmp_path)) == outcome(whole)
 
 
@@ -128,7 +135,7 @@ def test_a_network_that_was_at_work_before_resumes_as_a_new_one_does(tmp_path):
 
 
 def test_the_seconds_of_an_epoch_are_those_of_both_processes_and_not_the_callbacks(tmp_path):
-    training, arrays = taken(broken_off(tmp_path / "a", 11))
+    training, arrays = broken_off(tmp_path / "a", 11).state_dict()
     training["position"]["seconds"] = 100.0
     (tmp_path / "b").mkdir()
     checkpoint.write(tmp_path / "b" / checkpoint.name(11), training, arrays)
@@ -142,7 +149,7 @@ def test_it_may_be_broken_off_again_and_again(tmp_path):
     whole = fitted(made())
     broken_off(tmp_path, 5)
     for steps in (6, 13, 16, 30):
-        again = made([Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)])
+        again = made([Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)])
         fitted(again, resume=tmp_path)
         assert again.interrupted
     assert outcome(fitted(made([Checkpoints(tmp_path)]), resume=tmp_path)) == outcome(whole)
@@ -186,7 +193,7 @@ def test_dense_targets_resume(tmp_path):
 
 def test_a_second_fit_is_resumed_by_the_same_call(tmp_path):
     whole = fitted(fitted(made(), epochs=2), epochs=3)
-    broken = fitted(made([Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(29)]), epochs=2)
+    broken = fitted(made([Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(29)]), epochs=2)
     fitted(broken, epochs=3)
     assert broken.interrupted
     resumed = fitted(made(), epochs=3, resume=tmp_path)
@@ -206,7 +213,7 @@ class TestWithEarlyStopping:
         whole, stopping = self.whole()
         best, last = stopping.best_epoch * STEPS_AN_EPOCH, len(whole.history) * STEPS_AN_EPOCH
         steps = {"first step": 1, "best epoch": best, "waiting": best + 12, "stopped": last}[at]
-        parts = [EarlyStopping(patience=2), Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)]
+        parts = [EarlyStopping(patience=2), Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)]
         fitted(made(parts, optimizer=lambda: Adam(0.1)), epochs=30)
         again = EarlyStopping(patience=2)
         resumed = fitted(made([again], optimizer=lambda: Adam(0.1)), epochs=30, resume=tmp_path)
@@ -224,14 +231,14 @@ class TestWithEarlyStopping:
     @pytest.mark.parametrize("steps", [12, 15, 16])
     def test_an_epoch_in_which_it_was_stopped_and_interrupted_is_finished(self, tmp_path, steps):
         class Stop(Callback):
-            every = Every(steps=11)
+            every = Trigger(steps=11)
 
             def __call__(self, trainer, record):
                 trainer.stopping = True
 
         whole = fitted(made([Stop()]))
         assert whole.optimizer.steps == 2 * STEPS_AN_EPOCH
-        fitted(made([Stop(), Checkpoints(tmp_path, Every(steps=10**6)), InterruptAfter(steps)]))
+        fitted(made([Stop(), Checkpoints(tmp_path, Trigger(steps=10**6)), InterruptAfter(steps)]))
         assert outcome(fitted(made([Stop()]), resume=tmp_path)) == outcome(whole)
 
     @pytest.mark.parametrize(
@@ -244,7 +251,7 @@ class TestWithEarlyStopping:
     )
     def test_a_state_that_is_none_of_early_stopping_is_an_error_of_ours(self, tmp_path, key, value):
         parts = [EarlyStopping(), Checkpoints(tmp_path / "a"), InterruptAfter(11)]
-        training, arrays = taken(fitted(made(parts)))
+        training, arrays = fitted(made(parts)).state_dict()
         if key == "kept.parameters" and isinstance(value, float):
             # Of the right shape.
             arrays[f"callback.0.{key}"] = np.full_like(arrays["network.parameters"], value)
@@ -378,7 +385,7 @@ class TestRefusals:
     ids=str,
 )
 def test_a_header_that_makes_no_sense_is_an_error_of_ours_and_changes_nothing(tmp_path, place, value):
-    training, arrays = taken(broken_off(tmp_path / "a", 11))
+    training, arrays = broken_off(tmp_path / "a", 11).state_dict()
     entry = training
     for key in place[:-1]:
         entry = entry[key]
@@ -393,7 +400,7 @@ CHANGES = ["gone", "short", "of another type", "with one more axis"]
 # A training may well have no loss to read.
 @pytest.mark.parametrize(("name", "change"), [pair for pair in product(ARRAYS, CHANGES) if pair != ("losses", "short")])
 def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path, name, change):
-    training, arrays = taken(broken_off(tmp_path / "a", 13))
+    training, arrays = broken_off(tmp_path / "a", 13).state_dict()
     changed = {
         "gone": lambda array: None,
         "short": lambda array: array[:0],
@@ -413,7 +420,7 @@ def test_arrays_that_do_not_fit_are_an_error_of_ours_and_change_nothing(tmp_path
     ],
 )
 def test_arrays_that_are_not_finite_are_an_error_of_ours_and_change_nothing(tmp_path, name, value):
-    training, arrays = taken(broken_off(tmp_path / "a", 13))
+    training, arrays = broken_off(tmp_path / "a", 13).state_dict()
     arrays[name] = arrays[name].copy()
     arrays[name][-1] = value
     refused(tmp_path / "b", training, arrays, f"array {name} has NaN or infinite values")
@@ -427,7 +434,7 @@ def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
     whole, x = far_off()
     whole.fit(x, DATA[1], epochs=2)
     assert np.isinf(whole.optimizer.state["square"]).any()
-    broken, x = far_off(Checkpoints(tmp_path, Every(steps=3)), InterruptAfter(12))
+    broken, x = far_off(Checkpoints(tmp_path, Trigger(steps=3)), InterruptAfter(12))
     broken.fit(x, DATA[1], epochs=2)
     resumed, x = far_off()
     resumed.fit(x, DATA[1], epochs=2, resume=tmp_path)
@@ -436,11 +443,11 @@ def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path):
     whole = fitted(made())
-    fitted(made([Checkpoints(tmp_path, Every(steps=5)), InterruptAfter(22)]))
+    fitted(made([Checkpoints(tmp_path, Trigger(steps=5)), InterruptAfter(22)]))
     newest, before = (path for path in checkpoint.written_in(tmp_path).values())
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged: .*; the one before is used: {before.name}"):
-        resumed = fitted(made([Checkpoints(tmp_path, Every(steps=5))]), resume=tmp_path)
+        resumed = fitted(made([Checkpoints(tmp_path, Trigger(steps=5))]), resume=tmp_path)
     assert outcome(resumed) == outcome(whole)
     assert resumed.resumed_from == before
     # What the damaged one stood for came again; it does not come first once more.
@@ -506,7 +513,7 @@ def test_a_state_that_no_file_holds_names_its_callback(tmp_path):
 def test_a_step_with_callbacks_waits_for_no_device(monkeypatch):
     read = []
     monkeypatch.setattr(Device, "to_host", lambda self, array: read.append(array.shape) or np.array(array))
-    trainer = made([LearningRates(1), InterruptAfter(STEPS_AN_EPOCH - 1)], layers=[Dense(3)])
+    trainer = made([LearningRateMonitor(1), InterruptAfter(STEPS_AN_EPOCH - 1)], layers=[Dense(3)])
     fitted(trainer, validation=None)
     sample_of_the_data = [(230, 5), (230,)]
     assert read == sample_of_the_data
@@ -516,7 +523,7 @@ def test_the_latest_loss_is_read_when_asked_for():
     losses = []
 
     class Losses(Callback):
-        every = Every(steps=1)
+        every = Trigger(steps=1)
 
         def __call__(self, trainer, record):
             losses.append(trainer.latest_loss())

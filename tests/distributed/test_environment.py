@@ -1,15 +1,15 @@
-"""What launchers leave in the environment is read as they mean it."""
+"""The variables of launchers are read as the launchers mean them."""
 
 import os
 
 import pytest
 
-from gpu_nn.distributed import launcher
+from gpu_nn.distributed import environment
 
 
 @pytest.fixture
-def environment(monkeypatch):
-    def environment(**variables):
+def set_variables(monkeypatch):
+    def set_variables(**variables):
         for name in os.environ:
             if name.startswith(("PMI", "OMPI", "MPI", "SLURM", "TORCHELASTIC", "MASTER")):
                 monkeypatch.delenv(name)
@@ -18,7 +18,7 @@ def environment(monkeypatch):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
-    return environment
+    return set_variables
 
 
 OF_OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
@@ -26,7 +26,7 @@ OF_TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR":
 
 
 @pytest.mark.parametrize(
-    ("variables", "launched", "is_mpi", "local_rank"),
+    ("variables", "rank_and_size", "is_started_by_mpi", "local_rank"),
     [
         ({}, (0, 1), False, 0),
         ({"PMI_RANK": "1", "PMI_SIZE": "3", "MPI_LOCALRANKID": "0"}, (1, 3), True, 0),
@@ -52,17 +52,17 @@ OF_TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR":
         "srun torchrun",
     ],
 )
-def test_who_this_process_is_among_how_many(environment, variables, launched, is_mpi, local_rank):
-    environment(**variables)
-    assert launcher.launched() == launched
-    assert launcher.is_mpi() == is_mpi
-    assert launcher.local_rank_of_mpi() == local_rank
+def test_who_this_process_is_among_how_many(set_variables, variables, rank_and_size, is_started_by_mpi, local_rank):
+    set_variables(**variables)
+    assert environment.rank_and_world_size() == rank_and_size
+    assert environment.is_started_by_mpi() == is_started_by_mpi
+    assert environment.local_rank_of_mpi() == local_rank
 
 
 @pytest.mark.parametrize(("value", "has_store"), [("", False), ("False", False), ("True", True)])
-def test_where_ranks_meet_and_who_opens_the_store(environment, value, has_store):
-    environment(**OF_TORCHRUN, TORCHELASTIC_USE_AGENT_STORE=value)
-    assert launcher.meeting_place() == (3, 4, "10.0.0.1", 29400, "gpu_nn ", has_store)
+def test_where_ranks_meet_and_who_opens_the_store(set_variables, value, has_store):
+    set_variables(**OF_TORCHRUN, TORCHELASTIC_USE_AGENT_STORE=value)
+    assert environment.rendezvous_address() == (3, 4, "10.0.0.1", 29400, "gpu_nn ", has_store)
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,23 @@ def test_where_ranks_meet_and_who_opens_the_store(environment, value, has_store)
         ("head.cluster.local.", "head.cluster.local.:29400"),
     ],
 )
-def test_hosts_have_names_and_addresses_of_all_kinds(environment, host, address):
-    environment(**OF_TORCHRUN | {"MASTER_ADDR": host})
-    assert launcher.meeting_place().address == address
+def test_hosts_have_names_and_addresses_of_all_kinds(set_variables, host, address):
+    set_variables(**OF_TORCHRUN | {"MASTER_ADDR": host})
+    assert str(environment.rendezvous_address()) == address
 
 
-@pytest.mark.parametrize("missing", launcher.VARIABLES)
-def test_every_variable_is_needed_to_meet(environment, missing):
-    environment(**OF_TORCHRUN)
-    assert launcher.says_where_to_meet()
-    environment(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
-    assert not launcher.says_where_to_meet()
+@pytest.mark.parametrize("missing", environment.RENDEZVOUS_VARIABLES)
+def test_every_variable_is_needed_to_meet(set_variables, missing):
+    set_variables(**OF_TORCHRUN)
+    assert environment.has_rendezvous_variables()
+    set_variables(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
+    assert not environment.has_rendezvous_variables()
 
 
 @pytest.mark.parametrize("missing", ["", "LOCAL_RANK"])
-def test_the_local_rank_is_known_where_the_environment_has_it(environment, missing):
-    environment(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
-    assert launcher.local_rank() == (None if missing else 1)
+def test_the_local_rank_is_known_where_the_environment_has_it(set_variables, missing):
+    set_variables(**{name: value for name, value in OF_TORCHRUN.items() if name != missing})
+    assert environment.local_rank() == (None if missing else 1)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_the_local_rank_is_known_where_the_environment_has_it(environment, missi
         ({"WORLD_SIZE": "-1"}, "the environment has WORLD_SIZE='-1'; expected a whole number"),
     ],
 )
-def test_an_environment_that_cannot_be_is_named(environment, variables, said):
-    environment(**OF_TORCHRUN | variables)
+def test_an_environment_that_cannot_be_is_named(set_variables, variables, said):
+    set_variables(**OF_TORCHRUN | variables)
     with pytest.raises(ValueError, match=said):
-        launcher.meeting_place()
+        environment.rendezvous_address()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_an_environment_that_cannot_be_is_named(environment, variables, said):
     ],
     ids=["nothing", "torchrun", "batch jobs", "what differs between ranks"],
 )
-def test_a_job_is_told_by_what_all_its_ranks_have_and_no_more(environment, variables, job):
-    environment(**OF_TORCHRUN | variables)
-    assert launcher.meeting_place().job == job
+def test_a_job_is_told_by_what_all_its_ranks_have_and_no_more(set_variables, variables, job):
+    set_variables(**OF_TORCHRUN | variables)
+    assert environment.rendezvous_address().job == job
