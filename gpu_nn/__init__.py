@@ -4,7 +4,7 @@
     net = gpu_nn.Network([784, 256, 10])        # a network
     gpu_nn.Trainer(net, gpu_nn.Adam(1e-3)).fit(x, y, epochs=10)
 
-Names are imported when they are first used: neither CuPy nor scikit-learn is loaded by `import gpu_nn`.
+Each name is imported at its first use: `import gpu_nn` loads neither CuPy nor scikit-learn.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "functional": "gpu_nn.functional",
     "plots": "gpu_nn.plots",
     "layers": "gpu_nn.layers",
@@ -40,15 +40,14 @@ _HOMES = {
     "TrainingDiverged": "gpu_nn.errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _MODULES:
         raise AttributeError(f"module 'gpu_nn' has no attribute {name!r}")
-    module = import_module(home)
-    return module if home == f"gpu_nn.{name}" else getattr(module, name)
+    module = import_module(_MODULES[name])
+    return module if module.__name__ == f"gpu_nn.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""No module of gpu_nn or benchmarks imports itself by way of others; imports for type checkers and in functions count."""
+"""No module of gpu_nn or benchmarks imports itself through others. Imports in functions and for type checkers count."""
 
 import ast
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 Shapes: BYTES on RANKS ranks, one BLAS thread each. The engines take turns, each time with new processes; a time is that
 of the slowest rank, after a barrier. --before FOLDER also measures the ranks of another checkout, started with
-torchrun's variables.
+torchrun's variables; its `gpu_nn.distributed` must have the names that this file imports.
 """
 
 import argparse
@@ -51,10 +51,10 @@ def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str
     processes = [
         subprocess.Popen(worker, env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE) for rank in range(p)
     ]
-    told = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"ranks by {engine} failed")
-    return json.loads(told[0])
+    return json.loads(outputs[0])
 
 
 def measured(before: Path | None, quick: bool) -> list[dict[str, Any]]:

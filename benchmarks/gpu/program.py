@@ -70,9 +70,8 @@ def _conditions(result: dict[str, Any]) -> str:
     return f"{machine['gpu']}; {versions}. A copy moves {result['copy_bandwidth'] / 1e9:,.0f} GB/s. Tests: {tests}."
 
 
-def goals(result: dict[str, Any]) -> list[tuple[str, float | None, float]]:
-    """What, the figure (None where it is absent), and the goal."""
-    found: list[tuple[str, float | None, float]] = []
+def goals(result: dict[str, Any]) -> list[results.Goal]:
+    found: list[results.Goal] = []
     for m in sorted({*loss.CLASSES, *(row["m"] for row in result["loss"])}):
         shares = [row["share_of_copy"] for row in result["loss"] if row["m"] == m]
         found.append((f"loss, {m} classes, least share of copy bandwidth", min(shares, default=None), COPY_GOAL))

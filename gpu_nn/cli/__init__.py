@@ -19,7 +19,7 @@ from gpu_nn.errors import DataError, DeviceError, TrainingDiverged, one_line
 USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 
 # Shells report this code plus the signal's number for a process that a signal ended.
-_SIGNAL_BASE = 128
+SIGNAL_BASE = 128
 
 # Each is a module of this package with `add_arguments` and `run`, imported when the command is used.
 _COMMANDS = {
@@ -77,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return 1
     except Interrupted as error:
-        return _fail(options, error, _SIGNAL_BASE + error.signum)
+        return _fail(options, error, SIGNAL_BASE + error.signum)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted", _SIGNAL_BASE + signal.SIGINT)
+        return _fail(options, "interrupted", SIGNAL_BASE + signal.SIGINT)
     except DataError as error:
         return _fail(options, error, DATA)
     except OSError as error:

@@ -76,15 +76,15 @@ def integer(low: int, high: int | None = None) -> ArgumentType:
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> ArgumentType:
     """A finite number from low to high; above, below: exclude low, high itself."""
-    interval = Interval(low, high, above, below)
+    allowed = Interval(low, high, above, below)
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if value not in interval:
-            raise ArgumentTypeError(f"{text!r}; expected {interval}")
+        if value not in allowed:
+            raise ArgumentTypeError(f"{text!r}; expected {allowed}")
         return value
 
     return ArgumentType(parse, (int, float), "a number")
@@ -249,7 +249,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", "default: the optimizer's", type=number(0))
     add("--max-norm", "clip the gradient of a step to this norm", type=number(0, above=True))
     add("--label-smoothing", "fraction of each target that is spread over all classes", type=number(0, 1))
-    add("--complement-weight", "weight of the ln(1-p) terms; 0 is standard cross entropy", type=number(0))
+    add("--complement-weight", "weight of the ln(1-p) terms; 0 is the standard cross entropy", type=number(0))
     balanced = "balanced: weight each row by rows / (classes · rows of its class), as scikit-learn does"
     add("--class-weight", balanced, type=one_of(("balanced",)))
     seed = "seed of the split, the initial weights, the order of rows, dropout and noise"

@@ -78,8 +78,8 @@ class CheckpointFolder:
             remove(backup)
 
     def finish(self, steps: int, configuration: Path) -> None:
-        """Finish the run after so many optimizer steps: move its settings to the path `configuration`, keep the final
-        checkpoint and remove the others.
+        """Finish the run: move its settings to the path `configuration`, name its final checkpoint by the optimizer
+        `steps`, and remove the other checkpoints.
         """
         if self.final.exists():
             self.final.replace(self.path / name(steps))

@@ -51,7 +51,7 @@ def make_network(settings: argparse.Namespace, data: DataSplits) -> Network:
 
 
 def make_schedule(settings: argparse.Namespace, rows: int) -> Schedule:
-    """The learning-rate schedule of a run with so many training rows."""
+    """The learning-rate schedule. rows: in the training split."""
     steps_per_epoch = -(-rows // settings.batch_size)
     # A config.toml of an early version of gpu_nn names no schedule.
     schedule = SCHEDULES[settings.schedule or "constant"](settings.lr, max(settings.epochs * steps_per_epoch, 1))

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Any
 
 from gpu_nn import distributed
-from gpu_nn.cli import USAGE, configuration, factory
+from gpu_nn.cli import SIGNAL_BASE, USAGE, configuration, factory
 from gpu_nn.cli.arguments import add_train_arguments as add_arguments
 from gpu_nn.cli.input_data import DataSplits, read_splits
 from gpu_nn.cli.output import print_stderr
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, folder: RunFolder | None) -> None:
                 _resume(options, folder, signals, communicator)
     except Interrupted as error:
         if communicator.rank:
-            raise SystemExit(128 + error.signum) from None  # rank 0 prints the error
+            raise SystemExit(SIGNAL_BASE + error.signum) from None  # rank 0 prints the error
         if folder is None or folder.state is not RunState.UNFINISHED:
             raise
         raise Interrupted(error.signum, f"interrupted; {folder.resume_command} continues the run") from None
@@ -169,9 +169,9 @@ def _train(
     with communicator.raise_on_all_ranks():
         data, optimizer, net = _prepare(settings)
     # Each rank describes itself, so that the process that a launcher names in an error can be found.
-    processes = (
-        communicator.all_gather_object([os.getpid(), host_name(), net.device.name]) if communicator.size > 1 else []
-    )
+    processes = []
+    if communicator.size > 1:
+        processes = communicator.all_gather_object([os.getpid(), host_name(), net.device.name])
     if communicator.rank == 0:
         for rank, (process, host, name) in enumerate(processes):
             print_stderr(f"rank {rank}: process {process} on {host}, {name}")

@@ -3,12 +3,20 @@ from typing import Any
 import numpy as np
 
 from gpu_nn.data.table import unique_names
-from gpu_nn.estimator._fit import Fitted, Rows, fit
+from gpu_nn.estimator._fit import Fitted, fit
 from gpu_nn.estimator._from_sklearn import fitted_from_sklearn, from_sklearn, shared_parameters
 from gpu_nn.estimator._labels import LabelEncoder
 from gpu_nn.estimator._parameters import Parameters
 from gpu_nn.estimator._predict import TrainedClassifier
-from gpu_nn.estimator._validation import array_device, check_classes, check_sample_weight, check_X, check_y, to_device
+from gpu_nn.estimator._validation import (
+    Rows,
+    array_device,
+    check_classes,
+    check_sample_weight,
+    check_X,
+    check_y,
+    to_device,
+)
 from gpu_nn.network import Network
 from gpu_nn.training.checkpoint import load_checkpoint
 

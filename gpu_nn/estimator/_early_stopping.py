@@ -11,7 +11,7 @@ import numpy as np
 from gpu_nn.device import CPU, Array
 from gpu_nn.estimator._labels import LabelEncoder
 from gpu_nn.estimator._parameters import EpochRate, Parameters
-from gpu_nn.estimator._validation import to_device
+from gpu_nn.estimator._validation import Rows, to_device
 from gpu_nn.network import Network
 from gpu_nn.schedules import Schedule
 from gpu_nn.training import Callback, EpochRecord, TrainerView
@@ -194,27 +194,22 @@ class WeightedEvaluation(Evaluation):
 
 
 def held_out_score(
-    parameters: Parameters,
-    labels: LabelEncoder,
-    classifier_of: Callable[[Network], Any],
-    x: Array,
-    y: Array,
-    weight: Array | None,
+    parameters: Parameters, labels: LabelEncoder, rows: Rows, classifier_of: Callable[[Network], Any]
 ) -> Callable[[Network], float] | None:
     """The function from a network to its score on the held-out rows; None for the accuracy, which Trainer computes.
 
-    classifier_of: makes a fitted classifier from a network. x, y: as `fit` validated them. Scorers get NumPy arrays,
-    and `sample_weight` where there is a weight.
+    classifier_of: makes a fitted classifier from a network. Scorers get NumPy arrays, and `sample_weight` where the
+    rows have weights.
     """
     scorer = parameters.scorer()
     if scorer is None:
         return None
-    x, y = to_device(x, CPU), to_device(y, CPU)
+    x, y = to_device(rows.x, CPU), to_device(rows.y, CPU)
     if y.ndim == 2 and labels.kind == "probabilities":
         y = y.argmax(axis=1)
     elif y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    weights = {} if weight is None else {"sample_weight": to_device(weight, CPU)}
+    weights = {} if rows.weight is None else {"sample_weight": to_device(rows.weight, CPU)}
 
     def score(net: Network) -> float:
         returned = scorer(classifier_of(net), x, y, **weights)

@@ -22,7 +22,7 @@ from gpu_nn.estimator._early_stopping import (
 from gpu_nn.estimator._labels import LabelEncoder
 from gpu_nn.estimator._parameters import Parameters
 from gpu_nn.estimator._pickling import FitState, from_host, to_host
-from gpu_nn.estimator._validation import array_device, to_device
+from gpu_nn.estimator._validation import Rows, array_device, to_device
 from gpu_nn.network import Network
 from gpu_nn.optimizers import OPTIMIZERS
 from gpu_nn.precision import precision
@@ -35,21 +35,6 @@ _CHUNK_ROWS = 65536
 
 # A standard deviation below this share of the mean, in float64, is the rounding of a constant column.
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Inputs, targets and weights of rows on one device; weight is None for 1 each. y: as the caller passed it."""
-
-    x: Array
-    targets: Array
-    weight: Array | None
-    y: Array
-
-    def subset(self, rows: Array) -> "Rows":
-        # y is on the host where its labels are text.
-        y = self.y[to_device(rows, array_device(self.y))]
-        return Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows], y)
 
 
 @dataclass(frozen=True)
@@ -107,15 +92,12 @@ def fit(
     else:
         net, old_state = _continued_network(parameters, labels, previous)
     state = _fit_state(parameters, decay, shuffle_seed, old_state, incremental)
-    score = None
-    if validation is not None:
-        score = held_out_score(parameters, labels, classifier_of, validation.x, validation.y, validation.weight)
     end = EpochEnd(
         parameters,
         state.metrics,
         len(training.x),
         0.0 if state.solver == "adamw" else decay,
-        score,
+        None if validation is None else held_out_score(parameters, labels, validation, classifier_of),
         split_seed if splits else None,
     )
     trainer = Trainer(
@@ -264,6 +246,6 @@ def _train(
     except KeyboardInterrupt:
         if not end.epochs:
             raise
-        warnings.warn("training was interrupted; the classifier is as far as it came", UserWarning, stacklevel=5)
+        warnings.warn("training was interrupted; the classifier keeps its weights so far", UserWarning, stacklevel=5)
     with device.active():
         end.best.restore(trainer.net)

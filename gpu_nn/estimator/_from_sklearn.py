@@ -1,4 +1,4 @@
-"""scikit-learn's fitted MLPClassifier, alone or behind scalers in a Pipeline, as a network and as our classifier."""
+"""Conversion of scikit-learn's fitted MLPClassifier, alone or after scalers in a Pipeline."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,11 +34,11 @@ def _standard_scaler(scaler: Any) -> Affine:
 
 def _min_max_scaler(scaler: Any) -> Affine:
     if scaler.clip:
-        raise ValueError(f"{scaler} clips what lies outside the range, which no layer does; expected clip=False")
+        raise ValueError(f"{scaler} clips values outside the range, which no layer does; expected clip=False")
     return -scaler.min_ / scaler.scale_, scaler.scale_
 
 
-# shift and scale of (x - shift)·scale, which is what a fitted scaler does to x.
+# Shift and scale of a fitted scaler, (x - shift)·scale.
 _SCALERS: dict[type, Callable[[Any], Affine]] = {
     StandardScaler: _standard_scaler,
     MinMaxScaler: _min_max_scaler,
@@ -49,15 +49,14 @@ _SCALERS: dict[type, Callable[[Any], Affine]] = {
 def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = None) -> Network:
     """The network of a fitted scikit-learn classifier; its probabilities are `estimator.predict_proba`.
 
-    estimator: `sklearn.neural_network.MLPClassifier`, or a Pipeline of StandardScaler, MinMaxScaler, MaxAbsScaler and
-    at its end such a classifier; the scalers become a Standardize layer. dtype: as of `Network`; None for that of its
-    coefficients, which is that of the data on which it was fitted.
+    estimator: `sklearn.neural_network.MLPClassifier`, or a Pipeline of StandardScaler, MinMaxScaler and MaxAbsScaler
+    that ends in one; the scalers become a Standardize layer. dtype: as of `Network`; None for that of the coefficients.
 
-    Two classes have one logistic output z there, here two of -z/2 and z/2: soft(-z/2, z/2) is 1/(1+e^z), 1/(1+e^-z).
+    For two classes scikit-learn has one logistic output z, and the network the outputs -z/2 and z/2, whose softmax is
+    1/(1+e^z) and 1/(1+e^-z).
 
-    Raises NotFittedError, TypeError for another estimator, ValueError for several labels a row (whose logistic outputs
-    are independent, which no softmax is), for one class, and for a dtype that is not known, DeviceError
-    as `Network` does.
+    Raises NotFittedError, TypeError for another estimator, ValueError for several labels a row (their logistic outputs
+    are independent, those of a softmax are not), for one class and for an unknown dtype, DeviceError as `Network` does.
     """
     scalers, classifier = _pipeline_steps(estimator)
     labels = _label_encoder(classifier)
@@ -85,7 +84,7 @@ def from_sklearn(estimator: Any, *, device: str | Device = "auto", dtype: Any = 
 
 
 def shared_parameters(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The parameters of our MLPClassifier, of which `names` are all, for a fitted scikit-learn classifier."""
+    """The parameters of a fitted scikit-learn classifier that are among `names`, those of gpu_nn.MLPClassifier."""
     scalers, classifier = _pipeline_steps(estimator)
     shared = {name: value for name, value in classifier.get_params(deep=False).items() if name in names}
     if shared["solver"] not in OPTIMIZERS:
@@ -96,7 +95,7 @@ def shared_parameters(estimator: Any, names: Sequence[str]) -> dict[str, Any]:
 def fitted_from_sklearn(estimator: Any, net: Network, parameters: Parameters) -> tuple[LabelEncoder, Fitted, bool]:
     """Labels and state of a fitted scikit-learn classifier, and whether it has validation scores.
 
-    net: its network. parameters: of our MLPClassifier.
+    net: its network. parameters: of the gpu_nn.MLPClassifier.
     """
     _, classifier = _pipeline_steps(estimator)
     scores = getattr(classifier, "validation_scores_", None)

@@ -3,6 +3,7 @@
 Tensors of other libraries are shared through DLPack, without a copy.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,21 @@ from gpu_nn.device import CPU, Array, Device, cupy_module, device_of
 
 # DLPack's device types: kDLCPU and kDLCUDAHost, which NumPy reads; kDLCUDA and kDLCUDAManaged, which CuPy reads.
 _HOST_MEMORY, _CUDA_MEMORY = (1, 3), (2, 13)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs, targets and weights of rows on one device; weight is None for 1 each. y: as the caller passed it."""
+
+    x: Array
+    targets: Array
+    weight: Array | None
+    y: Array
+
+    def subset(self, rows: Array) -> "Rows":
+        # y is on the host where its labels are text.
+        y = self.y[to_device(rows, array_device(self.y))]
+        return Rows(self.x[rows], self.targets[rows], None if self.weight is None else self.weight[rows], y)
 
 
 def array_device(array: Any) -> Device:

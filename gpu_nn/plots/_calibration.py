@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_nn.plots import _style
+import gpu_nn.plots._style as style
 from gpu_nn.plots._style import BLACK, BLUE, GREY, ORANGE
 from gpu_nn.plots._validation import check_classes, check_probabilities, check_row_count, class_indices
 from gpu_nn.validation import check_int
@@ -76,7 +76,7 @@ class CalibrationBins:
         accuracy, confidence = self._correct[nonempty] / rows, self._confidence[nonempty] / rows
         middles = 100 * (self._edges[:-1] + self._edges[1:])[nonempty] / 2
         heading = f"Calibration: expected error {100 * self.error:.2f} percentage points on {n:,} rows"
-        figure = _style.new_figure(6.5, 7.0, heading)
+        figure = style.new_figure(6.5, 7.0, heading)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         width = 100 / len(self._rows)
         low, high = _intervals(self._correct[nonempty].astype(int), rows)
@@ -96,17 +96,17 @@ class CalibrationBins:
         upper.plot(
             100 * confidence, 100 * accuracy, "D", color=ORANGE, markersize=5, label="at the bin's mean confidence"
         )
-        _style.style_axes(upper, "", "right, % of the bin's rows")
+        style.style_axes(upper, "", "right, % of the bin's rows")
         upper.set(xlim=(0, 100), ylim=(0, 104))
-        _style.draw_legend(upper, columns=2)
+        style.draw_legend(upper, columns=2)
         lower.bar(middles, rows, width * 0.92, color=GREY)
-        _style.style_axes(lower, "confidence: probability of the predicted class, %", "rows")
+        style.style_axes(lower, "confidence: probability of the predicted class, %", "rows")
         lower.set_xticks(np.linspace(0, 100, 11))
-        if _style.needs_log_scale(rows):
+        if style.needs_log_scale(rows):
             lower.set_ylim(0.7, None)
-            _style.set_log_scale(lower)
+            style.set_log_scale(lower)
         else:
-            _style.use_integer_ticks(lower.yaxis, 5)
+            style.use_integer_ticks(lower.yaxis, 5)
         return figure
 
 

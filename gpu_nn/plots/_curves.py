@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_nn.plots import _style
+import gpu_nn.plots._style as style
 
 if TYPE_CHECKING:
     from gpu_nn.training import History, LearningRateMonitor
@@ -30,26 +30,26 @@ def learning_curves(history: "History") -> Any:
     validated = np.array([value is not None for value in history.column("validation_loss")])
     has_accuracy = bool(np.isfinite(accuracy).any())
 
-    figure = _style.new_figure(7.5, 6.5 if has_accuracy else 4.2, "Learning curves")
+    figure = style.new_figure(7.5, 6.5 if has_accuracy else 4.2, "Learning curves")
     panels = figure.subplots(2 if has_accuracy else 1, 1, sharex=True, squeeze=False)[:, 0]
-    _draw_line(panels[0], epochs, training, _style.BLUE, "training, mean over the epoch")
+    _draw_line(panels[0], epochs, training, style.BLUE, "training, mean over the epoch")
     losses = [training]
     if validated.any():
         best, text = _best_point(epochs, validation, np.nanargmin, "lowest {:.4g} after epoch {}")
-        _draw_line(panels[0], epochs, validation, _style.ORANGE, f"validation{text}", best, linestyle="--")
+        _draw_line(panels[0], epochs, validation, style.ORANGE, f"validation{text}", best, linestyle="--")
         losses.append(validation)
     _shade_epochs(panels[0], epochs[~np.isfinite(training) | (validated & ~np.isfinite(validation))])
-    _style.style_axes(panels[0], "", "loss, nats a row")
+    style.style_axes(panels[0], "", "loss, nats a row")
     if not np.isfinite(losses).any():
         panels[0].set_yticks([])
-    elif _style.needs_log_scale(np.concatenate(losses)):
-        _style.set_log_scale(panels[0])
-    _style.draw_legend(panels[0])
+    elif style.needs_log_scale(np.concatenate(losses)):
+        style.set_log_scale(panels[0])
+    style.draw_legend(panels[0])
     if has_accuracy:
         best, text = _best_point(epochs, accuracy, np.nanargmax, "highest {:.2f} % after epoch {}")
-        _draw_line(panels[1], epochs, accuracy, _style.ORANGE, f"validation{text}", best, linestyle="--")
-        _style.style_axes(panels[1], "", "accuracy, % of the rows")
-        _style.draw_legend(panels[1])
+        _draw_line(panels[1], epochs, accuracy, style.ORANGE, f"validation{text}", best, linestyle="--")
+        style.style_axes(panels[1], "", "accuracy, % of the rows")
+        style.draw_legend(panels[1])
     panels[-1].set_xlabel("epoch")
     _set_integer_limits(panels[-1], epochs)
     return figure
@@ -72,16 +72,16 @@ def learning_rates(history: "History | LearningRateMonitor") -> Any:
     else:
         steps, rates = _column(history, "steps"), _column(history, "learning_rate")
         label = "of the last step of each epoch"
-    figure = _style.new_figure(7.5, 4.2, "Learning rate")
+    figure = style.new_figure(7.5, 4.2, "Learning rate")
     axes = figure.subplots()
-    _draw_line(axes, steps, rates, _style.BLUE, label)
-    _style.style_axes(axes, "optimizer step", "learning rate")
-    if _style.needs_log_scale(rates):
-        _style.set_log_scale(axes)
+    _draw_line(axes, steps, rates, style.BLUE, label)
+    style.style_axes(axes, "optimizer step", "learning rate")
+    if style.needs_log_scale(rates):
+        style.set_log_scale(axes)
     elif rates.size and np.nanmin(rates) >= 0:
         axes.set_ylim(0, max(np.nanmax(rates) * 1.08, 1e-12))
     if label:
-        _style.draw_legend(axes)
+        style.draw_legend(axes)
     _set_integer_limits(axes, steps)
     return figure
 
@@ -124,12 +124,12 @@ def _draw_line(
 def _shade_epochs(axes: Any, epochs: np.ndarray) -> None:
     for i, epoch in enumerate(epochs):
         axes.axvspan(
-            epoch - 0.5, epoch + 0.5, color=_style.GREY, alpha=0.25, linewidth=0, label="" if i else "loss not finite"
+            epoch - 0.5, epoch + 0.5, color=style.GREY, alpha=0.25, linewidth=0, label="" if i else "loss not finite"
         )
 
 
 def _set_integer_limits(axes: Any, x: np.ndarray) -> None:
     """Integer ticks on the x axis, with room beside a single point."""
-    _style.use_integer_ticks(axes.xaxis, 8)
+    style.use_integer_ticks(axes.xaxis, 8)
     if len(x) == 1:
         axes.set_xlim(x[0] - 1, x[0] + 1)

@@ -7,7 +7,7 @@
 
     softmax_cross_entropy         the function; class indices or probabilities as target
     SoftmaxCrossEntropy           the same as a torch.nn.Module
-    linear_softmax_cross_entropy  the cost of input·weightᵀ + bias, never holding all logits
+    linear_softmax_cross_entropy  the cost of input·weightᵀ + bias, without all logits in memory
 
 complement_weight weights the terms: 0 is the standard cross entropy, α the unlikelihood of every class but the label
 (Welleck et al. 2020, arXiv 1908.04319) beside it, -ln p_y - α Σ_{t≠y} ln(1-p_t). Where only some classes are forbidden,
@@ -16,16 +16,16 @@ the same ones in all rows, their term is that of a target that is all zero:
     loss = softmax_cross_entropy(z, y, complement_weight=0)
     loss += alpha * softmax_cross_entropy(z, torch.zeros_like(z), weight=forbidden)    # forbidden: (C,), 1 or 0
 
-A term cannot be turned round by its sign: -complement_weight would reward p_t → 1 without bound.
+complement_weight cannot be negative: it would reward p_t → 1 without bound.
 
-Tensors are used where they lie: those of the CPU by NumPy, those of a GPU by CuPy, on PyTorch's current stream. The
-functions work under torch.compile and autocast. PyTorch is no dependency of gpu_nn and is not imported by it.
+NumPy computes on the memory of CPU tensors, CuPy on that of GPU tensors, on PyTorch's current stream. The functions
+work under torch.compile and autocast. PyTorch is not a dependency of gpu_nn, and only this package imports it.
 
-There is one derivative, taken by backward() or torch.autograd.grad. The forward pass computes it and keeps it in place
-of the logits, so nothing is left to differentiate again: second derivatives (a Hessian, a gradient penalty) are a
-RuntimeError, forward mode (torch.func.jvp, jacfwd, dual tensors) is a NotImplementedError. torch.func.grad, jacrev and
-hessian end in a RuntimeError too: PyTorch cannot take them through an operator made by torch.library.custom_op. The way
-to a Jacobian is torch.autograd.functional.jacobian, to all else torch.nn.functional.cross_entropy.
+backward() and torch.autograd.grad give the first derivative. The forward pass computes it and keeps it instead of the
+logits, so second derivatives (a Hessian, a gradient penalty) raise RuntimeError, and forward mode (torch.func.jvp,
+jacfwd, dual tensors) raises NotImplementedError. torch.func.grad, jacrev and hessian raise RuntimeError, since PyTorch
+does not support them for operators of torch.library.custom_op. torch.autograd.functional.jacobian computes a Jacobian;
+for all else use torch.nn.functional.cross_entropy.
 """
 
 try:

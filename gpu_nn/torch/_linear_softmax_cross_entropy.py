@@ -5,8 +5,8 @@ from typing import Any, Optional
 
 import torch
 
+import gpu_nn.torch._kernels as _kernels
 from gpu_nn.cost import check_chunk_rows
-from gpu_nn.torch import _kernels
 from gpu_nn.torch._arguments import (
     INDEX_DTYPES,
     autocast_dtype,

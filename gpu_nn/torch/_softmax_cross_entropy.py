@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import torch
 
-from gpu_nn.torch import _kernels
+import gpu_nn.torch._kernels as _kernels
 from gpu_nn.torch._arguments import (
     autocast_dtype,
     check_not_differentiated,

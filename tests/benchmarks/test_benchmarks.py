@@ -12,7 +12,7 @@ from benchmarks import growth, memory, plots, readme, results, step, timing
 from benchmarks.__main__ import MEASURED, OTHERS, main
 from benchmarks.results import against_goals
 from benchmarks.torch import markdown as torch_table
-from gpu_nn import Trainer
+from gpu_nn.training import trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,14 +161,16 @@ def test_an_epoch_of_ours_counts_without_the_check_of_the_data(monkeypatch):
     x, y = np.ones((8, 4), np.float32), np.arange(8) % 2
     epoch = step.our_epoch([4, 3, 2], 4, x, y, 1.0)
     epoch()
-    enter = Trainer._enter
+    checked, load = [], trainer.training_loader
 
     def slow(*arguments):
         time.sleep(0.5)
-        enter(*arguments)
+        checked.append(True)
+        return load(*arguments)
 
-    monkeypatch.setattr(Trainer, "_enter", slow)
+    monkeypatch.setattr(trainer, "training_loader", slow)
     assert 0 < epoch() < 0.5
+    assert checked == [True]
 
 
 @pytest.mark.parametrize("who", [who for who in memory.STEPS if memory.here(who)])

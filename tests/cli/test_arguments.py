@@ -7,7 +7,7 @@ from gpu_nn.training import Trigger
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value"),
+    ("argument_type", "text", "value"),
     [
         (integer(0), "0", 0),
         (integer(1, 5), "5", 5),
@@ -29,12 +29,12 @@ from gpu_nn.training import Trigger
         (interval, str(Trigger(epochs=1)), Trigger(epochs=1)),
     ],
 )
-def test_a_right_value_is_taken(kind, text, value):
-    assert kind(text) == value
+def test_a_right_value_is_taken(argument_type, text, value):
+    assert argument_type(text) == value
 
 
 @pytest.mark.parametrize(
-    ("kind", "texts", "expected"),
+    ("argument_type", "texts", "expected"),
     [
         (integer(1), ["0", "-1", "1.0", "1e3", "one", "", "nan", "9" * 5000], "expected a whole number ≥ 1"),
         (integer(0, 5), ["-1", "6"], "expected a whole number from 0 to 5"),
@@ -48,9 +48,9 @@ def test_a_right_value_is_taken(kind, text, value):
         (file_name(".csv", ".npy"), ["a.txt", "csv", ""], "expected a name that ends in .csv or .npy"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_was_expected(kind, texts, expected):
+def test_a_wrong_value_is_named_with_what_was_expected(argument_type, texts, expected):
     for text in texts:
         with pytest.raises(ArgumentTypeError) as error:
-            kind(text)
+            argument_type(text)
         assert str(error.value).startswith(repr(text))
         assert expected in str(error.value)
