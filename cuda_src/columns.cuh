@@ -1,8 +1,8 @@
-// Work along the columns of an (n, width) matrix, whatever its width.
+// Work along the columns of an (n, width) matrix of any width.
 //
-// - The matrix is one flat array. Cut into rows of `span` elements, span a multiple of width and of the pack, packs are
-//   aligned in every row though the matrix's own rows may not be; a narrow matrix's span holds as many of its rows as a
-//   block has threads for.
+// - The matrix is one flat array, cut into rows of `span` elements. span is a multiple of the width and of the vector, so
+//   vectors are aligned in every row even where the matrix's own rows are not; the span of a narrow matrix holds as many of
+//   its rows as a block has threads for.
 // - blockIdx.x is a tile of columns, blockIdx.y a chunk of rows. A thread keeps its N columns through the whole chunk, and
 //   with them their bias or their sums in registers.
 // - Column sums take two stages and no atomics: partial sums of each chunk, then column_sum of linear.cu.
@@ -10,36 +10,36 @@
 
 #include "vectors.cuh"
 
-constexpr int DEPTH = 2;  // rows whose loads are under way together
+constexpr int DEPTH = 2; // rows that a thread loads before it uses the first
 
 template <int N> struct Columns {
     Index size, first_row, last_row;
-    Index whole_rows;  // this thread's elements of the rows before this one are whole packs
+    Index full_rows;  // this thread's elements of the rows before this one are full vectors
     int width, span;
-    bool packed;
+    bool vectorized;
 
-    __device__ Columns(Index size, int width, int span, int rows, bool packed)
+    __device__ Columns(Index size, int width, int span, int rows, bool vectorized)
         : size(size),
           first_row(Index(blockIdx.y) * rows),
           last_row(min(first_row + rows, (size + span - 1) / span)),
-          whole_rows(0),
+          full_rows(0),
           width(width),
           span(span),
-          packed(packed) {
+          vectorized(vectorized) {
         const Index end = column(0) + N;
-        if (packed && end <= min(size, Index(span))) whole_rows = min(last_row, (size - end) / span + 1);
+        if (vectorized && end <= min(size, Index(span))) full_rows = min(last_row, (size - end) / span + 1);
     }
 
-    // This thread's elements of a row.
-    template <bool WHOLE> __device__ Share<N> share(Index row) const {
+    // The slice of this thread in a row.
+    template <bool FULL> __device__ ThreadSlice<N> slice(Index row) const {
         const Index begin = row * span;
-        Share<N> share(begin + Index(blockIdx.x) * blockDim.x * N, min(begin + span, size), packed);
-        share.whole = WHOLE;
-        return share;
+        ThreadSlice<N> slice(begin + Index(blockIdx.x) * blockDim.x * N, min(begin + span, size), vectorized);
+        slice.full = FULL;
+        return slice;
     }
 
     // The column of this thread's i-th element, 0 … span-1, or beyond where it has none.
-    __device__ int column(int i) const { return int(share<false>(0).index(i)); }
+    __device__ int column(int i) const { return int(slice<false>(0).index(i)); }
 };
 
 // Writes a chunk's sums, sum[i] of column(i), as rows of `partial`: one of `width` columns where one tile holds the whole

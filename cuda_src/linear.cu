@@ -1,22 +1,22 @@
 // Column sums, the one part of a layer's products that cuBLAS does not do: db_j = Σ_r dz_rj.
 //
-// - chunk_sums reads the matrix once and leaves a partial sum for each chunk of rows.
-// - column_sum adds those up, in an order that is the same in every run.
+// - chunk_sums reads the matrix once and stores a partial sum for each chunk of rows.
+// - column_sum adds the partial sums, in an order that is the same in every run.
 
 #include "columns.cuh"
 
-template <int ROWS, bool WHOLE, class S, int N>
+template <int ROWS, bool FULL, class S, int N>
 __device__ void add_rows(const Columns<N>& columns, Index row, const S* a, Compute<S> (&sum)[N]) {
     typedef Compute<S> C;
-    Pack<S, N> pack[ROWS];
+    Vector<S, N> vector[ROWS];
 #pragma unroll
-    for (int k = 0; k < ROWS; ++k) pack[k] = columns.template share<WHOLE>(row + k).load(a);
+    for (int k = 0; k < ROWS; ++k) vector[k] = columns.template slice<FULL>(row + k).load(a);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-        C of_rows = 0;
+        C row_sum = 0;
 #pragma unroll
-        for (int k = 0; k < ROWS; ++k) of_rows += C(pack[k].at[i]);
-        sum[i] += of_rows;
+        for (int k = 0; k < ROWS; ++k) row_sum += C(vector[k].at[i]);
+        sum[i] += row_sum;
     }
 }
 
@@ -24,12 +24,12 @@ __device__ void add_rows(const Columns<N>& columns, Index row, const S* a, Compu
 template <class S>
 __global__ void __launch_bounds__(THREADS)
     chunk_sums(const S* a, Compute<S>* partial, int width, int span, int rows, Index size) {
-    constexpr int N = PACK<S>;
-    const Columns<N> columns(size, width, span, rows, lead(a) == 0);
+    constexpr int N = VECTOR_WIDTH<S>;
+    const Columns<N> columns(size, width, span, rows, misalignment(a) == 0);
     Compute<S> sum[N] = {};
     Index row = columns.first_row;
 #pragma unroll 1
-    for (; row + DEPTH <= columns.whole_rows; row += DEPTH) add_rows<DEPTH, true>(columns, row, a, sum);
+    for (; row + DEPTH <= columns.full_rows; row += DEPTH) add_rows<DEPTH, true>(columns, row, a, sum);
 #pragma unroll 1
     for (; row < columns.last_row; ++row) add_rows<1, false>(columns, row, a, sum);
     store_sums(columns, sum, partial);

@@ -1,7 +1,7 @@
 // Dynamic loss scaling for float16 (Micikevicius et al. 2018): the cost is multiplied by a scale, so that small gradients
-// are not rounded to 0, and the optimizer divides by it. Where a gradient overflowed, the step is left out.
+// are not rounded to 0, and the optimizer divides by it. A step whose gradient overflowed is skipped.
 //
-// - Decided on the device: the host never waits to learn whether a step counted.
+// - The device decides; the host does not wait for the result.
 
 #include "vectors.cuh"
 
@@ -11,9 +11,9 @@ __global__ void __launch_bounds__(THREADS) scale_rows(const float* weight, const
     if (r < n) out[r] = (weight ? weight[r] : 1.0f) * scale[0];
 }
 
-// What comes of a step's gradient, whose norm is norm_0 with the scale in it. Finite: gradient_scale_0 takes the scale off
-// and clips to max_norm, the step counts, and after `interval` such steps the scale grows. Else gradient_scale_0 is NaN,
-// which the optimizers' kernels take for "leave all as it is", and the scale shrinks.
+// norm_0 is the norm of the gradient, multiplied by the scale. If it is finite, gradient_scale_0 removes the scale and
+// clips to max_norm, the step counts, and after `interval` such steps in a row the scale grows. Else gradient_scale_0
+// is NaN, at which the optimizers' kernels change nothing, and the scale shrinks.
 __global__ void adjust_loss_scale(const double* norm, float* scale, long long* good_steps, long long* step,
                                   float* gradient_scale, double max_norm, double factor, double most, long long interval) {
     const double by = scale[0];

@@ -1,8 +1,8 @@
 // Philox4x64-10, a counter-based generator (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 //
 // - Word i of a stream follows from key, draw and i alone: no state, the same numbers on every device and at every launch
-//   shape, and a training resumes with those that were due.
-// - The draw is read from device memory: a CUDA graph must not freeze it.
+//   shape, and a resumed training continues with the numbers it would have drawn.
+// - The draw is read from device memory, so that a CUDA graph sees its new value.
 #pragma once
 
 #include "vectors.cuh"
@@ -13,7 +13,7 @@ constexpr Word MULTIPLIER0 = 0xD2E7470EE14C6C93, MULTIPLIER1 = 0xCA5A82639512115
 constexpr Word KEY_STEP0 = 0x9E3779B97F4A7C15, KEY_STEP1 = 0xBB67AE8584CAA73B;
 constexpr int ROUNDS = 10;
 
-constexpr int DRAWN = 8;  // elements for which one block of the generator has a 32-bit word
+constexpr int ELEMENTS_PER_DRAW = 8;  // elements for which one block of the generator has a 32-bit word
 
 // The 32-bit words 8·block … 8·block + 7 of the stream with key (key0, key1) and first counter (1, 0, 0, draw): the words
 // that numpy.random.Philox draws.

@@ -1,13 +1,13 @@
-// The end of a training step: the batch's cost goes where the host reads it later, and the counters go on.
+// End of a training step: stores the batch's cost where the host reads it later, and advances the counters.
 //
 // - One block adds up the costs of the rows in double, in an order that is the same in every run.
-// - Where the cost goes is read from device memory, and moved on there: a CUDA graph must not freeze it.
+// - The place of the cost is read from device memory and advanced there, so that a CUDA graph sees its new value.
 
 #include "block_sum.cuh"
 #include "vectors.cuh"
 
-// step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += rows, those of an epoch that are done;  position_1 += 1.
-// Without a position the cost goes to step_losses_0.
+// step_losses[position_1] = Σ_r row_losses_r / loss_scale_0;  position_0 += rows, the rows of the epoch that are done;
+// position_1 += 1. Without a position the cost goes to step_losses_0.
 template <class T>
 __global__ void __launch_bounds__(THREADS) record_loss(
     const T* row_losses, T* step_losses, Index* position, const float* loss_scale, Index n, Index rows) {

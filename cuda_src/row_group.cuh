@@ -1,16 +1,17 @@
-// The lanes that share one row, and how they reduce what each of them holds.
+// The group of threads that share one row, and its reductions.
 //
-// - Up to 32 lanes: a warp or part of one, by shuffles. More: one block; or the blocks of a cluster, which write their
-//   warps' parts into each other's shared memory. One barrier a reduction, and every lane gets the same bits.
-// - A value that is reduced is a plain structure with merge(); merges are commutative, so the butterfly is symmetric.
-// - Every lane of a warp must call reduce(), also one whose row is not there.
+// - Up to 32 threads: a warp or a part of one, reduced by shuffles. More: one block; or the blocks of a cluster, which
+//   write the partial results of their warps into each other's shared memory. One barrier a reduction; all threads get
+//   the same bits.
+// - A value to reduce is a plain struct with merge(). merge() is commutative, so the butterfly is symmetric.
+// - Every thread of a warp must call reduce(), even if its row is out of range.
 #pragma once
 
 #include "vectors.cuh"
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
-template <class V> __device__ V shuffled_xor(const V& value, int lanes) {
+template <class V> __device__ V shuffle_xor(const V& value, int lanes) {
     static_assert(sizeof(V) % 4 == 0, "a value to shuffle consists of 4-byte words");
     unsigned words[sizeof(V) / 4];
     memcpy(words, &value, sizeof(V));
@@ -21,16 +22,17 @@ template <class V> __device__ V shuffled_xor(const V& value, int lanes) {
     return other;
 }
 
-template <int LANES, class V> __device__ V reduce_lanes(V value) {
+// Over each LANES neighbouring lanes of a warp; LANES is a power of two.
+template <int LANES, class V> __device__ V reduce_warp(V value) {
 #pragma unroll
-    for (int lanes = LANES / 2; lanes > 0; lanes /= 2) value.merge(shuffled_xor(value, lanes));
+    for (int lanes = LANES / 2; lanes > 0; lanes /= 2) value.merge(shuffle_xor(value, lanes));
     return value;
 }
 
-// The lowest column that any lane names.
-struct Lowest {
+// Reduces to the smallest column.
+struct MinColumn {
     int column;
-    __device__ void merge(const Lowest& other) { column = min(column, other.column); }
+    __device__ void merge(const MinColumn& other) { column = min(column, other.column); }
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -54,71 +56,72 @@ __device__ inline void cluster_wait() {}
 __device__ inline void store_in_cluster(unsigned* to, int, unsigned word) { *to = word; }
 #endif
 
-// LANES of a block and BLOCKS of a cluster share a row. Where LANES ≤ 32, a block has several rows.
-template <int LANES, int BLOCKS = 1> struct RowGroup {
-    static constexpr int TOTAL = LANES * BLOCKS;
-    static constexpr bool IN_WARP = LANES <= 32;
+// ROW_THREADS threads in each of CLUSTER_BLOCKS blocks share a row. Where ROW_THREADS ≤ 32, a block has several rows.
+template <int ROW_THREADS, int CLUSTER_BLOCKS = 1> struct RowGroup {
+    static constexpr bool IN_WARP = ROW_THREADS <= 32;
 
     Index row;
-    int lane;  // 0 … TOTAL-1
+    int rank;  // of the thread in the group
 
     __device__ RowGroup() {
         if (IN_WARP) {
-            row = Index(blockIdx.x) * (blockDim.x / LANES) + threadIdx.x / LANES;
-            lane = threadIdx.x % LANES;
+            row = Index(blockIdx.x) * (blockDim.x / ROW_THREADS) + threadIdx.x / ROW_THREADS;
+            rank = threadIdx.x % ROW_THREADS;
         } else {
-            row = blockIdx.x / BLOCKS;
-            lane = (BLOCKS > 1 ? cluster_rank() * LANES : 0) + threadIdx.x;
+            row = blockIdx.x / CLUSTER_BLOCKS;
+            rank = (CLUSTER_BLOCKS > 1 ? cluster_rank() * ROW_THREADS : 0) + threadIdx.x;
         }
-        if (BLOCKS > 1) cluster_arrive();
+        if (CLUSTER_BLOCKS > 1) cluster_arrive();
     }
 
-    // Before the first reduction: no block may write into another that has not begun.
-    __device__ void meet() const {
-        if (BLOCKS > 1) cluster_wait();
+    // Call before the first reduction: no block may write into another that has not started.
+    __device__ void wait_for_cluster() const {
+        if (CLUSTER_BLOCKS > 1) cluster_wait();
     }
 
-    // What one lane of the group has read, before another overwrites it.
-    __device__ void fence() const {
+    // Call between a thread's reads and another's writes of the same memory.
+    __device__ void sync_warp() const {
         if (IN_WARP) __syncwarp();
     }
 
-    // Whether any lane says so, of all that must take the same way.
-    __device__ bool any(bool predicate) const { return IN_WARP ? __any_sync(ALL_LANES, predicate) : predicate; }
+    // Whether the predicate holds in any thread that must take the same branch: the warp of a group within a warp,
+    // which may have several rows; in larger groups it is uniform.
+    __device__ bool any_in_warp(bool predicate) const { return IN_WARP ? __any_sync(ALL_LANES, predicate) : predicate; }
 
-    // PLACE tells the reductions of one kernel apart: each has its own shared memory, so that one barrier is enough.
-    template <int PLACE, class V> __device__ V reduce(V value) const {
+    // SLOT: a number of its own for each reduction of a kernel. Each slot has its own shared memory, so one barrier
+    // suffices.
+    template <int SLOT, class V> __device__ V reduce(V value) const {
         if constexpr (IN_WARP) {
-            return reduce_lanes<LANES>(value);
+            return reduce_warp<ROW_THREADS>(value);
         } else {
-            constexpr int WARPS = LANES / 32, PARTS = WARPS * BLOCKS, WORDS = int(sizeof(V) / 4);
-            __shared__ unsigned parts[PARTS][WORDS];
-            value = reduce_lanes<32>(value);
-            const int in_warp = threadIdx.x % 32, part = lane / 32;
-            if (in_warp < BLOCKS) {
+            constexpr int WARPS = ROW_THREADS / 32, PARTIALS = WARPS * CLUSTER_BLOCKS, WORDS = int(sizeof(V) / 4);
+            __shared__ unsigned partials[PARTIALS][WORDS];
+            value = reduce_warp<32>(value);
+            const int lane = threadIdx.x % 32, warp_index = rank / 32;
+            if (lane < CLUSTER_BLOCKS) {
                 unsigned words[WORDS];
                 memcpy(words, &value, sizeof(V));
 #pragma unroll
                 for (int i = 0; i < WORDS; ++i) {
-                    if (BLOCKS > 1) store_in_cluster(&parts[part][i], in_warp, words[i]);
-                    else parts[part][i] = words[i];
+                    if (CLUSTER_BLOCKS > 1) store_in_cluster(&partials[warp_index][i], lane, words[i]);
+                    else partials[warp_index][i] = words[i];
                 }
             }
-            if (BLOCKS > 1) {
+            if (CLUSTER_BLOCKS > 1) {
                 cluster_arrive();
                 cluster_wait();
             } else {
                 __syncthreads();
             }
-            constexpr int SPAN = PARTS < 32 ? PARTS : 32;  // a power of two, as LANES and BLOCKS are
-            memcpy(&value, parts[in_warp % SPAN], sizeof(V));
+            constexpr int SPAN = PARTIALS < 32 ? PARTIALS : 32;  // a power of two, as ROW_THREADS and CLUSTER_BLOCKS are
+            memcpy(&value, partials[lane % SPAN], sizeof(V));
 #pragma unroll
-            for (int next = SPAN; next < PARTS; next += SPAN) {
+            for (int next = SPAN; next < PARTIALS; next += SPAN) {
                 V other;
-                memcpy(&other, parts[next + in_warp % SPAN], sizeof(V));
+                memcpy(&other, partials[next + lane % SPAN], sizeof(V));
                 value.merge(other);
             }
-            return reduce_lanes<SPAN>(value);
+            return reduce_warp<SPAN>(value);
         }
     }
 };

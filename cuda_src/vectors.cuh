@@ -1,9 +1,9 @@
-// Storage types, and memory moved in accesses of up to 16 bytes.
+// Storage types, and vectorized access to memory of up to 16 bytes.
 //
-// - float, double, __half and __nv_bfloat16 are storage; the 16-bit types are computed in float.
+// - Arrays hold float, double, __half or __nv_bfloat16; the 16-bit types are computed in float.
 // - Arrays may have any alignment and any length. Where all arrays of a kernel allow it, a thread moves N neighbouring
-//   elements at once; where not, the threads of a block take neighbouring elements one at a time, so that a warp still
-//   moves whole lines of the cache.
+//   elements at once; else the threads of a block move neighbouring elements one at a time, so that a warp still moves
+//   whole cache lines.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -12,7 +12,7 @@
 typedef long long Index;  // n·m passes 2³¹
 
 constexpr int WARP = 32;
-constexpr int THREADS = 256;  // of a block, at most; the launching side knows it as launch_config.THREADS
+constexpr int THREADS = 256;  // the largest block; launch_config.THREADS in Python
 constexpr int ACCESS_BYTES = 16;
 
 template <class S> struct Computed { typedef S type; };
@@ -23,7 +23,7 @@ template <> struct Computed<__nv_bfloat16> { typedef float type; };
 template <class S> using Compute = typename Computed<S>::type;
 
 // How many elements of type S one access moves.
-template <class S> constexpr int PACK = ACCESS_BYTES / int(sizeof(S));
+template <class S> constexpr int VECTOR_WIDTH = ACCESS_BYTES / int(sizeof(S));
 
 template <int BYTES> struct Access;
 template <> struct Access<16> { typedef uint4 type; };
@@ -33,7 +33,7 @@ template <> struct Access<2> { typedef unsigned short type; };
 template <> struct Access<1> { typedef unsigned char type; };
 
 // N elements in registers.
-template <class S, int N> struct Pack {
+template <class S, int N> struct Vector {
     static constexpr int BYTES = N * int(sizeof(S)) < ACCESS_BYTES ? N * int(sizeof(S)) : ACCESS_BYTES;
     static constexpr int ACCESSES = N * int(sizeof(S)) / BYTES;
     typedef typename Access<BYTES>::type Word;
@@ -51,66 +51,66 @@ template <class S, int N> struct Pack {
     __device__ void store(S* to) const {
         Word words[ACCESSES];
         memcpy(words, at, sizeof(at));
-        // A plain assignment of a word is taken apart by the compiler more often than not.
+        // __stwb, because the compiler often splits a plain assignment of a word into narrower stores.
 #pragma unroll
         for (int i = 0; i < ACCESSES; ++i) __stwb(reinterpret_cast<Word*>(to) + i, words[i]);
     }
 };
 
 // How many elements lie between the last 16-byte boundary and `array`.
-template <class S> __device__ int lead(const S* array) {
+template <class S> __device__ int misalignment(const S* array) {
     return int(reinterpret_cast<size_t>(array) % ACCESS_BYTES / sizeof(S));
 }
 
-// Whether packs of N elements can be moved from `array` on.
+// Whether vectors of N elements can be moved from `array` on.
 template <int N, class S> __device__ bool aligned(const S* array) {
-    return reinterpret_cast<size_t>(array) % Pack<S, N>::BYTES == 0;
+    return reinterpret_cast<size_t>(array) % Vector<S, N>::BYTES == 0;
 }
 
-// The N elements of flat arrays that fall to a thread: first, first + step, … as far as they lie in 0 … limit-1.
-// A whole share is moved as a pack. What lies outside is never touched, and 0 in registers.
-template <int N> struct Share {
+// The N elements of flat arrays that a thread processes: first, first + step, …, those of them in 0 … limit-1.
+// A full slice is moved as a vector. Elements outside are never accessed, and are 0 in registers.
+template <int N> struct ThreadSlice {
     Index first;
     int step, low, high;  // offsets from `first` in [low, high) lie within the arrays
-    bool whole;
+    bool full;
 
-    // `packed`: packs may be moved from `begin` on. `begin` may lie before 0.
-    __device__ Share(Index begin, Index limit, bool packed)
-        : first(begin + int(threadIdx.x) * (packed ? N : 1)),
-          step(packed ? 1 : blockDim.x),
+    // vectorized: whether vectors may be moved from `begin` on. begin may be negative.
+    __device__ ThreadSlice(Index begin, Index limit, bool vectorized)
+        : first(begin + int(threadIdx.x) * (vectorized ? N : 1)),
+          step(vectorized ? 1 : blockDim.x),
           low(first < 0 ? int(-first) : 0),
           high(int(max(min(limit - first, Index(N) * THREADS), Index(0)))),
-          whole(packed && low == 0 && high >= N) {}
+          full(vectorized && low == 0 && high >= N) {}
 
     __device__ Index index(int i) const { return first + i * step; }
     __device__ bool holds(int i) const { return i * step >= low && i * step < high; }
 
-    template <class S> __device__ Pack<S, N> load(const S* array) const {
-        Pack<S, N> pack;
+    template <class S> __device__ Vector<S, N> load(const S* array) const {
+        Vector<S, N> vector;
         array += first;
-        if (whole) {
-            pack.load(array);
+        if (full) {
+            vector.load(array);
         } else {
 #pragma unroll
-            for (int i = 0; i < N; ++i) pack.at[i] = holds(i) ? array[i * step] : S(0);
+            for (int i = 0; i < N; ++i) vector.at[i] = holds(i) ? array[i * step] : S(0);
         }
-        return pack;
+        return vector;
     }
 
-    template <class S> __device__ void store(S* array, const Pack<S, N>& pack) const {
+    template <class S> __device__ void store(S* array, const Vector<S, N>& vector) const {
         array += first;
-        if (whole) {
-            pack.store(array);
+        if (full) {
+            vector.store(array);
         } else {
 #pragma unroll
             for (int i = 0; i < N; ++i)
-                if (holds(i)) array[i * step] = pack.at[i];
+                if (holds(i)) array[i * step] = vector.at[i];
         }
     }
 };
 
-// The share of the calling thread where blocks cut a flat array into tiles, the tile before 0 … size-1 beginning `lead`
-// elements early, on a 16-byte boundary. ⌈(size + N - 1) / (threads · N)⌉ tiles reach its end.
-template <int N> __device__ Share<N> share_of_tile(Index tile, Index size, int lead, bool packed) {
-    return Share<N>(tile * (Index(blockDim.x) * N) - lead, size, packed);
+// The slice of the calling thread where a flat array is cut into tiles of a block each. Tile 0 begins `misaligned` elements
+// before the array, on a 16-byte boundary. ⌈(size + N - 1) / (threads · N)⌉ tiles reach the end.
+template <int N> __device__ ThreadSlice<N> slice_of_tile(Index tile, Index size, int misaligned, bool vectorized) {
+    return ThreadSlice<N>(tile * (Index(blockDim.x) * N) - misaligned, size, vectorized);
 }

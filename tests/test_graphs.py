@@ -25,7 +25,7 @@ LAYERS = [Standardize(), Dense(16, "relu"), Dropout(0.25), Dense(8, "gelu"), Den
 
 def forget_cublaslt():
     """What was found out about it is asked again."""
-    for kept in (cublaslt._plan, dense._found_to_keep_nan, dense._found_to_mask):
+    for kept in (cublaslt._plan, dense._keeps_nan, dense._masks_positive):
         kept.cache_clear()
 
 
@@ -40,7 +40,7 @@ def device():
 @pytest.fixture
 def eager(monkeypatch):
     """A switch: steps are launched kernel by kernel from then on."""
-    return lambda: monkeypatch.setattr(cuda_graph, "_pieces", lambda step, stream: [])
+    return lambda: monkeypatch.setattr(cuda_graph, "_graphs", lambda step, stream: [])
 
 
 def trainer(device, optimizer=None, layers=LAYERS, batch_size=16, **options):
@@ -221,7 +221,7 @@ def test_another_current_stream_gets_a_graph_of_its_own(device):
 
 class TestWithoutNvmath:
     def test_steps_are_launched_one_by_one_and_the_log_says_so_once(self, caplog, monkeypatch):
-        monkeypatch.setattr(cuda_graph, "_said", set())
+        monkeypatch.setattr(cuda_graph, "_logged", set())
         before = Graph.launches
         with emulated_device() as device, caplog.at_level(logging.WARNING, "gpu_nn"):
             for _ in range(2):
@@ -232,7 +232,7 @@ class TestWithoutNvmath:
         assert "pip install 'gpu_nn[nvmath12]'" in record.getMessage()
 
     def test_a_step_that_cannot_be_captured_is_launched_one_by_one(self, device, caplog, monkeypatch):
-        monkeypatch.setattr(cuda_graph, "_said", set())
+        monkeypatch.setattr(cuda_graph, "_logged", set())
         run = trainer(device, layers=[Dense(5)])
         step = run.net.train_step
 

@@ -156,7 +156,7 @@ def test_graphs_train_to_the_bits_of_eager_launching(device, layers, dtype, monk
     before = Graph.launches
     run.fit(X, Y, epochs=4)
     assert Graph.launches - before == 3 + 3 * 5
-    monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.cuda_graph"), "_pieces", lambda step, stream: [])
+    monkeypatch.setattr(import_module("gpu_nn.kernels.cuda_kernels.cuda_graph"), "_graphs", lambda step, stream: [])
     eager = trainer(device, dtype, layers=layers)
     before = Graph.launches
     eager.fit(X, Y, epochs=4)

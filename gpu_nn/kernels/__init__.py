@@ -1,12 +1,12 @@
-"""The one place where CPU and GPU differ: two modules with the same functions and the same signatures.
+"""The one place where CPU and GPU differ: two packages with the same functions and the same signatures.
 
 `numpy_kernels` and `cuda_kernels` implement what `operations.OPERATIONS` lists, in modules of the same names.
 
 Rules of the interface. Every output is a C-contiguous array that the caller owns; only `cuda_graph` and
 `relu_mask_bytes` return a value.
-Arguments are not checked here: `gpu_nn.functional` and `Network` do it once. A label out of range is never used as an
-address: its row becomes NaN. A number that changes from step to step (learning rate, step count, random counter) is an
-array of one element on the device, so that a captured CUDA graph sees its new value.
+`gpu_nn.functional` and `Network` check arguments; the kernels do not. A label out of range is never used as an address:
+its row becomes NaN. A number that changes from step to step (learning rate, step count, random counter) is an array of
+one element on the device, so that a captured CUDA graph sees its new value.
 """
 
 from types import ModuleType

@@ -18,8 +18,8 @@ from numpy import ndarray
 class Activation:
     """forward(z, a): a = act(z); a may be z when the derivative is of_output.
     derivative(s, d): d = act'(z), from s = a when of_output, else from s = z; d is never s.
-    onnx(graph, z): name of the value a, from the name of the value z.
-    initialisation: "he" where negative inputs are cut off (variance 2/inputs), else "glorot" (2/(inputs+outputs)).
+    onnx(graph, z): appends the nodes of act and returns the name of the value a.
+    initialisation: "he" (variance 2/inputs) where act suppresses negative inputs, else "glorot" (2/(inputs+outputs)).
     """
 
     forward: Callable[[ndarray, ndarray], object]
@@ -217,7 +217,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def slope(z: ndarray, activation: str, out: ndarray) -> None:
-    """out = act'(z), whatever the derivative is of; z is overwritten."""
+    """out = act'(z), for either kind of derivative; z is overwritten."""
     entry = ACTIVATIONS[activation]
     if entry.of_output:
         entry.forward(z, z)
@@ -225,7 +225,7 @@ def slope(z: ndarray, activation: str, out: ndarray) -> None:
 
 
 def cuda_header() -> str:
-    """The table as the CUDA source sees it: a struct `<name>_activation` for each entry; slope is act' at any z."""
+    """The table as a CUDA header: a struct `<name>_activation` for each entry; slope(z) is act'(z)."""
     return "\n".join(
         f"struct {name}_activation {{\n"
         f"    template <class T> static __device__ T forward(T z) {{ return {entry.cuda_forward}; }}\n"

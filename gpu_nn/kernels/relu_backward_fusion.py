@@ -1,4 +1,4 @@
-"""What a dense layer with ReLU leaves to the backward pass of the dense layer above it."""
+"""Fusion of a ReLU layer's backward pass into the matrix product of the dense layer above it."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ from gpu_nn.device import Array
 
 @dataclass
 class ReluBackwardFusion:
-    """The product ∂C/∂x = δ wᵀ of the layer above is ∂C/∂a here, and may become ∂C/∂z on its way.
+    """Arrays of a dense layer with ReLU, from which `dense_backward` of the layer above computes this layer's ∂C/∂z.
 
-    a: the layer's output, (n, units).  bias_grad: where Σ_r ∂C/∂z goes, or None.  mask: (n, `relu_mask_bytes`) bytes
-    whose bits say z > 0, or None where no product writes them.  masked: whether the latest forward pass did.
+    a: the layer's output, (n, units).  bias_grad: receives Σ_r ∂C/∂z, or None.  mask: (n, `relu_mask_bytes`) bytes
+    whose bits say z > 0, or None where no matrix product writes them.  masked: whether the latest forward pass wrote
+    them.
     """
 
     a: Array

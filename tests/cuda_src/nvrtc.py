@@ -1,4 +1,4 @@
-"""NVRTC without a GPU: compiles CUDA C++ for any architecture and says what ptxas made of each kernel.
+"""NVRTC without a GPU: compiles CUDA C++ for any architecture and returns what ptxas reports of each kernel.
 
 The libraries and headers are those of the wheels nvidia-cuda-nvrtc-cu12 and nvidia-cuda-runtime-cu12; no driver is
 needed.
@@ -21,12 +21,12 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 
 
 class CompilationError(RuntimeError):
-    """NVRTC refused a source; the message is its log."""
+    """NVRTC rejected a source; the message is its log."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one instantiation takes on one architecture: registers of a thread, static shared memory of a block in
+    """The resources of one instantiation on one architecture: registers of a thread, static shared memory of a block in
     bytes, and of local memory the stack frame and the bytes that registers are spilled to and read from."""
 
     registers: int
@@ -72,7 +72,7 @@ def compile_kernels(
 ) -> dict[str, Resources]:
     """The resources of each name expression of `code`, compiled for sm_<architecture>.
 
-    Raises CompilationError. Other threads run meanwhile: ctypes lets go of Python's lock.
+    Raises CompilationError. Other threads run meanwhile, since ctypes releases the GIL.
     """
     flags = (*options, f"-arch=sm_{architecture}", "--ptxas-options=-v")
     with _compiled(code, names, flags) as program:
@@ -82,7 +82,7 @@ def compile_kernels(
 
 
 def ptx(code: str, name: str, architecture: int, options: Sequence[str] = ()) -> str:
-    """The PTX of one name expression, as the compiler hands it to ptxas."""
+    """The PTX of one name expression."""
     with _compiled(code, [name], (*options, f"-arch=compute_{architecture}")) as program:
         return _text(program, "PTX")
 
@@ -106,7 +106,7 @@ def _compiled(code: str, names: Sequence[str], flags: Sequence[str]) -> Iterator
 def _resources(log: str) -> Resources:
     registers, spills, shared = _REGISTERS.search(log), _SPILLS.search(log), _SHARED.search(log)
     if registers is None or spills is None:
-        raise CompilationError(f"ptxas did not say what the kernel takes:\n{log}")
+        raise CompilationError(f"ptxas did not report the kernel's resources:\n{log}")
     return Resources(
         registers=int(registers[1]),
         shared=int(shared[1]) if shared else 0,

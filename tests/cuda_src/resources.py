@@ -1,9 +1,8 @@
 """python -m tests.cuda_src resources: cuda_src/RESOURCES.md, a table of what every kernel takes on every architecture.
 
-The instantiations that the launch code names as those it can ask for are compiled by NVRTC with the launch code's own
-options, each for every architecture; ptxas says how many registers it uses, how much static shared memory, and whether
-registers are spilled. No GPU is needed, but twenty minutes of one core: only operations whose source has changed
-since the table was made are compiled again.
+NVRTC compiles every instantiation that the launch code lists, for each architecture and with the launch code's options;
+ptxas reports its registers, its static shared memory and whether registers are spilled. It needs no GPU, but twenty
+minutes of one core for all operations. Only operations whose source has changed since are compiled again.
 """
 
 import hashlib
@@ -26,10 +25,10 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 # One file an operation: cuda_src/<name>.cu is launched by cuda_kernels/<name>.py.
 OPERATIONS = tuple(sorted(path.stem for path in source_folder().glob("*.cu")))
 
-# Kernels compiled together: a program costs a third of a second before its first kernel.
+# Kernels in one program: a program takes a third of a second before its first kernel.
 _TOGETHER = 12
 
-# CuPy adds this one always.
+# CuPy always adds -ftz=true.
 _OPTIONS = (*OPTIONS, "-ftz=true")
 
 FILE = source_folder() / "RESOURCES.md"
@@ -37,14 +36,14 @@ _ABOUT = """\
 # Registers and shared memory
 
 Made by `python -m tests.cuda_src resources` from every instantiation that the launch code lists (`every_kernel`), each
-compiled for each architecture: registers of a thread · bytes of static shared memory of a block, and the bytes that
-the worst kernel of a row spills, if any. A `*` stands for kernels that share a row, a range for what they take. A
-test fails where a kernel spills.
+compiled for each architecture: registers of a thread · bytes of static shared memory of a block, and the most bytes
+that a kernel of the row spills, if any. `*` groups kernels into one row, which then has the range of their figures. A
+test fails if a kernel spills.
 
-Listed are all there are, but for two kinds that differ from those listed in little: of the rows of one lane the
-lengths 2, 3 and those beyond which its registers are bounded otherwise (10, 16, 32) or it ends; and of the loss five
-kinds of targets for each type of logits, which are int32 indices with the full cost, int64 indices with the everyday
-cost, int64 indices with class weights, and targets of the logits' own type with and without the complement.
+All instantiations are listed with two exceptions, which differ little from those listed. Of thread_per_row there are
+the lengths 2 and 3, the longest, and 10, 16 and 32, at which the bound on its registers changes. Of the loss there are
+five kinds of targets for each type of logits: int32 indices with the full cost, int64 indices with the standard cross
+entropy, int64 indices with class weights, and targets of the logits' type with and without the complement.
 """
 
 Instance = tuple[str, str, int]  # operation, name of the kernel, architecture
@@ -53,12 +52,12 @@ Measured = Mapping[Instance, Resources]
 
 @cache
 def every_kernel(operation: str) -> tuple[Kernel, ...]:
-    """Each instantiation that the launch code of `operation` names as one that can be asked for."""
+    """Each instantiation that the launch code of `operation` lists."""
     return tuple(import_module(f"gpu_nn.kernels.cuda_kernels.{operation}").every_kernel())
 
 
 def instances(operations: Iterable[str], architectures: Iterable[int]) -> list[Instance]:
-    """What there is to compile of these operations for these architectures."""
+    """The instantiations of these operations that exist on these architectures."""
     return [
         (operation, kernel.name, architecture)
         for architecture in architectures
@@ -75,7 +74,7 @@ def _parts(name: str) -> tuple[str, list[str]]:
 
 
 def row_of(name: str) -> str:
-    """The row of the table to which a kernel belongs: its name with * for what shares a row."""
+    """The table row of a kernel: its name with * for the template arguments that a row groups."""
     function, arguments = _parts(name)
     if function.startswith("softmax_cross_entropy_"):
         arguments[1:4] = ["*"]  # targets, class weights, complement
@@ -132,7 +131,7 @@ def _range(values: Sequence[int]) -> str:
 
 
 def digest(operation: str) -> str:
-    """Of all that decides about an operation's resources: its source but for comments, its kernels, the compiler."""
+    """Hash of what determines an operation's resources: source without comments, kernels, compiler."""
     code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source(f"{operation}.cu"), flags=re.DOTALL)
     code = re.sub(r'#line \d+ "[^"]*"', " ", code)
     parts = [*code.split(), *map(str, instances([operation], ARCHITECTURES)), *_OPTIONS, nvrtc.version()]
@@ -141,7 +140,7 @@ def digest(operation: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """RESOURCES.md: cells by row and architecture, and of which source each operation's rows were made."""
+    """RESOURCES.md: cells by row and architecture, and the digest of the source of each operation's rows."""
 
     cells: Mapping[str, Mapping[str, str]]
     digests: Mapping[str, str]
@@ -174,7 +173,7 @@ class Table:
 
 
 def written() -> Table:
-    """The table as it is in the file; an empty one where there is none."""
+    """The table in the file; an empty one where there is no file."""
     return Table.read(FILE.read_text(encoding="utf-8")) if FILE.exists() else Table({}, {})
 
 
@@ -186,7 +185,7 @@ def main() -> None:
         wanted = instances([operation], ARCHITECTURES)
         print(f"{operation}: {len(wanted)} kernels", file=sys.stderr, flush=True)
         made = rows(measure(wanted))
-        # Read again, for it took minutes.
+        # Read again, since the compilation took minutes.
         table = written()
         kept = {row: cells for row, cells in table.cells.items() if row.partition(" | ")[0] != operation}
         table = Table(kept | made, {**table.digests, operation: current})

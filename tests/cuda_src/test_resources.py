@@ -1,4 +1,4 @@
-"""NVRTC takes the sources for every architecture, and cuda_src/RESOURCES.md tells what came of it."""
+"""NVRTC compiles the sources for every architecture, and cuda_src/RESOURCES.md has what ptxas reports."""
 
 import re
 
@@ -86,7 +86,7 @@ def test_one_member_of_each_row_compiles_to_what_the_table_says():
         ("layer_norm", "layer_norm_backward<__nv_bfloat16, relu_activation, 256>", 12, 1),
     ],
 )
-def test_packs_are_moved_whole(operation, name, loads, stores):
+def test_vectors_are_moved_whole(operation, name, loads, stores):
     code = nvrtc.ptx(resources.source(f"{operation}.cu"), name, 80, resources.OPTIONS)
     wide = r"global(?:\.wb)?\.(?:v4\.[uf]32|v2\.[uf]64)"
     assert len(re.findall(rf"ld\.{wide}", code)) >= loads
@@ -95,7 +95,7 @@ def test_packs_are_moved_whole(operation, name, loads, stores):
 
 @pytest.mark.parametrize(
     ("name", "loads", "stores"),
-    [  # four numbers of a half type: of as many columns a thread keeps what it knows in float32
+    [  # four numbers of a half type: a thread keeps the float32 parameters of as many columns
         ("batch_moments<__half>", 4, 0),
         ("batch_norm<__nv_bfloat16, relu_activation>", 4, 4),
         ("batch_norm_sums<__half, tanh_activation>", 8, 0),

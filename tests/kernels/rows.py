@@ -21,31 +21,31 @@ A100 = Limits(80, 108, 163 * 1024)  # as the emulated device
 LONG = 180_003
 
 
-def thresholds(itemsize, equal):
-    """The longest row of each way, up to the last one that keeps a row on the chip."""
-    lanes = THREAD_PER_ROW_CLASSES[itemsize][0 if equal else 1]
-    held = [longest for longest, _ in multi_thread_variants(itemsize, A100)[:-1] if longest > lanes]
-    # The packs that shared memory holds, and less than one more in head and tail.
+def thresholds(itemsize, uniform):
+    """The longest row of each variant, up to the last one that keeps a row on the chip."""
+    first = THREAD_PER_ROW_CLASSES[itemsize][0 if uniform else 1]
+    held = [longest for longest, _ in multi_thread_variants(itemsize, A100)[:-1] if longest > first]
+    # The vectors that shared memory holds, and less than one more in head and tail.
     staged = ((A100.shared_bytes - REDUCTION_BYTES) // ACCESS_BYTES + 1) * (ACCESS_BYTES // itemsize) - 1
-    return [lanes, *held, staged]
+    return [first, *held, staged]
 
 
-def lengths_around_thresholds(itemsize, equal):
-    around = {t + d for t in thresholds(itemsize, equal) for d in (-1, 0, 1)}
+def lengths_around_thresholds(itemsize, uniform):
+    around = {t + d for t in thresholds(itemsize, uniform) for d in (-1, 0, 1)}
     return sorted({2, 3, 4, 5, 10, *around, LONG})
 
 
-def length_of_each_variant(itemsize, equal):
+def length_of_each_variant(itemsize, uniform):
     """One odd length of each: its rows begin at every residue of 16 bytes."""
-    ends = thresholds(itemsize, equal)
+    ends = thresholds(itemsize, uniform)
     between = [(low + high) // 2 | 1 for low, high in pairwise(ends)]
     return [3, ends[0] | 1, *between, LONG]
 
 
-def length_of_some_variants(itemsize, equal):
-    """Of the different programs among the variants: a lane, a warp's part, a block, shared memory, passes."""
-    lane, *registers, staged, passes = length_of_each_variant(itemsize, equal)
-    return [lane, registers[1], registers[-3], staged, passes]
+def length_of_some_variants(itemsize, uniform):
+    """One length for each driver: one thread, a part of a warp, a block, shared memory, several passes."""
+    one_thread, *registers, staged, passes = length_of_each_variant(itemsize, uniform)
+    return [one_thread, registers[1], registers[-3], staged, passes]
 
 
 def rows_for(m):

@@ -19,7 +19,7 @@ from tests.kernels.normalised import (
 )
 
 FLOATS = (np.float32, np.float64)
-# Every residue of a pack, both sides of a block's tile of columns (512 of float64, else 1024), and several tiles.
+# Every residue of a vector, both sides of a block's tile of columns (512 of float64, else 1024), and several tiles.
 WIDTHS = (*range(1, 18), 31, 33, 255, 257, 511, 513, 1023, 1024, 1025, 4100)
 
 

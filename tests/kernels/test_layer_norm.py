@@ -24,7 +24,7 @@ FLOATS = (np.float32, np.float64)
 
 
 def widths(dtype):
-    """Every residue of a pack and of the lanes of a row, and both sides of each threshold."""
+    """Every residue of a vector and of the threads of a row, and both sides of each threshold."""
     longest_in_shared = LONGEST_IN_SHARED // np.dtype(computed(dtype)).itemsize
     ends = [longest // np.dtype(dtype).itemsize for longest, _ in SHUFFLE_SHARDS] + [longest_in_shared]
     if dtype in ROUNDING:

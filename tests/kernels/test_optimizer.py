@@ -7,7 +7,8 @@ import pytest
 
 FLOATS = (np.float32, np.float64)
 
-# 1 … 17 meets every residue of a pack; the others lie around a block's tile of 1024 floats, several tiles, many blocks.
+# 1 … 17 meets every residue of a vector; the others lie around a block's tile of 1024 floats, several tiles, many
+# blocks.
 SIZES = (*range(18), 255, 256, 257, 511, 513, 1023, 1024, 1025, 2049, 5000)
 
 

@@ -1,4 +1,4 @@
-"""softmax, log_softmax, log1m_softmax and all_but_one_softmax on every way through a row."""
+"""softmax, log_softmax, log1m_softmax and all_but_one_softmax on every driver of a row."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def assert_values_close(answer, truth, z):
 
 @EVERY_FUNCTION
 @pytest.mark.parametrize("m", length_of_some_variants(4, True))
-def test_every_way(backend, function, m):
+def test_every_driver(backend, function, m):
     check(backend, function, logits(rows_for(m), m, np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Loss and gradient of every way through a row, against float64 and against mpmath."""
+"""Loss and gradient of every driver of a row, against float64 and against mpmath."""
 
 from functools import cache
 
@@ -88,8 +88,8 @@ def _exact(z, dtype, target, label_smoothing):
     return reference.cost_and_grad(row, target, label_smoothing=label_smoothing)
 
 
-def grid(dtypes, lengths, equal):
-    return [pytest.param(dtype, m, id=f"{dtype}-{m}") for dtype in dtypes for m in lengths(dtype.itemsize, equal)]
+def grid(dtypes, lengths, uniform):
+    return [pytest.param(dtype, m, id=f"{dtype}-{m}") for dtype in dtypes for m in lengths(dtype.itemsize, uniform)]
 
 
 @pytest.mark.parametrize(("dtype", "m"), grid(FLOATS[:1], lengths_around_thresholds, True))
@@ -162,7 +162,8 @@ def test_the_everyday_loss_and_smoothing(backend, m):
     check(backend, z, indices(z), {"label_smoothing": 1.0})
 
 
-# Every residue of 16 bytes, of z and dz together and apart, for each way and the shortest and longest rows that differ.
+# Every residue of 16 bytes, of z and dz, equal and different, for each variant and the shortest and longest rows that
+# differ.
 @pytest.mark.parametrize("m", [7, 33, 37, 131, 1023, 4097, 20_001, 50_001])
 def test_memory_that_begins_anywhere(backend, m):
     n = 3 if m > 2000 else 11
@@ -290,7 +291,7 @@ def test_equal_logits_are_exact(backend, m):
 
 
 def test_a_tie_goes_by_its_first_column_at_any_distance(backend):
-    """The maximum's column takes the label's part only if it is the one that all lanes agree on."""
+    """The maximum's column takes the label's part only if all threads agree on it."""
     for m in (20, 100, 3001, 38_001):
         for distance in (1, m // 3, m - 2):
             z = np.linspace(-1, 0, m, dtype=np.float32)[None].repeat(3, axis=0)
@@ -382,10 +383,10 @@ def test_rows_of_ordinary_logits_by_themselves(backend, m, dtype):
 def test_the_strategy_table_leaves_no_length_out():
     for itemsize in THREAD_PER_ROW_CLASSES:
         for limits in (Limits(75, 40, 64 * 1024), A100, Limits(90, 132, 227 * 1024)):
-            for equal in (True, False):
+            for uniform in (True, False):
                 longest = [end for end, _ in multi_thread_variants(itemsize, limits)]
                 assert longest == sorted(set(longest))
-                assert choose(262_144, itemsize, limits, equal).variant == (
+                assert choose(262_144, itemsize, limits, uniform).variant == (
                     "in_cluster" if limits.compute_capability == 90 and itemsize < 8 else "multi_pass"
                 )
                 for m in {
@@ -393,13 +394,13 @@ def test_the_strategy_table_leaves_no_length_out():
                     10**6,
                     *(end + d for end in (THREAD_PER_ROW_CLASSES[itemsize][0], *longest[:-1]) for d in (-1, 0, 1)),
                 }:
-                    strategy = choose(m, itemsize, limits, equal)
-                    pack = 16 // itemsize
+                    strategy = choose(m, itemsize, limits, uniform)
+                    width = 16 // itemsize
                     if strategy.variant in ("in_registers", "in_cluster"):
-                        lanes, packs = strategy.template[:2]
-                        assert m // pack <= lanes * packs * strategy.blocks
+                        row_threads, vectors = strategy.template[:2]
+                        assert m // width <= row_threads * vectors * strategy.blocks
                     if strategy.variant == "multi_pass":
-                        whole = m // pack
+                        whole = m // width
                         assert strategy.numbers == (min(whole, (limits.shared_bytes - REDUCTION_BYTES) // 16),)
                         assert strategy.shared_bytes == strategy.numbers[0] * 16
                     assert strategy.shared_bytes <= limits.shared_bytes
@@ -408,8 +409,8 @@ def test_the_strategy_table_leaves_no_length_out():
 @pytest.mark.parametrize("vector_log1p", [True, False], ids=["log1p", "products"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("m", [2, 10, 41, 64, 65, 300, 2001])
-def test_the_cpu_adds_up_log1p_either_way(monkeypatch, vector_log1p, dtype, m):
-    """Which way it takes depends on the processor, so each is asked for here."""
+def test_the_cpu_sums_log1p_by_either_method(monkeypatch, vector_log1p, dtype, m):
+    """The processor decides which one is used, so the test sets each."""
     monkeypatch.setattr(costs, "_VECTOR_LOG1P", vector_log1p)
     random = np.random.default_rng(m)
     z = (random.standard_normal((200, m)) * random.choice([1e-3, 1, 30], (200, 1))).astype(dtype)

@@ -193,7 +193,7 @@ class TestOnTheEmulatedDevice:
         layers = [Dense(16, bias=False), BatchNorm("relu"), *LAYERS]
         graphs = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
         cuda_graph = import_module("gpu_nn.kernels.cuda_kernels.cuda_graph")
-        monkeypatch.setattr(cuda_graph, "_pieces", lambda step, stream: [])
+        monkeypatch.setattr(cuda_graph, "_graphs", lambda step, stream: [])
         eager = trained(device, Twins(), 1, monkeypatch, dtype="float32", layers=layers)
         for name, array in graphs.net.inference_state.items():
             np.testing.assert_array_equal(host(array), host(eager.net.inference_state[name]))

@@ -1,4 +1,4 @@
-"""a = act(z + b) and its backward pass, with the bias gradient's column sum (seed, section 3)."""
+"""a = act(z + b) and its backward pass, with the bias gradient's column sum."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +27,7 @@ def _backward(dtype: str, activation: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for activation in ACTIVATIONS:
         for dtype in CUDA_FLOATS:
             yield _forward(dtype, activation)

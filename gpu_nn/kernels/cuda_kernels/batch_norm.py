@@ -52,7 +52,7 @@ def _with_activation(function: str, dtype: str, activation: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype in CUDA_FLOATS:
         yield _batch_moments(dtype)
         yield _batch_statistics(dtype)

@@ -18,7 +18,7 @@ def _cast(source: str, out: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for half in _HALVES:
         yield _cast("float32", half)
         yield _cast(half, "float32")

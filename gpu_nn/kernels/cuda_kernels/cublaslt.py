@@ -1,9 +1,9 @@
-"""Matrix products by cublasLt, through nvmath-python: they may be part of a CUDA graph, and take an epilogue along.
+"""Matrix products by cublasLt, through nvmath-python: a CUDA graph may contain them, and they fuse an epilogue.
 
-cublasLt's matrices are column-major. A row-major array is the column-major transpose of itself, so out = a·b is asked
-for as outᵀ = bᵀ·aᵀ: its A is our b, its B our a, and its bias, one number for each row of outᵀ, one for each of our
-columns. What is chosen for a problem (layouts, algorithm) is kept; the workspace is scratch memory, there before
-anything is captured.
+cublasLt's matrices are column-major. A row-major array is the column-major transpose of itself, so out = a·b is
+computed as outᵀ = bᵀ·aᵀ: its A is our b, its B is our a, and its bias, one number for each row of outᵀ, has one for
+each of our columns. Layouts and algorithm of a problem are cached; the workspace is scratch memory, allocated before a
+capture.
 """
 
 import sys
@@ -21,17 +21,17 @@ MISSING = (
     "nvmath-python is not installed: pip install 'gpu_nn[nvmath12]' beside cuda12x, 'gpu_nn[nvmath13]' beside cuda13x"
 )
 
-# NVIDIA's advice for sm_90; the older ones need less.
+# NVIDIA's recommendation for sm_90; older architectures need less.
 _WORKSPACE_BYTES = 32 << 20
-# No algorithm asks for more.
-_MOST_ALIGNED = 256
+# No algorithm requires more.
+_MAX_ALIGNMENT = 256
 _NOT_SUPPORTED = 15
-# The rows of a mask of bits are multiples of so many.
+# Rows of a bit mask are multiples of this many bits.
 MASK_BITS = 128
 
 
 class Problem(NamedTuple):
-    """out (n, m) = a (n, k) · b (k, m), as far as what is kept for it depends on it."""
+    """out (n, m) = a (n, k) · b (k, m): everything on which a plan depends."""
 
     n: int
     k: int
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
     epilogue: str  # a name of cublasLt's Epilogue
     tf32: bool
     alignments: tuple[int, int, int]  # of a, b and out
-    bias: int  # the addresses, which the description holds: threads that share one must not change them
+    bias: int  # addresses, part of the description: threads that share a plan must not change them
     mask: int
 
 
@@ -57,7 +57,7 @@ class _Plan(NamedTuple):
 
 
 def available() -> bool:
-    """Whether cublasLt can be reached."""
+    """Whether nvmath-python and cublasLt are installed."""
     bindings = _bindings()
     return bindings is not None and _handle(bindings, _current_device()) is not None
 
@@ -73,12 +73,12 @@ def gemm(
     mask: Array | None = None,
     tf32: bool = False,
 ) -> bool:
-    """out = a·b, or out += a·b where `add`; False, with nothing done, where cublasLt has no way to do it.
+    """out = a·b, or out += a·b where `add`; False, with nothing done, where cublasLt has no algorithm.
 
     a and b: C-contiguous, or transposed views. epilogue: "BIAS" and "RELU_BIAS" add bias, (m,), to each row, and the
-    latter then cuts off below 0; "BGRADA" leaves Σ_r b_rj in bias. "RELU_AUX_BIAS" also leaves in mask, (n, bytes) with
-    rows of whole MASK_BITS, a bit for each number of out; "DRELU" puts 0 where it is not set, and "DRELU_BGRAD" then
-    leaves Σ_r out_rj in bias, of the type of out.
+    latter then applies ReLU; "BGRADA" stores Σ_r b_rj in bias. "RELU_AUX_BIAS" also stores in mask, (n, bytes) with
+    rows of whole MASK_BITS, a bit for each number of out. "DRELU" sets numbers to 0 whose bit is not set, and
+    "DRELU_BGRAD" then stores Σ_r out_rj in bias, of the type of out.
     """
     bindings = _bindings()
     if bindings is None or 0 in out.shape or 0 in a.shape:
@@ -134,7 +134,7 @@ def _bindings() -> Any:
     """nvmath.bindings, with cublas and cublasLt imported; None where it is not installed."""
     if "nvmath.bindings.cublasLt" not in sys.modules:
         return _imported()
-    return sys.modules["nvmath.bindings"]  # None where it is known not to be there
+    return sys.modules["nvmath.bindings"]  # None where the import has been disabled
 
 
 @cache
@@ -155,7 +155,7 @@ def _current_device() -> int:
 
 @cache
 def _handle(bindings: Any, device: int) -> int | None:
-    """A handle of the device, the current one; None where nvmath is installed and the library it opens is not."""
+    """A handle of the current device; None where nvmath is installed but the library it loads is not."""
     try:
         handle: int = bindings.cublasLt.create()
     except RuntimeError:  # NotFoundError and NotSupportedError of nvmath
@@ -164,7 +164,7 @@ def _handle(bindings: Any, device: int) -> int | None:
 
 
 def _alignment(address: int) -> int:
-    return min(address & -address, _MOST_ALIGNED)
+    return min(address & -address, _MAX_ALIGNMENT)
 
 
 def _is_transposed(array: Array) -> bool | None:
@@ -208,17 +208,17 @@ def _plan(bindings: Any, handle: int, problem: Problem) -> _Plan | None:
 def _algorithm(
     lt: Any, handle: int, description: int, layouts: tuple[int, int, int], alignments: tuple[int, int, int]
 ) -> Any:
-    """What cublasLt takes for the fastest way; None where it has none."""
-    wish, preference = lt.MatmulPreferenceAttribute, lt.matmul_preference_create()
+    """cublasLt's choice of the fastest algorithm; None where it has none."""
+    attribute, preference = lt.MatmulPreferenceAttribute, lt.matmul_preference_create()
     a, b, out = alignments
-    wishes = {
-        wish.MAX_WORKSPACE_BYTES: np.uint64(_WORKSPACE_BYTES),
-        wish.MIN_ALIGNMENT_A_BYTES: np.uint32(b),
-        wish.MIN_ALIGNMENT_B_BYTES: np.uint32(a),
-        wish.MIN_ALIGNMENT_C_BYTES: np.uint32(out),
-        wish.MIN_ALIGNMENT_D_BYTES: np.uint32(out),
+    attributes = {
+        attribute.MAX_WORKSPACE_BYTES: np.uint64(_WORKSPACE_BYTES),
+        attribute.MIN_ALIGNMENT_A_BYTES: np.uint32(b),
+        attribute.MIN_ALIGNMENT_B_BYTES: np.uint32(a),
+        attribute.MIN_ALIGNMENT_C_BYTES: np.uint32(out),
+        attribute.MIN_ALIGNMENT_D_BYTES: np.uint32(out),
     }
-    for name, value in wishes.items():
+    for name, value in attributes.items():
         held = np.array([value])
         lt.matmul_preference_set_attribute(preference, name, held.ctypes.data, held.nbytes)
     found, count = lt.MatmulHeuristicResult(), np.zeros(1, np.int32)
@@ -236,7 +236,7 @@ def _algorithm(
 
 
 def _layout(lt: Any, cuda_type: int, shape: tuple[int, int]) -> int:
-    """A column-major matrix without gaps."""
+    """A column-major matrix without padding."""
     layout: int = lt.matrix_layout_create(cuda_type, *shape, shape[0])
     return layout
 

@@ -30,7 +30,7 @@ def _backward(dtype: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype in CUDA_FLOATS:
         yield _dropout(dtype)
         yield _backward(dtype)
@@ -39,9 +39,9 @@ def every_kernel() -> Iterator[Kernel]:
 def dropout(a: Array, out: Array, mask: Array, rate: float, seed: int, counter: Array) -> None:
     """out = a with each element 0 with probability `rate`, and the others divided by 1-rate. out may be a.
 
-    mask: bool of the shape of a, True where an element stays. counter: (1,) uint64, the number of the draw.
-    Element i stays when 32-bit word i of Philox4x64-10, key (seed, 0) and first 256-bit counter (1, 0, 0, draw), is at
-    least rate · 2³².
+    mask: bool of the shape of a, True where an element is kept. counter: (1,) uint64, the number of the draw.
+    Element i is kept when 32-bit word i of Philox4x64-10, key (seed, 0) and first 256-bit counter (1, 0, 0, draw), is
+    at least rate · 2³².
     """
     numbers = (*key_words(seed), int(rate * 2.0**32), 1 / (1 - rate), a.size)
     sizes = (a.size, a.size, a.size, 1)
@@ -49,7 +49,7 @@ def dropout(a: Array, out: Array, mask: Array, rate: float, seed: int, counter: 
 
 
 def dropout_backward(da: Array, mask: Array, rate: float) -> None:
-    """∂C/∂a in place of ∂C/∂(dropped a)."""
+    """da: ∂C/∂out on entry, ∂C/∂a on return."""
     kernel = _backward(da.dtype.name)
     grid = elementwise_grid(da.size, da.itemsize)
     launch(kernel, grid, (THREADS,), (da, mask), (da.size, da.size), (1 / (1 - rate), da.size))

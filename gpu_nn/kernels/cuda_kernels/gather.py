@@ -41,7 +41,7 @@ def _gather(source: str, out: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for source, outs in _CAST_TO.items():
         for out in outs:
             yield _gather(source, out)
@@ -50,8 +50,8 @@ def every_kernel() -> Iterator[Kernel]:
 def gather(source: Array, order: Array, out: Array, first: Array | None = None) -> None:
     """out_i = source[order[first_0 + i]], cast to the type of out. source: 1-D or 2-D.
 
-    order: row numbers, int64, within range. first: (1,) of int64, where in the order the batch begins; None: it is all
-    of it.
+    order: row numbers, int64, within range. first: (1,) of int64, the index in the order at which the batch begins;
+    None stands for 0 and the whole order.
     """
     kernel = _gather(source.dtype.name, out.dtype.name)
     width = source.shape[1] if source.ndim == 2 else 1

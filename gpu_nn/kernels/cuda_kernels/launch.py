@@ -1,4 +1,4 @@
-"""Compiling and launching: the one door to the GPU.
+"""Compilation and launch of every kernel.
 
 A kernel takes its arrays first and its numbers after them:
 
@@ -6,11 +6,11 @@ A kernel takes its arrays first and its numbers after them:
     launch(kernel, (blocks,), (256,), (source, rows, out), (source.size, n, n * width), (width,))
 
 `Kernel` costs nothing until its first launch, which compiles this one instantiation for the device of the arrays; keep
-kernels in a `functools.cache`, so that a step makes none. `launch` refuses what a kernel would misread (another dtype,
-size, library or device, strides) and casts the numbers to the kernel's own types; None stands for an array that is not
-there. Work goes to the current stream. Nothing is launched for an empty grid.
+kernels in a `functools.cache`, so that a step constructs none. `launch` rejects arrays that a kernel would misread (by
+dtype, size, library, device or strides) and casts the numbers to the kernel's types; None is passed as a null pointer.
+Work goes to the current stream. Nothing is launched for an empty grid.
 
-CuPy is reached through `device.cupy_module()` alone, so whatever stands in for it there gets every launch.
+CuPy is imported through `device.cupy_module()` only, so an override of it there receives every launch.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from gpu_nn.device import INSTALL_HINT, Array, cupy_module
 from gpu_nn.errors import DeviceError
 from gpu_nn.kernels.cuda_kernels.sources import source
 
-# A block may ask for this much shared memory without saying so beforehand.
-_SHARED_BYTES_UNASKED = 48 * 1024
+# The most shared memory of a block without an opt-in.
+_DEFAULT_SHARED_BYTES = 48 * 1024
 
 _NULL = np.intp(0)
-# Lambdas in device templates count as host functions to NVRTC unless it is told otherwise.
+# Without -default-device NVRTC takes lambdas in device templates for host functions.
 OPTIONS = ("-std=c++17", "-default-device")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a kernel's launch shape may depend on."""
+    """Properties of a device on which a launch configuration may depend."""
 
     compute_capability: int  # 90 for 9.0
     multiprocessors: int
@@ -45,7 +45,7 @@ _limits: dict[tuple[int, int], Limits] = {}
 
 
 def limits(array: Array) -> Limits:
-    """Of the device on which `array` lives."""
+    """Those of the device of `array`."""
     module, index = cupy_module(), _device_index(array)
     found = _limits.get((id(module), index))
     if found is None:
@@ -62,7 +62,7 @@ class Kernel:
     """One instantiation of a __global__ function of cuda_src.
 
     arrays: the dtypes of its leading parameters, which are pointers. numbers: the NumPy types of the others. since: the
-    compute capability (90 for 9.0) from which on it exists.
+    lowest compute capability (90 for 9.0) that has it.
     """
 
     def __init__(self, file: str, name: str, arrays: Sequence[str], numbers: Sequence[type] = (), since: int = 0):
@@ -72,13 +72,13 @@ class Kernel:
         self._compiled: dict[tuple[int, int], Any] = {}
         self._shared_bytes: dict[tuple[int, int], int] = {}
 
-    def on(self, module: Any, index: int, shared_bytes: int) -> Any:
+    def get(self, module: Any, index: int, shared_bytes: int) -> Any:
         """The CuPy kernel for device `index`, which is the current one, ready for that much dynamic shared memory."""
         key = (id(module), index)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(module)
-        if shared_bytes > self._shared_bytes.get(key, _SHARED_BYTES_UNASKED):
+        if shared_bytes > self._shared_bytes.get(key, _DEFAULT_SHARED_BYTES):
             compiled.max_dynamic_shared_size_bytes = self._shared_bytes[key] = shared_bytes
         return compiled
 
@@ -88,7 +88,7 @@ class Kernel:
             raw = module.RawModule(code=code, options=OPTIONS, name_expressions=(self.name,))
             return raw.get_function(self.name)
         except Exception as error:
-            # CuPy raises RuntimeErrors of the driver and of NVRTC, and a CompileException of its own.
+            # CuPy raises RuntimeErrors for the driver and NVRTC, and a CompileException of its own.
             if (
                 not isinstance(error, ImportError | OSError | RuntimeError)
                 and type(error).__name__ != "CompileException"
@@ -96,11 +96,11 @@ class Kernel:
                 raise
             raise DeviceError(
                 f"{self.name} of {self.file} could not be compiled: {error}\n"
-                f"Where CUDA's compiler or headers are missing or the driver is older than they: {INSTALL_HINT}"
+                f"If CUDA's compiler or headers are missing or newer than the driver: {INSTALL_HINT}"
             ) from error
 
     def argument_error(self, arrays: Sequence[Array | None], sizes: Sequence[int]) -> Exception:
-        """What is wrong with the arrays of a launch that was refused."""
+        """The exception that says what is wrong with the arrays of a launch."""
         module, first = cupy_module(), None
         for place, (array, dtype, size) in enumerate(zip(arrays, self.arrays, sizes, strict=True)):
             if array is None:
@@ -116,8 +116,8 @@ class Kernel:
                 return ValueError(f"{what} is not C-contiguous: strides {array.strides} at shape {array.shape}")
             first = array if first is None else first
             if _device_index(array) != _device_index(first):
-                return DeviceError(f"{what} lives on {array.device}, the first array on {first.device}")
-        return AssertionError(f"the arrays of {self.name} were refused without a reason")
+                return DeviceError(f"{what} is on {array.device}, the first array on {first.device}")
+        return AssertionError(f"the arrays of {self.name} were rejected without a reason")
 
 
 def launch(
@@ -153,10 +153,10 @@ def launch(
     if 0 in grid:
         return
     if module.cuda.Device().id == device:
-        kernel.on(module, device, shared_bytes)(grid, block, tuple(arguments), shared_mem=shared_bytes)
+        kernel.get(module, device, shared_bytes)(grid, block, tuple(arguments), shared_mem=shared_bytes)
         return
     with module.cuda.Device(device):
-        kernel.on(module, device, shared_bytes)(grid, block, tuple(arguments), shared_mem=shared_bytes)
+        kernel.get(module, device, shared_bytes)(grid, block, tuple(arguments), shared_mem=shared_bytes)
 
 
 def _device_index(array: Array) -> int:

@@ -1,4 +1,4 @@
-"""Launch shapes of the kernels that go through whole arrays, and the memory for partial sums."""
+"""Grids and blocks of the kernels that process whole arrays, and the scratch memory for partial sums."""
 
 import math
 import threading
@@ -17,22 +17,23 @@ ACCESS_BYTES = 16
 # As in columns.cuh.
 DEPTH = 2
 
-# As in philox.cuh: elements for which one block of random words is enough.
-DRAWN = 8
+# As in philox.cuh: elements for which one block of the generator has a random word.
+ELEMENTS_PER_DRAW = 8
 _WORD = (1 << 64) - 1
 
 # What a dtype is called in CUDA, and in which one its numbers are computed.
 CUDA_FLOATS = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 COMPUTED = {"float32": "float32", "float64": "float64", "float16": "float32", "bfloat16": "float32"}
 
-# Enough blocks to fill every GPU there is; a constant, so that sums are cut alike on all of them.
+# Enough blocks to fill any GPU; a constant, so that every GPU splits a sum alike.
 _BLOCKS = 1024
 
-# A grid's y has no more blocks.
-_MOST_CHUNKS = 65535
+# CUDA's limit of blocks along y.
+_MAX_CHUNKS = 65535
 
-# Partial sums are a write and a read more for each chunk of rows, of three a row in the backward pass of an activation.
-_ROWS_SUMMED = 8
+# At least so many rows a chunk: the partial sums of a chunk cost one more write and read, where the backward pass of an
+# activation moves three values a row.
+_MIN_ROWS = 8
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -41,19 +42,19 @@ def ceil_div(a: int, b: int) -> int:
 
 def elementwise_grid(size: int, itemsize: int) -> tuple[int]:
     """The grid of a kernel whose blocks cut a flat array into tiles of vectors."""
-    pack = ACCESS_BYTES // itemsize
-    return (ceil_div(size + pack - 1, THREADS * pack) if size else 0,)
+    vector = ACCESS_BYTES // itemsize
+    return (ceil_div(size + vector - 1, THREADS * vector) if size else 0,)
 
 
 def row_chunks(n: int, groups: int) -> tuple[int, int]:
-    """Blocks and rows of each where the blocks of a kernel leave column sums of their rows, `groups` rows at a time."""
-    rows = max(2 * groups, _ROWS_SUMMED, ceil_div(n, _BLOCKS))
+    """Blocks, and rows of each, of a kernel whose blocks store column sums of their rows, `groups` rows at a time."""
+    rows = max(2 * groups, _MIN_ROWS, ceil_div(n, _BLOCKS))
     return ceil_div(n, rows), rows
 
 
 def philox_grid(size: int) -> tuple[int]:
-    """The grid of a kernel whose threads draw a block of random words each."""
-    return (ceil_div(size, THREADS * DRAWN),)
+    """The grid of a kernel whose threads draw one block of random words each."""
+    return (ceil_div(size, THREADS * ELEMENTS_PER_DRAW),)
 
 
 def key_words(seed: int) -> tuple[int, int]:
@@ -62,30 +63,33 @@ def key_words(seed: int) -> tuple[int, int]:
 
 
 class Columns(NamedTuple):
-    """The launch of a kernel of columns.cuh, and what it leaves when it sums columns."""
+    """The launch configuration of a kernel of columns.cuh, and the partial sums that it stores where it sums
+    columns."""
 
     grid: tuple[int, int]
     block: tuple[int]
     span: int  # elements of a row of the flat array
-    rows: int  # such rows of a chunk
+    rows: int  # of a chunk, in such rows
     partial_rows: int  # rows of `width` partial sums
 
 
 @lru_cache(maxsize=1024)
 def columns(n: int, width: int, itemsize: int, summed: bool, depth: int = DEPTH) -> Columns:
-    """The shape for an (n, width) matrix. summed: its columns are added up, so that a chunk should have many rows; else
-    it has `depth` of them."""
-    pack = ACCESS_BYTES // itemsize
-    span = math.lcm(max(width, 1), pack)
-    if span <= THREADS * pack:
-        # No wider than needed: what a short matrix does not fill stays idle.
-        span *= max(1, min(THREADS * pack // span, ceil_div(n * width, span)))
-    packs = span // pack
-    column_tiles = ceil_div(packs, THREADS)
-    threads = ceil_div(ceil_div(packs, column_tiles), WARP) * WARP
+    """The configuration for an (n, width) matrix.
+
+    summed: the kernel sums columns, so a chunk has many rows; else it has `depth`.
+    """
+    vector = ACCESS_BYTES // itemsize
+    span = math.lcm(max(width, 1), vector)
+    if span <= THREADS * vector:
+        # No wider than the matrix fills: further threads would be idle.
+        span *= max(1, min(THREADS * vector // span, ceil_div(n * width, span)))
+    vectors = span // vector
+    column_tiles = ceil_div(vectors, THREADS)
+    threads = ceil_div(ceil_div(vectors, column_tiles), WARP) * WARP
     rows = ceil_div(n * width, span)
-    chunk = max(_ROWS_SUMMED, ceil_div(rows * column_tiles, _BLOCKS)) if summed else depth
-    chunk = max(chunk, ceil_div(rows, _MOST_CHUNKS))
+    chunk = max(_MIN_ROWS, ceil_div(rows * column_tiles, _BLOCKS)) if summed else depth
+    chunk = max(chunk, ceil_div(rows, _MAX_CHUNKS))
     chunks = ceil_div(rows, chunk)
     return Columns(
         grid=(column_tiles, chunks),
@@ -103,15 +107,15 @@ class _Capture(threading.local):
 _capture = _Capture()
 
 
-def stream_at_work() -> int:
-    """The current stream; while a CUDA graph is captured in one of its own, the stream in which it will be launched."""
+def launch_stream() -> int:
+    """The current stream; during capture of a CUDA graph, the stream in which the graph will be launched."""
     pointer: int = cupy_module().cuda.get_current_stream().ptr if _capture.target is None else _capture.target
     return pointer
 
 
 @contextmanager
 def capturing_for(stream: int) -> Iterator[None]:
-    """While it lasts, work is captured for that stream: it shares the scratch memory that it has there."""
+    """Within it, captured work uses the scratch memory of that stream."""
     _capture.target = stream
     try:
         yield
@@ -123,13 +127,13 @@ _scratch: dict[tuple[Any, ...], Array] = {}
 
 
 def scratch(like: Array, dtype: str, size: int) -> Array:
-    """Memory of that size for what two kernels of one operation hand over, on the device of `like`.
+    """Memory of that size through which one kernel of an operation passes results to the next, on the device of `like`.
 
-    It belongs to the stream at work, in which the next operation begins when this one has ended, and is never freed: a
-    captured CUDA graph may hold it. What it takes is bounded by the launch shapes: a few MiB.
+    Each stream has its own, since operations in one stream run one after the other. It is never freed, since a captured
+    CUDA graph may use it. The launch configurations bound it to a few MiB.
     """
     module = cupy_module()
-    key = (id(module), getattr(like.device, "id", 0), stream_at_work(), dtype)
+    key = (id(module), getattr(like.device, "id", 0), launch_stream(), dtype)
     array = _scratch.get((*key, size))
     if array is None:
         capacity = 1 << (max(size, 1) - 1).bit_length()

@@ -42,7 +42,7 @@ def _backward(dtype: str, activation: str, lanes: int) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype in CUDA_FLOATS:
         for count in (*(count for _, count in SHUFFLE_SHARDS), THREADS):
             for activation in ACTIVATIONS:

@@ -1,4 +1,4 @@
-"""The matrix products of a layer, z = b + a·w with w of shape (inputs, outputs) (seed, section 3)."""
+"""The matrix products of a layer, z = b + a·w with w of shape (inputs, outputs)."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +11,7 @@ from gpu_nn.kernels.cuda_kernels import cublaslt
 from gpu_nn.kernels.cuda_kernels.launch import Kernel, launch
 from gpu_nn.kernels.cuda_kernels.launch_config import COMPUTED, CUDA_FLOATS, ceil_div, columns, scratch
 
-# As in linear.cu: columns and threads of a block that adds up partial sums.
+# As in linear.cu: columns and threads of a block of column_sum.
 _COLUMNS_A_BLOCK, _THREADS_OF_SUM = 32, 1024
 
 
@@ -23,13 +23,13 @@ def matmul(a: Array, b: Array, out: Array, tf32: bool = False) -> None:
 
 def matmul_add(a: Array, b: Array, out: Array) -> None:
     """out += a·b."""
-    if out.size == 0 or a.size == 0:  # cuBLAS refuses leading dimensions of 0
+    if out.size == 0 or a.size == 0:  # cuBLAS rejects leading dimensions of 0
         return
     if cublaslt.gemm(a, b, out, add=True):
         return
     cupy = cupy_module()
     if out.dtype.name in ("float32", "float64"):
-        # beta = 1 adds to what is there. A C-contiguous out is taken for the transpose of bᵀ·aᵀ, without a copy.
+        # beta = 1 adds to out. CuPy computes a C-contiguous out as the transpose of bᵀ·aᵀ, without a copy.
         import_module(f"{cupy.__name__}.cublas").gemm("N", "N", a, b, out=out, alpha=1.0, beta=1.0)
     else:
         out += cupy.matmul(a, b)
@@ -48,7 +48,7 @@ def _column_sum(computed: str, dtype: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype, computed in COMPUTED.items():
         yield _chunk_sums(dtype)
         yield _column_sum(computed, dtype)

@@ -17,7 +17,7 @@ def _noise(dtype: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype in CUDA_FLOATS:
         yield _noise(dtype)
 

@@ -1,8 +1,8 @@
 """Optimizer steps over the flat parameter vector, one launch each.
 
 Arrays of one element hold what changes from step to step: learning_rate and norm are float64, step is int64,
-gradient_scale is of the gradient's type. The gradient that a step sees is gradient_scale · gradient; a
-gradient_scale of NaN leaves all as it is. Weight decay applies to the first `decayed` elements, where the weights lie.
+gradient_scale is of the gradient's type. A step uses gradient_scale · gradient; with a gradient_scale of NaN
+it changes nothing. Weight decay applies to the first `decayed` elements, where the weights lie.
 """
 
 import math
@@ -65,7 +65,7 @@ def _increment(dtype: str) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for."""
+    """Each instantiation that a launch can request."""
     for dtype in _DTYPES:
         yield from (_sgd(dtype, False), _sgd(dtype, True), _adam(dtype), _square_sum(dtype))
         yield from (_clip_scale(dtype), _flush_subnormals(dtype))
@@ -114,7 +114,7 @@ def adam(
 ) -> None:
     """One step of Adam (Kingma & Ba 2015), or of AdamW (Loshchilov & Hutter 2019) when decoupled; step counts from 1.
 
-    mean and square hold the moments without their factor: Σ_i β₁^i g and Σ_i β₂^i g², so a step multiplies each once.
+    mean and square hold the moments without their factors: Σ_i β₁^i g and Σ_i β₂^i g², so a step multiplies each once.
     With m = (1-β₁) mean, v = (1-β₂) square and c_i = 1 - β_i^step,
 
         parameter ← parameter - η (m/c₁) / (√(v/c₂) + ε) = parameter - η' mean / (√square + ε')
@@ -172,5 +172,5 @@ def flush_subnormals(state: Array) -> None:
 
 
 def increment(counter: Array) -> None:
-    """counter_0 += 1, where it lies."""
+    """counter_0 += 1, on the device."""
     launch(_increment(counter.dtype.name), (1,), (1,), (counter,), (1,))

@@ -1,4 +1,4 @@
-"""softmax, its logarithm, ln(1 - softmax), and the softmax with one class left out (seed, section 1)."""
+"""softmax, its logarithm, ln(1 - softmax), and the softmax with one class left out."""
 
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -71,7 +71,7 @@ def _instantiation(operation: str, storage: str, strategy: Strategy) -> Kernel:
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for, but for the lengths of rows of one lane."""
+    """Each instantiation that a launch can request, except some lengths of thread_per_row."""
     for operation in _OPERATIONS:
         for storage in CUDA_FLOATS:
             for strategy in every_strategy(ITEMSIZES[storage]):

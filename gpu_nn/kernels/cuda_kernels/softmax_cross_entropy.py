@@ -63,7 +63,7 @@ def _kernel(
         )
     indexed = target in _CUDA_INDICES
     strategy = choose(m, ITEMSIZES[storage], limits, indexed and not weighted)
-    # Targets of each class are weighed one by one, with weights or without.
+    # Dense targets have a weight for each class in any case.
     return _instantiation(storage, target, weighted and indexed, complement, strategy.any_length()), strategy
 
 
@@ -86,7 +86,7 @@ def _instantiation(storage: str, target: str, weighted: bool, complement: bool, 
 def _numbers(
     storage: str, m: int, ignore_index: int | None, scale: float, complement_weight: float, smoothing: float
 ) -> tuple[Any, ...]:
-    """The kernel's numbers from `m` on, in its own types; the differences are taken in float64."""
+    """The kernel's numbers from `m` on, in its types; differences are computed in float64."""
     number = np.dtype(COMPUTED[storage]).type
     share = smoothing / m
     return (
@@ -103,8 +103,8 @@ def _numbers(
 
 
 def every_kernel() -> Iterator[Kernel]:
-    """Each instantiation that can be asked for, but for the lengths of rows of one lane, and with one type of y for all
-    of its kind: the types differ in how they are read alone."""
+    """Each instantiation that a launch can request, except some lengths of thread_per_row and types of y: types of
+    one kind differ only in how they are read."""
     for storage in CUDA_FLOATS:
         for target, weighted, complement in (
             ("int32", False, True),

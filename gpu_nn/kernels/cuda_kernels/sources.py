@@ -1,4 +1,4 @@
-"""Finds cuda_src, and makes one self-contained text of a .cu file and its headers."""
+"""Finds cuda_src, and inlines a .cu file's own headers into one text."""
 
 import re
 from functools import cache
@@ -8,7 +8,7 @@ from gpu_nn.errors import DeviceError
 from gpu_nn.kernels.activations import cuda_header
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-# Headers that are made from tables of the package instead of lying in the folder.
+# Headers generated from tables of the package; they are not in the folder.
 _GENERATED = {"activations.cuh": cuda_header}
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
 
@@ -30,8 +30,8 @@ def source_folder() -> Path:
 def source(file: str) -> str:
     """The text of cuda_src/`file` with each of its own headers in place of the first #include of it.
 
-    CuPy's disk cache knows a kernel by its source and options and does not look into headers, so a changed header would
-    go unseen. Headers of CUDA itself, in angle brackets, stay.
+    The key of CuPy's disk cache covers source and options but not headers, so it would miss a changed header. Includes
+    in angle brackets, CUDA's own, stay.
     """
     return _inlined(file, source_folder(), set())
 

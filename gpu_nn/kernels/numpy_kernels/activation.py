@@ -1,4 +1,4 @@
-"""a = act(z + b) and its backward pass, with the bias gradient's column sum (seed, section 3)."""
+"""a = act(z + b) and its backward pass, with the bias gradient's column sum."""
 
 import numpy as np
 

@@ -20,10 +20,10 @@ def batch_statistics(
     running ← running + momentum · (batch - running), there with Σ (x - mean)² / (n - 1).
     """
     n = len(x)
-    # From the first row on, so that a column of equal values has variance 0.
+    # Relative to the first row, so that a column of equal values has variance 0.
     mean[...] = x[0]
     mean += _sums(x, mean)[0] / n
-    # Should that be the odd one out, what is left in Σ (x - mean) puts the mean right.
+    # Where the first row is an outlier, Σ (x - mean) corrects the mean.
     left, squares = _sums(x, mean, squares=True)
     mean += left / n
     variance[...] = squares / n
@@ -32,7 +32,7 @@ def batch_statistics(
 
 
 def _sums(x: np.ndarray, mean: np.ndarray, squares: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Σ_r (x - mean), and where asked for Σ_r (x - mean)², in float64."""
+    """Σ_r (x - mean), and with `squares` Σ_r (x - mean)², in float64."""
     n, width = x.shape
     plain, square = np.zeros(width), np.zeros(width)
     for block in summed_blocks(n, width):

@@ -1,13 +1,13 @@
-"""A training step as one launch, where the device has such a thing. A CPU has none."""
+"""On a CPU there are no CUDA graphs: a step runs as it is."""
 
 from collections.abc import Callable
 
 
 def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
-    """`step`, to be called many times with the same arrays and numbers."""
+    """`step` itself."""
     return step
 
 
 def host_break(action: Callable[[], None]) -> None:
-    """Do it."""
+    """Call `action`."""
     action()

@@ -1,4 +1,4 @@
-"""A dense layer, a = act(b + x·w), and its backward pass: products with what goes along with them (seed, section 3)."""
+"""A dense layer, a = act(b + x·w), and its backward pass: matrix products with bias and activation."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def dense(
     """a = act(z), z = b + x·w. x: (n, inputs). w: (inputs, units). a is z where the derivative is of the output.
 
     tf32: whether factors of float32 may be rounded to 10 bits after the point, where the device gains by it.
-    relu_fusion: of a ReLU, for `dense_backward` of the layer above.
+    relu_fusion: where the layer above fuses this layer's ReLU into its backward pass.
     """
     np.dot(x, w, out=z)
     bias_activation(z, b, a, activation)
@@ -39,8 +39,8 @@ def dense_backward(
 ) -> None:
     """da becomes δ = ∂C/∂z; db = Σ_r δ, dw = xᵀδ, dx = δ wᵀ. saved: a, or z where the derivative is of the input.
 
-    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`. below: of the layer that gave x,
-    whose δ and bias gradient are made here too: dx is then its ∂C/∂z, not its ∂C/∂a.
+    x, w and da may be of a half type, with dw and db of float32; tf32 as in `dense`. below: of the layer
+    that computed x; this call then computes that layer's bias gradient too, and dx is its ∂C/∂z instead of its ∂C/∂a.
     """
     bias_activation_backward(da, saved, db, activation)
     np.dot(x.T, da, out=dw)
@@ -51,5 +51,5 @@ def dense_backward(
 
 
 def relu_mask_bytes(units: int) -> int:
-    """Bytes of a row of `ReluBackwardFusion.mask`; 0 where no product writes one."""
+    """Bytes of a row of `ReluBackwardFusion.mask`; 0 where no matrix product writes one."""
     return 0

@@ -8,8 +8,8 @@ _CAST_ELEMENTS = 1 << 16
 def gather(source: np.ndarray, order: np.ndarray, out: np.ndarray, first: np.ndarray | None = None) -> None:
     """out_i = source[order[first_0 + i]], cast to the type of out. source: 1-D or 2-D.
 
-    order: row numbers, int64, within range. first: (1,) of int64, where in the order the batch begins; None: it is all
-    of it.
+    order: row numbers, int64, within range. first: (1,) of int64, the index in the order at which the batch begins;
+    None stands for 0 and the whole order.
     """
     rows = order
     if first is not None:

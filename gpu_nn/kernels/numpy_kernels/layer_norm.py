@@ -26,13 +26,13 @@ def layer_norm(
         rows = x[block]
         standard = scratch.take("standard", rows.shape, x.dtype)
         square = scratch.take("work", rows.shape, x.dtype)
-        # From the first value on, so that a row of equal values has variance 0.
+        # Relative to the first value, so that a row of equal values has variance 0.
         np.subtract(rows, rows[:, :1], out=standard)
         np.add(rows[:, 0], _row_mean(standard), out=mean[block])
         np.subtract(rows, mean[block][:, None], out=standard)
         np.multiply(standard, standard, out=square)
         variance[block] = _row_mean(square)
-        # Should the first value be the odd one out, what is left in Σ (x - mean) puts the mean right.
+        # Where the first value is an outlier, Σ (x - mean) corrects the mean.
         left = _row_mean(standard)
         mean[block] += left
         standard -= left[:, None]

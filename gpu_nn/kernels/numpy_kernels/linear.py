@@ -1,4 +1,4 @@
-"""The matrix products of a layer, z = b + a·w with w of shape (inputs, outputs) (seed, section 3)."""
+"""The matrix products of a layer, z = b + a·w with w of shape (inputs, outputs)."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from gpu_nn.kernels.numpy_kernels.rows import scratch
 _PRODUCT_ELEMENTS = 1 << 18
 
 
-# BLAS adds a column up one by one; sums of this many rows keep the digits of float32.
+# BLAS sums a column sequentially; sums of this many rows keep the digits of float32.
 _ROWS_OF_A_SUM = 4096
 
 

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling for float16 (Micikevicius et al. 2018), decided where the gradient lies."""
+"""Dynamic loss scaling for float16 (Micikevicius et al. 2018), decided on the gradient's device."""
 
 import math
 
@@ -22,11 +22,11 @@ def adjust_loss_scale(
     most: float,
     interval: int,
 ) -> None:
-    """What comes of a gradient whose norm is norm_0 with the scale in it; all arrays have one element.
+    """Scale and counters after a step; norm_0 is the norm of the scaled gradient. All arrays have one element.
 
-    Finite: gradient_scale takes the scale off and clips to max_norm, step_0 += 1, and after `interval` such steps on
-    end the scale is multiplied by `factor`, up to `most`. Else gradient_scale is NaN, the optimizers' word for leaving
-    all as it is, and the scale is divided by `factor`, down to 1.
+    If norm_0 is finite, gradient_scale removes the scale and clips to max_norm, step_0 += 1, and after `interval` such
+    steps in a row the scale is multiplied by `factor`, up to `most`. Else gradient_scale is NaN, at which optimizers
+    change nothing, and the scale is divided by `factor`, down to 1.
     """
     by = float(loss_scale[0])
     if not math.isfinite(norm[0]):

@@ -7,16 +7,16 @@ import numpy as np
 from gpu_nn.kernels.activations import ACTIVATIONS, slope
 from gpu_nn.kernels.numpy_kernels.rows import blocks, scratch
 
-# A column is added up one by one within a block: no more rows than keep the digits of float32.
+# Columns are summed sequentially within a block, which keeps the digits of float32 up to this many rows.
 _ROWS_OF_A_SUM = 4096
 _ELEMENTS_A_ROW = (1 << 16) // _ROWS_OF_A_SUM
 
-# What is not finite shows in the result, as on a GPU.
+# Values that are not finite show in the result, as on a GPU.
 quiet = np.errstate(invalid="ignore", over="ignore")
 
 
 def summed_blocks(n: int, width: int) -> Iterator[slice]:
-    """The rows 0…n in blocks that stay in the cache and whose columns can be added up."""
+    """The rows 0…n in blocks that stay in the cache and whose columns can be summed."""
     return blocks(n, max(width, _ELEMENTS_A_ROW))
 
 

@@ -1,17 +1,17 @@
-"""Random words that follow from seed, number of the draw and place alone: the same on every device."""
+"""Random words determined by seed, number of the draw and index alone: the same on every device."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-# Words are drawn a block at a time, so that nothing grows with the batch. Even, for the words come in pairs.
+# Words are drawn a block at a time, so that memory does not grow with the batch. Even, since words come in pairs.
 _BLOCK_ELEMENTS = 1 << 16
 
 
 def words(seed: int, counter: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
     """The 32-bit words 0 … size-1 of Philox4x64-10 with key (seed, 0) and first counter (1, 0, 0, draw), in parts.
 
-    counter: (1,) uint64, the number of the draw. A part comes with its place, and may be followed by one word more.
+    counter: (1,) uint64, the number of the draw. Each part comes with its slice, and may have one word more.
     """
     generator = np.random.Philox(key=seed, counter=int(counter[0]) << 192)
     for start in range(0, size, _BLOCK_ELEMENTS):

@@ -1,4 +1,4 @@
-"""The end of a training step: the batch's cost goes where the host reads it later, and the counters go on."""
+"""End of a training step: stores the batch's cost where the host reads it later, and advances the counters."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ def record_loss(
     loss_scale: np.ndarray | None = None,
     rows: int | None = None,
 ) -> None:
-    """step_losses[position_1] = Σ_r row_losses_r;  position_0 += rows, those that are done;  position_1 += 1.
+    """step_losses[position_1] = Σ_r row_losses_r;  position_0 += rows, the rows done;  position_1 += 1.
 
-    row_losses: (n,). position: (2,) of int64, with position_1 within step_losses; None for the first of them, where
-    nothing goes on. loss_scale: (1,) of float32, a factor of the rows' costs that is taken off their sum. rows: n
-    where it is None.
+    row_losses: (n,). position: (2,) of int64, with position_1 within step_losses; None stands for 0, and
+    nothing is advanced. loss_scale: (1,) of float32, by which the rows' costs are multiplied and their sum is divided.
+    rows: None stands for n.
     """
     step = 0 if position is None else position.item(1)
     loss = np.add.reduce(row_losses)

@@ -1,13 +1,13 @@
 """The row state of a block of logits, and the scratch memory that the blocks share.
 
 Let k = argmax z, M₁ = z_k, M₂ = max_{s≠k} z_s, E = Σ_{s≠k} e^{z_s-M₂}. Every quantity of the softmax and of the
-all-but-one softmax comes from these without ever forming 1 - p_k (DESIGN §1):
+all-but-one softmax follows from these without computing 1 - p_k; cuda_src/README.md derives them:
 
     q   = e^{M₂-M₁} E = (1-p_k)/p_k        p_k = 1/(1+q)        c_k = 1-p_k = q/(1+q)
     s_j = e^{z_j-M₂}/E = soft(z_{≠k}, j)   p_j = s_j c_k        o_j = p_j/(1-p_j) = e^{z_j-M₂} / (E/c_k - e^{z_j-M₂})
 
-p_j ≤ ½ for j ≠ k, so nothing cancels in o_j. With any other number in place of M₂ they hold as well; where classes are
-many and logits moderate it is 0, and E is a sum of e^{z_s}.
+p_j ≤ ½ for j ≠ k, so nothing cancels in o_j. The formulas hold with any number in place of M₂. For many classes and
+moderate logits the code uses 0, and E is then a sum of e^{z_s}.
 """
 
 import math
@@ -21,12 +21,12 @@ from gpu_nn.device import aligned_empty
 # Elements of a block: the few arrays of a block stay in the L2 cache, and a call still does enough work.
 BLOCK_ELEMENTS = 1 << 16
 
-# Up to this many classes a block is held class by class, (m, rows) in memory: reductions over few classes then run
+# Up to this many classes a block is stored class by class, (m, rows) in memory: reductions over few classes then run
 # along whole rows of memory instead of in loops of length m.
 CLASS_MAJOR_LIMIT = 64
 
-# With maxima within ±60, and the others not below these, all of e^z that counts is within float32's normal numbers.
-_LARGEST_MAXIMUM, _SMALLEST_MASS, _SMALLEST_Q = 60.0, 1e-25, 1e-30
+# For a maximum within ±60, and E and q of at least these, every relevant e^z is a normal number of float32.
+_LARGEST_MAXIMUM, _SMALLEST_SUM_EXP, _SMALLEST_Q = 60.0, 1e-25, 1e-30
 
 _ARGMAX_ROWS = 512
 _SUMMED_ONE_BY_ONE = 32
@@ -34,7 +34,7 @@ _BYTE = np.dtype(np.uint8)
 
 
 class _Scratch(threading.local):
-    """Memory reused from call to call, one array a name and thread, bounded by the block and not by the batch."""
+    """Memory reused from call to call, one array for each name and thread, as large as a block and not as the batch."""
 
     def __init__(self) -> None:
         self._memory: dict[str, np.ndarray] = {}
@@ -49,7 +49,7 @@ class _Scratch(threading.local):
     def take_with_flat(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype, class_major: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The array, and the same as it lies in memory, 1-D."""
+        """The array, and a flat view of its memory."""
         key = (name, shape, dtype.char, class_major)
         views = self._views.get(key)
         if views is None:
@@ -65,13 +65,13 @@ class _Scratch(threading.local):
         return views
 
     def integers(self, stop: int) -> np.ndarray:
-        """0 … stop-1, to be read only."""
+        """0 … stop-1; not to be written."""
         if len(self._integers) < stop:
             self._integers = np.arange(stop)
         return self._integers[:stop]
 
     def ones(self, size: int, dtype: np.dtype) -> np.ndarray:
-        """To be read only."""
+        """`size` ones; not to be written."""
         ones = self._ones.get(dtype.char)
         if ones is None or len(ones) < size:
             ones = self._ones[dtype.char] = np.ones(size, dtype)
@@ -102,7 +102,7 @@ def blocks(n: int, m: int) -> Iterator[slice]:
 
 
 def sum_over_classes(array: np.ndarray, class_major: bool) -> np.ndarray:
-    """Σ_j array_rj, so that no sum of float32 runs over many terms one by one. class_major: how it lies in memory."""
+    """Σ_j array_rj, without long sequential sums in float32. class_major: the layout of the array in memory."""
     rows, width = array.shape
     if not class_major:
         return np.add.reduce(array, axis=1)  # pairwise along a row
@@ -119,7 +119,7 @@ def sum_over_classes(array: np.ndarray, class_major: bool) -> np.ndarray:
 
 
 def _exp_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """e^{a-b} with the rounding error of a-b made good; at a-b = -80 it would cost e^{a-b} its last six bits."""
+    """e^{a-b}, compensated for the rounding error of a-b; at a-b = -80 it would cost e^{a-b} its last six bits."""
     if a.dtype == np.float32:
         return np.exp(np.subtract(a, b, dtype=np.float64)).astype(np.float32)
     difference = a - b
@@ -133,11 +133,12 @@ def _exp_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 class RowState:
     """The row state of `z`, (rows, m), with e_j = e^{z_j-M₂} for all j ≠ k held in scratch memory (e_k = 0).
 
-    k, at_k: column of the maximum, and its place in the memory of a scratch array.  maximum: M₁.  mass: E.
-    q, log1p_q, p_k, c_k: as above.  All of them (rows,).  unusual: whether a row may have fewer than two finite logits.
+    k, flat_k: column of the maximum, and its index in a scratch array's flat view.  maximum: M₁.  sum_exp: E.
+    q, log1p_q, p_k, c_k: as above.  All of them (rows,).  has_masked_rows: whether a row may have fewer than two finite
+    logits.
 
-    A class with logit -inf has p = 0; so have all classes of a row that holds nothing else. A row with NaN or +inf is
-    NaN throughout.
+    A class with logit -inf has p = 0; so has every class of a row of nothing but -inf. A row with NaN or +inf is NaN
+    throughout.
     """
 
     def __init__(self, z: np.ndarray):
@@ -147,15 +148,15 @@ class RowState:
         self.row_numbers = scratch.integers(self.rows)
         self.ones = scratch.ones(self.m, self.dtype)
         self.e, self.flat_e = self.array("e")
-        self.unusual = False
-        if not self._of_exponentials(z):
-            self._of_differences(z)
+        self.has_masked_rows = False
+        if not self._from_exponentials(z):
+            self._from_differences(z)
         self.log1p_q = np.log1p(self.q)
 
-    def _of_exponentials(self, z: np.ndarray) -> bool:
-        """The state with 0 in place of M₂, in fewer passes; False for logits that are not fit for it, such as NaN.
+    def _from_exponentials(self, z: np.ndarray) -> bool:
+        """The state with 0 in place of M₂, in fewer passes; False for logits out of its range, such as NaN.
 
-        Of few classes it would save little, and their errors do not even out.
+        With few classes it would save little, and their rounding errors do not average out.
         """
         if self.class_major:
             return False
@@ -168,11 +169,11 @@ class RowState:
         if not np.maximum.reduce(np.abs(self.maximum), initial=0) <= _LARGEST_MAXIMUM:  # so is NaN
             return False
         np.exp(source, out=e)
-        self.flat_e[self.at_k] = 0
-        self.mass = self.sum(e)
+        self.flat_e[self.flat_k] = 0
+        self.sum_exp = self.sum(e)
         self.q = np.exp(-self.maximum)
-        self.q *= self.mass
-        fit = np.minimum.reduce(self.mass, initial=1) >= _SMALLEST_MASS
+        self.q *= self.sum_exp
+        fit = np.minimum.reduce(self.sum_exp, initial=1) >= _SMALLEST_SUM_EXP
         if not (fit and np.minimum.reduce(self.q, initial=1) >= _SMALLEST_Q):
             return False
         self.p_k = np.reciprocal(1 + self.q)
@@ -180,46 +181,46 @@ class RowState:
         self.log_q = np.log(self.q)
         return True
 
-    def _of_differences(self, z: np.ndarray) -> None:
-        """The state as it is defined."""
+    def _from_differences(self, z: np.ndarray) -> None:
+        """The state by its definition."""
         e = self.e
         np.copyto(e, z)
         self._find_maximum(e, z)
-        self.flat_e[self.at_k] = -np.inf
+        self.flat_e[self.flat_k] = -np.inf
         second = np.maximum.reduce(e, axis=1)
         self.gap = second - self.maximum
         self.q = _exp_difference(second, self.maximum)
-        self.unusual = not all_finite(self.gap)
-        if self.unusual:
-            lone, empty = self._settle_unusual_rows(second)
+        self.has_masked_rows = not all_finite(self.gap)
+        if self.has_masked_rows:
+            lone, empty = self._set_masked_rows(second)
         e -= second[:, None]
         np.exp(e, out=e)
-        self.mass = self.sum(e)
-        if self.unusual:
-            self.mass[lone] = 1
-        self.q *= self.mass
+        self.sum_exp = self.sum(e)
+        if self.has_masked_rows:
+            self.sum_exp[lone] = 1
+        self.q *= self.sum_exp
         self.p_k = np.reciprocal(1 + self.q)
         self.c_k = self.q * self.p_k
-        if self.unusual:
+        if self.has_masked_rows:
             self.p_k[empty] = 0
-        self.log_q = np.log(self.mass)
+        self.log_q = np.log(self.sum_exp)
         self.log_q += self.gap
 
     def _find_maximum(self, e: np.ndarray, z: np.ndarray) -> None:
-        """k, where `z` is largest, and the logit there. e: z, or a copy of it in the scratch memory's layout."""
+        """k, the column of the largest z, and its logit. e: z, or a copy of it in scratch memory."""
         if not self.class_major or self.rows < _ARGMAX_ROWS:
             self.k = e.argmax(axis=1)
         else:
-            # argmax costs 30 ns a row however short; the largest of (m-1-j)·[e_j = max] takes passes over columns.
+            # argmax takes 30 ns a row however short; the maximum of (m-1-j)·[e_j = max] takes passes over columns.
             maximal = scratch.take("maximal", e.shape, _BYTE, self.class_major)
             np.equal(e, e.max(axis=1)[:, None], out=maximal.view(bool))
             maximal *= np.arange(self.m - 1, -1, -1, dtype=_BYTE)
             self.k = self.m - 1 - maximal.max(axis=1).astype(np.intp)
-        self.at_k = self.place(self.k)
+        self.flat_k = self.flat_index(self.k)
         self.maximum = z[self.row_numbers, self.k].astype(self.dtype, copy=False)
 
-    def _settle_unusual_rows(self, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give M₁, M₂ and e^{M₂-M₁} the values that lead to the right limits in rows with fewer than two finite logits.
+    def _set_masked_rows(self, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Set M₁, M₂ and e^{M₂-M₁} to values that give the right limits in rows with fewer than two finite logits.
 
         Returns which rows have at most one class that is not masked, and which have none.
         """
@@ -234,11 +235,11 @@ class RowState:
         return lone, empty
 
     def array(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """A scratch array of the block's shape and layout, and the same as it lies in memory, for `place`."""
+        """A scratch array of the block's shape and layout, and its flat view, for `flat_index`."""
         return scratch.take_with_flat(name, (self.rows, self.m), self.dtype, self.class_major)
 
-    def place(self, column: np.ndarray) -> np.ndarray:
-        """Where (row, column[row]) lies in the memory of a scratch array."""
+    def flat_index(self, column: np.ndarray) -> np.ndarray:
+        """The indices of (row, column[row]) in the flat view of a scratch array."""
         if self.class_major:
             return column * self.rows + self.row_numbers
         return column + self.row_numbers * self.m
@@ -247,21 +248,21 @@ class RowState:
         """Σ over the classes."""
         return sum_over_classes(array, self.class_major)
 
-    def weighted_depth(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
+    def weighted_gap_sum(self, z: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
         """Σ_t weight_t (M₁-z_t), where 0 · ∞ is 0."""
-        depth, _ = self.array("work")
-        np.subtract(self.maximum[:, None], z, out=depth, dtype=self.dtype)
-        depth *= weight
-        total = self.sum(depth)
+        gaps, _ = self.array("work")
+        np.subtract(self.maximum[:, None], z, out=gaps, dtype=self.dtype)
+        gaps *= weight
+        total = self.sum(gaps)
         if not all_finite(total):
-            depth[np.broadcast_to(weight == 0, depth.shape)] = 0
-            total = self.sum(depth)
+            gaps[np.broadcast_to(weight == 0, gaps.shape)] = 0
+            total = self.sum(gaps)
         return total
 
     def odds(self) -> tuple[np.ndarray, np.ndarray]:
-        """o_j for j ≠ k, in scratch memory, and the same as it lies there; 0 at k."""
+        """o_j for j ≠ k and 0 at k, in scratch memory, and its flat view."""
         odds, flat_odds = self.array("odds")
-        np.subtract((self.mass / self.c_k)[:, None], self.e, out=odds)
+        np.subtract((self.sum_exp / self.c_k)[:, None], self.e, out=odds)
         np.divide(self.e, odds, out=odds)
         return odds, flat_odds
 

@@ -1,4 +1,4 @@
-"""softmax, its logarithm, ln(1 - softmax), and the softmax with one class left out (seed, section 1)."""
+"""softmax, its logarithm, ln(1 - softmax), and the softmax with one class left out."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from gpu_nn.kernels.numpy_kernels.rows import (
 
 
 def softmax(z: np.ndarray, out: np.ndarray) -> None:
-    """out_j = p_j = e^{z_j-M₁} / Σ_s e^{z_s-M₁}, which unlike 1 - p asks no more of a row than its maximum.
+    """out_j = p_j = e^{z_j-M₁} / Σ_s e^{z_s-M₁}, which needs only the maximum of a row.
 
     A row of nothing but -inf is 0.
     """
@@ -31,9 +31,9 @@ def softmax(z: np.ndarray, out: np.ndarray) -> None:
             if not all_finite(maximum):
                 maximum[np.isneginf(maximum)] = 0
             np.exp(np.subtract(source, maximum[:, None], out=e), out=e)
-            mass = sum_over_classes(e, class_major)
-            mass[mass == 0] = 1
-            np.divide(e, mass[:, None], out=out[block], casting="same_kind")
+            sum_exp = sum_over_classes(e, class_major)
+            sum_exp[sum_exp == 0] = 1
+            np.divide(e, sum_exp[:, None], out=out[block], casting="same_kind")
 
 
 def log_softmax(z: np.ndarray, out: np.ndarray) -> None:
@@ -69,8 +69,8 @@ def all_but_one_softmax(z: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:
             wrong = (t[block] < 0) | (t[block] >= m)
             column = np.where(wrong, 0, t[block])
             # 1/(1-p_t) = 1 + o_t, and 0 in place of o_k, which is not used.
-            scale = 1 + state.odds()[1][state.place(column)]
-            factor = np.where(column == state.k, 1, state.c_k * scale) / state.mass
+            scale = 1 + state.odds()[1][state.flat_index(column)]
+            factor = np.where(column == state.k, 1, state.c_k * scale) / state.sum_exp
             # A row with NaN or +inf is NaN also where that is the class left out.
             factor[np.isnan(state.q)] = np.nan
             state.e *= factor[:, None]

@@ -1,4 +1,4 @@
-"""Loss and output gradient of the softmax cross entropy with its all-but-one terms (DESIGN §1).
+"""Loss and output gradient of the softmax cross entropy with its all-but-one terms; cuda_src/README.md derives them.
 
 With y smoothed first, A_t = w_t y_t and B_t = λ w_t (1-y_t), a row's cost and gradient are
 
@@ -80,7 +80,7 @@ def softmax_cross_entropy(
 
 
 def _legal(y: Array, m: int, ignore_index: int | None) -> tuple[Array, Array | None, Array | None]:
-    """The labels with harmless ones in place of the unusable, which rows are out of range, and which are ignored."""
+    """The labels with 0 in place of those that cannot be used, which rows are out of range, and which are ignored."""
     unsigned: Array = y.view(np.uint64 if y.itemsize == 8 else np.uint32)
     if ignore_index is None and np.maximum.reduce(unsigned) < m:
         return y, None, None
@@ -98,11 +98,11 @@ def _block(
     dz: np.ndarray | None,
 ) -> None:
     state = RowState(z)
-    cost.take(state, y)
+    cost.set_block(state, y)
     a_k, a_rest, b_k = cost.a_k, cost.a_rest, cost.b_k
     a = cost.a_total
     a_less_r, a_rest_less_r = a, a_rest
-    rows_loss = cost.depth(z)
+    rows_loss = cost.gap_sum(z)
     rows_loss += a * state.log1p_q
     if cost.complement_weight:
         odds, flat_odds = state.odds()
@@ -110,7 +110,7 @@ def _block(
         a_less_r, a_rest_less_r = a - r, a_rest - r
         rows_loss += complement
         log1m = state.log1m_p_k()
-        rows_loss -= times(b_k, log1m) if state.unusual else b_k * log1m
+        rows_loss -= times(b_k, log1m) if state.has_masked_rows else b_k * log1m
     # A masked class has no gradient, though it may have a target; then the loss is not finite.
     masked = None if all_finite(rows_loss) else np.isneginf(z)
     np.multiply(rows_loss, factor, out=loss)
@@ -120,15 +120,15 @@ def _block(
     e = state.e
     slope = a_less_r * state.c_k
     slope -= b_k * state.p_k
-    slope /= state.mass
+    slope /= state.sum_exp
     e *= slope[:, None]
-    cost.subtract_from(e, state.flat_e)
+    cost.subtract_a(e, state.flat_e)
     if cost.complement_weight:
         e += odds
     g_k = a_rest_less_r + b_k
     g_k *= state.p_k
     g_k -= a_k * state.c_k
-    state.flat_e[state.at_k] = g_k
+    state.flat_e[state.flat_k] = g_k
     np.multiply(e, factor[:, None] if isinstance(factor, np.ndarray) else factor, out=dz, casting="same_kind")
     if masked is not None:
         dz[masked] = 0
