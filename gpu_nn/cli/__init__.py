@@ -8,28 +8,93 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gpu_nn import __version__
-from gpu_nn.cli.signals import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged, one_line
+
+if TYPE_CHECKING:
+    from gpu_nn.training import Trainer
 
 USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 
 # Shells report this code plus the signal's number for a process that a signal ended.
 SIGNAL_BASE = 128
 
-# Each is a module of this package with `add_arguments` and `run`, imported when the command is used.
+# The module of each command, imported when the command is used, with its `add_<command>_arguments` and `run_<command>`;
+# and the help.
 _COMMANDS = {
-    "train": "train a network; without arguments, on the handwritten digits that scikit-learn ships",
-    "evaluate": "accuracy, loss, and precision and recall of each class, of a model on labelled data",
-    "predict": "the class of each row, one a line, or the probabilities of all classes as CSV",
-    "export": "write a model for other programs: as an ONNX file, or its arrays as npz",
-    "plot": "figures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
-    "info": "versions, devices, and the device that 'auto' chooses; or what a model contains",
+    "train": ("train", "train a network; without arguments, on the handwritten digits that scikit-learn ships"),
+    "evaluate": (
+        "evaluate_predict",
+        "accuracy, loss, and precision and recall of each class, of a model on labelled data",
+    ),
+    "predict": (
+        "evaluate_predict",
+        "the class of each row, one a line, or the probabilities of all classes as CSV",
+    ),
+    "export": ("export_info", "write a model for other programs: as an ONNX file, or its arrays as npz"),
+    "plot": (
+        "plot",
+        "figures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
+    ),
+    "info": ("export_info", "versions, devices, and the device that 'auto' chooses; or what a model contains"),
 }
+
+
+class Interrupted(KeyboardInterrupt):
+    """The signal `signum` stopped the command."""
+
+    def __init__(self, signum: int, message: str = "interrupted"):
+        super().__init__(message)
+        self.signum = signum
+
+
+class SignalHandler:
+    """While `installed`, a signal raises Interrupted or, during `training`, stops the fit after the current step.
+
+    signum: the signal that arrived, 0 before. A second SIGINT stops a training at once; a second SIGTERM has no effect,
+    because schedulers send several.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._trainer: Trainer | None = None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            # Python lets only the main thread handle signals.
+            yield
+            return
+        previous = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    @contextmanager
+    def training(self, trainer: "Trainer") -> Iterator[None]:
+        """A fit of `trainer`. Raises Interrupted afterwards when a signal arrived."""
+        self._trainer = trainer
+        try:
+            yield
+        finally:
+            self._trainer = None
+        if self.signum:
+            raise Interrupted(self.signum)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        is_second_sigint = signum == self.signum == signal.SIGINT
+        self.signum = signum
+        if self._trainer is None or is_second_sigint:
+            raise Interrupted(signum)
+        self._trainer.interrupt()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,13 +105,13 @@ class _Parser(argparse.ArgumentParser):
 class _CommandParser(_Parser):
     """The parser of one command. It imports the module of the command, and adds its arguments, when it parses."""
 
-    module = ""
+    command = module = ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.module:
             module, self.module = import_module(self.module), ""
-            module.add_arguments(self)
-            self.set_defaults(run=module.run)
+            getattr(module, f"add_{self.command}_arguments")(self)
+            self.set_defaults(run=getattr(module, f"run_{self.command}"))
         return super().parse_known_args(args, namespace)
 
 
@@ -57,8 +122,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         dest="command", required=True, metavar="|".join(_COMMANDS), parser_class=_CommandParser
     )
-    for name, help in _COMMANDS.items():
-        commands.add_parser(name, help=help, description=help).module = f"{__name__}.{name}"
+    for name, (module, help) in _COMMANDS.items():
+        command = commands.add_parser(name, help=help, description=help)
+        command.command, command.module = name, f"{__name__}.{module}"
     return top
 
 

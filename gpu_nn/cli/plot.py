@@ -11,7 +11,7 @@ from gpu_nn import plots
 from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_device_argument, add_stream_argument, integer, one_of
 from gpu_nn.cli.input_data import labelled_batches, read_splits, split_batches
 from gpu_nn.cli.output import print_json, print_stderr, write_stdout
-from gpu_nn.cli.report import read_test_fingerprint, read_test_result
+from gpu_nn.cli.run_files import read_test_fingerprint, read_test_result
 from gpu_nn.cli.run_folder import RunFolder, RunState
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
@@ -26,7 +26,7 @@ _MIN_IMAGE_SIDE = 8
 _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of `gpu-nn train --out`; the run may be unfinished")
     data_help = f"plot predictions on the test part, if any, of these data, {SOURCES} (default: the run's test split)"
     parser.add_argument("--data", metavar="FILE|IDX-FOLDER", help=data_help)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def run_plot(options: argparse.Namespace) -> None:
     if options.target is not None and options.data is None:
         raise ValueError("--target needs --data; the run's own data keep the target of the training")
     if options.stream != "auto" and options.data is None:

@@ -1,102 +1,133 @@
-"""What `gpu-nn train` reports: its progress, the result, also in history.json, and with --dry-run what it would train.
-
-history.json, of a finished run: "epochs": the records. "test": "loss", "accuracy" and "rows" of the test split.
-"data": fingerprints of the splits, as in a checkpoint, and of the test split; early versions of gpu_nn wrote none.
-"""
+"""The network, the optimizer, the trainer and the callbacks of a run, and what a dry run prints of them."""
 
 import argparse
-import json
-import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from gpu_nn.cli.arguments import SCHEDULES
 from gpu_nn.cli.input_data import DataSplits
 from gpu_nn.cli.output import print_json, print_stderr, table, write_stdout
+from gpu_nn.cli.run_folder import RunFolder
+from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import DataError
+from gpu_nn.layers import Dense, InputNoise, Layer, Standardize, hidden_layers
 from gpu_nn.network import Network
-from gpu_nn.optimizers import Optimizer
-from gpu_nn.training import Callback, EpochRecord, History, Trainer, TrainerView
-from gpu_nn.training.checkpoint import Checkpoint
-from gpu_nn.validation import check_json_int
+from gpu_nn.optimizers import OPTIMIZERS, Optimizer
+from gpu_nn.schedules import Schedule, WarmUp
+from gpu_nn.training import (
+    Callback,
+    Checkpoints,
+    CsvLog,
+    EarlyStopping,
+    EpochRecord,
+    JsonLinesLog,
+    TensorBoardLog,
+    Trainer,
+    TrainerView,
+)
+from gpu_nn.training.checkpoint import write as write_checkpoint
 
-_MALFORMED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 _LABEL_DTYPE = np.dtype(np.int64)
 
 
-@dataclass(frozen=True)
-class TestResult:
-    """Mean cost and accuracy on the test split, and its rows."""
-
-    loss: float
-    accuracy: float
-    rows: int
-
-
-# history.json
-
-
-def history_text(history: History, test: TestResult, data: dict[str, Any]) -> str:
-    """The content of history.json."""
-    return json.dumps({"test": asdict(test), "data": data, **json.loads(history.to_json())}, indent=1)
-
-
-def read_history(path: Path) -> History:
-    """The records. Raises DataError for a file that is missing or malformed."""
-    try:
-        return History.from_json(path.read_text())
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
+def make_network(settings: argparse.Namespace, data: DataSplits) -> Network:
+    layers: list[Layer] = [Standardize()]
+    if settings.input_noise:
+        layers.append(InputNoise(settings.input_noise))
+    options = {"normalisation": settings.normalisation, "dropout": settings.dropout}
+    net = Network(
+        [*layers, *hidden_layers(settings.hidden, settings.activation, **options), Dense(len(data.classes))],
+        n_inputs=data.n_inputs,
+        device=settings.device,
+        dtype=settings.dtype,
+        seed=settings.seed,
+    )
+    net.classes = data.classes.tolist()
+    if data.names is not None:
+        net.feature_names, net.target_name = data.names, data.target
+    for name, values in (("0.shift", data.shift), ("0.scale", data.scale)):
+        net.state[name][...] = net.device.asarray(values, net.dtype)
+    return net
 
 
-def history_of(checkpoint: Checkpoint) -> History:
-    """The records in a checkpoint. Raises DataError for malformed ones."""
-    try:
-        return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
-    except _MALFORMED as error:
-        raise _no_history(checkpoint.path, error) from None
+def make_schedule(settings: argparse.Namespace, rows: int) -> Schedule:
+    """The learning-rate schedule. rows: in the training split."""
+    steps_per_epoch = -(-rows // settings.batch_size)
+    # A config.toml of an early version of gpu_nn names no schedule.
+    schedule = SCHEDULES[settings.schedule or "constant"](settings.lr, max(settings.epochs * steps_per_epoch, 1))
+    if settings.warm_up is None:
+        return schedule
+    return WarmUp(settings.warm_up.steps or settings.warm_up.epochs * steps_per_epoch, schedule)
 
 
-def steps_of(checkpoint: Checkpoint) -> int:
-    """The optimizer steps before the checkpoint. Raises DataError where it has none."""
-    try:
-        return check_json_int("steps", checkpoint.training["position"]["steps"])
-    except _MALFORMED as error:
-        raise DataError(f"{checkpoint.path} has a header that makes no training: {error!r}") from None
+def make_optimizer(settings: argparse.Namespace, data: DataSplits) -> Optimizer:
+    options: dict[str, Any] = {"max_norm": settings.max_norm, "lr": make_schedule(settings, data.rows[0])}
+    if settings.weight_decay is not None:
+        options["weight_decay"] = settings.weight_decay
+    if settings.optimizer == "sgd":
+        options["momentum"] = 0.9
+    return OPTIMIZERS[settings.optimizer](**options)
 
 
-def read_test_result(path: Path) -> TestResult | None:
-    """The result on the test split; None where an early version of gpu_nn wrote none. Raises as `read_history`."""
-    try:
-        entry = json.loads(path.read_text()).get("test")
-        if entry is None:
-            return None
-        test = TestResult(float(entry["loss"]), float(entry["accuracy"]), int(entry["rows"]))
-        if not all(map(math.isfinite, asdict(test).values())):
-            raise ValueError(f"a test of {entry}")
-        return test
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
+def make_trainer(
+    net: Network, optimizer: Optimizer, settings: argparse.Namespace, communicator: Communicator = SINGLE_PROCESS
+) -> Trainer:
+    """A trainer without callbacks."""
+    return Trainer(
+        net,
+        optimizer,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        label_smoothing=settings.label_smoothing,
+        complement_weight=settings.complement_weight,
+        communicator=communicator,
+    )
 
 
-def read_test_fingerprint(path: Path) -> dict[str, Any] | None:
-    """The fingerprint of the test split, None where there is none. Raises as `read_history`."""
-    try:
-        data = json.loads(path.read_text()).get("data") or {}
-        return data.get("test")
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
+def make_callbacks(settings: argparse.Namespace, folder: RunFolder | None) -> list[Callback]:
+    """Raises ValueError for a log that needs a package which is not installed."""
+    callbacks: list[Callback] = []
+    if settings.early_stopping is not None:
+        callbacks.append(EarlyStopping(patience=settings.early_stopping))
+    for path in settings.log or ():
+        callbacks.append(CsvLog(path) if Path(path).suffix == ".csv" else JsonLinesLog(path))
+    if settings.tensorboard is not None:
+        try:
+            callbacks.append(TensorBoardLog(settings.tensorboard))
+        except ImportError as error:
+            raise ValueError(f"--tensorboard: {error}") from None
+    if folder is not None:
+        callbacks.append(Checkpoints(folder.checkpoints.path, settings.checkpoint_every))
+        callbacks.append(FinalCheckpoint(folder.checkpoints.final, settings.epochs))
+    return callbacks
 
 
-def _no_history(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is no history of a run: {error!r}")
+class FinalCheckpoint(Callback):
+    """Writes the state after the last of `epochs` epochs, or after early stopping, to the file `path`: more epochs
+    resume from it, while the model may be that of the best epoch.
+    """
 
+    last: ClassVar[bool] = True
 
-# Progress and result
+    def __init__(self, path: Path, epochs: int):
+        self.path, self.epochs = path, epochs
+
+    def begin(self, trainer: TrainerView) -> None:
+        # A killed process may have left the final checkpoint of an earlier attempt.
+        self.path.unlink(missing_ok=True)
+
+    def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
+        if not (trainer.stopping or record.epoch == self.epochs):
+            return
+        try:
+            write_checkpoint(self.path, *trainer.state_dict())
+        except DataError as error:
+            # The run is complete without it.
+            print_stderr(f"{error}: this run cannot continue to more epochs")
 
 
 def show_progress(trainer: Trainer, epochs: int, rows: int) -> AbstractContextManager[Any]:
@@ -125,30 +156,6 @@ class _ProgressBar(Callback):
 
     def __call__(self, trainer: TrainerView, record: EpochRecord) -> None:
         self.bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.4g}")
-
-
-def print_result(
-    as_json: bool, device: str, test: TestResult, history: History, seconds: float, model: Path | None
-) -> None:
-    if as_json:
-        result = {
-            "test_accuracy": test.accuracy,
-            "test_loss": test.loss,
-            "test_rows": test.rows,
-            "epochs": len(history),
-            "seconds": round(seconds, 3),
-            "device": device,
-            "model": None if model is None else str(model),
-            "history": [asdict(record) for record in history.epochs],
-        }
-        print_json(result)
-        return
-    text = f"test accuracy {100 * test.accuracy:.2f} % on {test.rows} rows, loss {test.loss:.4g}"
-    text += f", {seconds:.2f} s on {device}\n"
-    write_stdout(text if model is None else f"{text}model: {model}\n")
-
-
-# --dry-run
 
 
 def print_dry_run(

@@ -1,4 +1,4 @@
-"""gpu-nn info: versions and devices, or what a model contains."""
+"""gpu-nn export: a model as an ONNX file, or its arrays as npz. gpu-nn info: what a model contains, or the machine."""
 
 import argparse
 import platform
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from gpu_nn import __version__
 from gpu_nn.cli.output import print_json, write_stdout
 from gpu_nn.device import cuda_unavailable_reason, resolve_device
 from gpu_nn.errors import one_line
+from gpu_nn.files import atomic_write
 from gpu_nn.kernels import why_no_half_products
-from gpu_nn.model_file import load
+from gpu_nn.model_file import host_arrays_and_classes, load
 from gpu_nn.precision import DTYPES, PRECISIONS
 
 # Text lists this many names; JSON lists all.
@@ -20,13 +23,39 @@ _MAX_NAMES = 20
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    from gpu_nn.cli.arguments import add_model_argument, file_name  # info does without what it imports
+
+    add_model_argument(parser)
+    to_help = "the file; its suffix chooses the format: onnx with preprocessing, labels and probabilities, or npz"
+    suffixes = file_name(".onnx", ".npz")
+    parser.add_argument("--to", required=True, type=suffixes, metavar="FILE.onnx|FILE.npz", help=to_help)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    from gpu_nn.onnx_file import export_onnx, label_values
+
+    net = load(options.model, "cpu")
+    if options.to.endswith(".onnx"):
+        try:
+            export_onnx(net, options.to)
+        except ImportError as error:
+            raise ValueError(f"--to {options.to}: {error}") from None
+        return
+    # Parameters and state under their names in the network, and "classes" where the classes have names.
+    arrays, classes = host_arrays_and_classes(net)
+    labels = {} if classes is None else {"classes": np.array(label_values(classes).tolist())}
+    with atomic_write(options.to) as file:
+        np.savez(file, allow_pickle=False, **arrays, **labels)
+
+
+def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     model_help = "describe this model.safetensors instead"
     parser.add_argument("model", metavar="MODEL", nargs="?", help=model_help)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def run_info(options: argparse.Namespace) -> None:
     if options.model is not None:
         _print_model(model_facts(options.model), options.json)
         return

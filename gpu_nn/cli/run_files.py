@@ -1,17 +1,29 @@
-"""The checkpoints of a run, with the settings of an unfinished one: how a run starts, resumes and finishes there."""
+"""The files of a run: its checkpoints, with the settings while it is unfinished, and history.json of a finished run.
+
+history.json: "epochs": the records. "test": "loss", "accuracy" and "rows" of the test split. "data": fingerprints of
+the splits, as in a checkpoint, and of the test split; early versions of gpu_nn wrote none.
+"""
 
 import argparse
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync_folder
-from gpu_nn.training.checkpoint import name, written_in
+from gpu_nn.training import History
+from gpu_nn.training.checkpoint import Checkpoint, name, written_in
+from gpu_nn.validation import check_json_int
 
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
 _BACKUP = ".older."
+
+_MALFORMED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 class CheckpointFolder:
@@ -120,3 +132,68 @@ def remove(file: Path) -> None:
 def remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """Mean cost and accuracy on the test split, and its rows."""
+
+    loss: float
+    accuracy: float
+    rows: int
+
+
+def history_text(history: History, test: TestResult, data: dict[str, Any]) -> str:
+    """The content of history.json."""
+    return json.dumps({"test": asdict(test), "data": data, **json.loads(history.to_json())}, indent=1)
+
+
+def read_history(path: Path) -> History:
+    """The records. Raises DataError for a file that is missing or malformed."""
+    try:
+        return History.from_json(path.read_text())
+    except _MALFORMED as error:
+        raise _no_history(path, error) from None
+
+
+def history_of(checkpoint: Checkpoint) -> History:
+    """The records in a checkpoint. Raises DataError for malformed ones."""
+    try:
+        return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
+    except _MALFORMED as error:
+        raise _no_history(checkpoint.path, error) from None
+
+
+def steps_of(checkpoint: Checkpoint) -> int:
+    """The optimizer steps before the checkpoint. Raises DataError where it has none."""
+    try:
+        return check_json_int("steps", checkpoint.training["position"]["steps"])
+    except _MALFORMED as error:
+        raise DataError(f"{checkpoint.path} has a header that makes no training: {error!r}") from None
+
+
+def read_test_result(path: Path) -> TestResult | None:
+    """The result on the test split; None where an early version of gpu_nn wrote none. Raises as `read_history`."""
+    try:
+        entry = json.loads(path.read_text()).get("test")
+        if entry is None:
+            return None
+        test = TestResult(float(entry["loss"]), float(entry["accuracy"]), int(entry["rows"]))
+        if not all(map(math.isfinite, asdict(test).values())):
+            raise ValueError(f"a test of {entry}")
+        return test
+    except _MALFORMED as error:
+        raise _no_history(path, error) from None
+
+
+def read_test_fingerprint(path: Path) -> dict[str, Any] | None:
+    """The fingerprint of the test split, None where there is none. Raises as `read_history`."""
+    try:
+        data = json.loads(path.read_text()).get("data") or {}
+        return data.get("test")
+    except _MALFORMED as error:
+        raise _no_history(path, error) from None
+
+
+def _no_history(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is no history of a run: {error!r}")
