@@ -16,16 +16,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from gpu_nn import functional as F
-from gpu_nn.cli.arguments import (
-    SOURCES,
-    TARGET_HELP,
-    add_device_argument,
-    add_model_argument,
-    add_stream_argument,
-    file_name,
-)
+from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_data_arguments, add_model_argument, file_name
 from gpu_nn.cli.input_data import RowBatches, input_batches, labelled_batches
-from gpu_nn.cli.output import print_json, table, write_stdout, write_stdout_when_complete
+from gpu_nn.cli.output import print_json, print_result, table, write_stdout_when_complete
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
@@ -39,10 +32,7 @@ _ROW_GROUP_VALUES = 1 << 22
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     data_help = f"data with labels, of which the test part is used, if any; {SOURCES}"
-    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=data_help)
-    parser.add_argument("--target", metavar="COLUMN|FILE", help=TARGET_HELP)
-    add_stream_argument(parser)
-    add_device_argument(parser)
+    add_data_arguments(parser, data_help, TARGET_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -62,18 +52,17 @@ def run_evaluate(options: argparse.Namespace) -> None:
     loss = cost / rows.n_rows
     if not math.isfinite(loss):
         raise DataError(f"the loss of {options.model} on {options.data} is {loss}: too large numbers for {net.dtype}")
-    accuracy, per_class = counts.accuracy, counts.scores(classes)
+    accuracy, per_class = float(counts.correct.sum() / counts.support.sum()), counts.scores(classes)
     mean = {name: _mean(per_class, name) for name in ("precision", "recall", "f1")}
-    if options.json:
-        print_json({"accuracy": accuracy, "loss": loss, "rows": rows.n_rows, "classes": per_class, "class_mean": mean})
-        return
     scores = [*per_class, {"class": "mean of the classes", **mean, "support": rows.n_rows}]
     lines = [
         (str(row["class"]), *(_percent(row[name]) for name in ("precision", "recall", "f1")), str(row["support"]))
         for row in scores
     ]
-    text = table(("class", "precision", "recall", "f1", "rows"), lines)
-    write_stdout(f"accuracy {100 * accuracy:.2f} % on {rows.n_rows} rows, loss {loss:.4g}\n\n{text}")
+    text = f"accuracy {100 * accuracy:.2f} % on {rows.n_rows} rows, loss {loss:.4g}\n\n"
+    text += table(("class", "precision", "recall", "f1", "rows"), lines)
+    result = {"accuracy": accuracy, "loss": loss, "rows": rows.n_rows, "classes": per_class, "class_mean": mean}
+    print_result(options.json, result, text)
 
 
 class ClassCounts:
@@ -88,10 +77,6 @@ class ClassCounts:
         self.support += np.bincount(y, minlength=n)
         self.predicted += np.bincount(predicted, minlength=n)
         self.correct += np.bincount(y[y == predicted], minlength=n)
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.correct.sum() / self.support.sum())
 
     def scores(self, classes: Sequence[Any]) -> list[dict[str, Any]]:
         """Precision, recall, F1 and support of each class. classes: their names.
@@ -118,15 +103,12 @@ def _percent(value: float) -> str:
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; labels are optional")
     target_help = "the column to leave out (default: the target of the training, if there is such a column)"
-    parser.add_argument("--target", metavar="COLUMN", help=target_help)
+    add_data_arguments(parser, f"{SOURCES}; labels are optional", target_help, "COLUMN")
     parser.add_argument("--proba", action="store_true", help="probabilities, one column for each class")
     out_help = "write to this file instead of stdout; Parquet needs the extra parquet"
     suffixes = file_name(".csv", ".npy", ".parquet")
     parser.add_argument("--out", type=suffixes, metavar="FILE.csv|FILE.npy|FILE.parquet", help=out_help)
-    add_stream_argument(parser)
-    add_device_argument(parser)
     json_help = "print JSON: the predictions or, with --out, the file and its rows"
     parser.add_argument("--json", action="store_true", help=json_help)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu_nn import __version__
-from gpu_nn.cli.output import print_json, write_stdout
+from gpu_nn.cli.output import print_result
 from gpu_nn.device import cuda_unavailable_reason, resolve_device
 from gpu_nn.errors import one_line
 from gpu_nn.files import atomic_write
@@ -56,68 +56,58 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_info(options: argparse.Namespace) -> None:
-    if options.model is not None:
-        _print_model(model_facts(options.model), options.json)
-        return
-    facts = machine_facts()
-    if options.json:
-        print_json(facts)
-        return
-    lines = [f"gpu_nn {facts['gpu_nn']}, Python {facts['python']}"]
-    lines += [f"{name} {installed or 'not installed'}" for name, installed in facts["packages"].items()]
-    for gpu in facts["gpus"]:
+    facts, lines = _machine() if options.model is None else _model(options.model)
+    print_result(options.json, facts, "".join(f"{line}\n" for line in lines))
+
+
+def _machine() -> tuple[dict[str, Any], list[str]]:
+    """The facts about this machine, and their lines of text."""
+    auto = resolve_device("auto")
+    packages = {name: _installed(name) for name in _PACKAGES}
+    gpus = [] if cuda_unavailable_reason() else _gpus()
+    dtypes = [name for name in PRECISIONS if name in DTYPES or not why_no_half_products(auto)]
+    lines = [f"gpu_nn {__version__}, Python {platform.python_version()}"]
+    lines += [f"{name} {installed or 'not installed'}" for name, installed in packages.items()]
+    for gpu in gpus:
         size = f"{gpu['memory_bytes'] / 2**30:.0f} GiB"
         lines.append(f"{gpu['device']}: {gpu['name']}, {size}, sm_{gpu['compute_capability']}")
-    lines.append(f"auto chooses {facts['auto']}, which computes in {', '.join(facts['dtypes'])}")
-    _print_lines(lines)
-
-
-def machine_facts() -> dict[str, Any]:
-    """The facts that `gpu-nn info` prints."""
-    auto = resolve_device("auto")
-    return {
+    lines.append(f"auto chooses {auto}, which computes in {', '.join(dtypes)}")
+    facts = {
         "gpu_nn": __version__,
         "python": platform.python_version(),
-        "packages": {name: _installed(name) for name in _PACKAGES},
-        "gpus": [] if cuda_unavailable_reason() else _gpus(),
+        "packages": packages,
+        "gpus": gpus,
         "auto": str(auto),
-        "dtypes": [name for name in PRECISIONS if name in DTYPES or not why_no_half_products(auto)],
+        "dtypes": dtypes,
     }
+    return facts, lines
 
 
-def model_facts(path: str) -> dict[str, Any]:
-    """The facts that `gpu-nn info MODEL` prints. Raises DataError for a file that is no model."""
+def _model(path: str) -> tuple[dict[str, Any], list[str]]:
+    """The facts about a model, and their lines of text. Raises DataError for a file that is no model."""
     net = load(path, "cpu")
-    return {
+    names, target, several = net.feature_names, net.target_name, net.multilabel is not None
+    classes = list(range(net.n_probabilities)) if net.classes is None else net.classes
+    layers, n_parameters = [str(layer) for layer in net.layers], net.flat.n_parameters
+    kind = "labels, several a row" if several else "classes"
+    lines = [
+        f"{path}: {n_parameters:,} parameters of {net.dtype.name}",
+        f"{net.n_inputs:,} inputs: {'without names' if names is None else _list(names)}",
+        f"{len(classes):,} {kind}{'' if target is None else f' of {target}'}: {_list(classes)}",
+        *layers,
+    ]
+    facts = {
         "model": path,
         "inputs": net.n_inputs,
-        "feature_names": net.feature_names,
-        "target_name": net.target_name,
-        "classes": list(range(net.n_probabilities)) if net.classes is None else net.classes,
-        "several_labels": net.multilabel is not None,
-        "layers": [str(layer) for layer in net.layers],
-        "parameters": net.flat.n_parameters,
+        "feature_names": names,
+        "target_name": target,
+        "classes": classes,
+        "several_labels": several,
+        "layers": layers,
+        "parameters": n_parameters,
         "dtype": net.dtype.name,
     }
-
-
-def _print_model(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(facts)
-        return
-    names, target = facts["feature_names"], facts["target_name"]
-    kind = "labels, several a row" if facts["several_labels"] else "classes"
-    lines = [
-        f"{facts['model']}: {facts['parameters']:,} parameters of {facts['dtype']}",
-        f"{facts['inputs']:,} inputs: {'without names' if names is None else _list(names)}",
-        f"{len(facts['classes']):,} {kind}{'' if target is None else f' of {target}'}: {_list(facts['classes'])}",
-        *facts["layers"],
-    ]
-    _print_lines(lines)
-
-
-def _print_lines(lines: Sequence[str]) -> None:
-    write_stdout("".join(f"{line}\n" for line in lines))
+    return facts, lines
 
 
 def _list(names: Sequence[Any]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_nn import plots
-from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_device_argument, add_stream_argument, integer, one_of
+from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_data_arguments, integer, one_of
 from gpu_nn.cli.input_data import labelled_batches, read_splits, split_batches
-from gpu_nn.cli.output import print_json, print_stderr, write_stdout
+from gpu_nn.cli.output import print_result, print_stderr
 from gpu_nn.cli.run_files import read_test_fingerprint, read_test_result
 from gpu_nn.cli.run_folder import RunFolder, RunState
 from gpu_nn.errors import DataError
@@ -29,14 +29,11 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf":
 def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of `gpu-nn train --out`; the run may be unfinished")
     data_help = f"plot predictions on the test part, if any, of these data, {SOURCES} (default: the run's test split)"
-    parser.add_argument("--data", metavar="FILE|IDX-FOLDER", help=data_help)
-    parser.add_argument("--target", metavar="COLUMN|FILE", help=f"of --data: {TARGET_HELP}")
-    add_stream_argument(parser)
+    add_data_arguments(parser, data_help, f"of --data: {TARGET_HELP}", required=False)
     parser.add_argument("--out", metavar="FOLDER", help="write the figures there (default FOLDER/pictures)")
     parser.add_argument("--format", type=one_of(FORMATS), default="png", help="png, svg, pdf (default png)")
     shape_help = "shape of rows that are images but not square; with colours HEIGHT,WIDTH,3"
     parser.add_argument("--image-shape", type=_shape, metavar="HEIGHT,WIDTH", help=shape_help)
-    add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON")
 
 
@@ -62,10 +59,7 @@ def run_plot(options: argparse.Namespace) -> None:
         print_stderr(f"the run is not finished: only its curves are plotted, up to epoch {len(history)}")
     out = folder.path / "pictures" if options.out is None else Path(options.out)
     written = _write(figures, out, options.format)
-    if options.json:
-        print_json({"pictures": written})
-    else:
-        write_stdout("".join(f"{path}\n" for path in written.values()))
+    print_result(options.json, {"pictures": written}, "".join(f"{path}\n" for path in written.values()))
 
 
 def _write(figures: dict[str, Callable[[], Any]], out: Path, suffix: str) -> dict[str, str]:

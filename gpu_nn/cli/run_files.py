@@ -23,8 +23,6 @@ from gpu_nn.validation import check_json_int
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
 _BACKUP = ".older."
 
-_MALFORMED = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
-
 
 class CheckpointFolder:
     """The folder `path`. final: where a training writes its final checkpoint, which `finish` names by its steps."""
@@ -150,31 +148,25 @@ def history_text(history: History, test: TestResult, data: dict[str, Any]) -> st
 
 def read_history(path: Path) -> History:
     """The records. Raises DataError for a file that is missing or malformed."""
-    try:
+    with _parsing(path):
         return History.from_json(path.read_text())
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
 
 
 def history_of(checkpoint: Checkpoint) -> History:
     """The records in a checkpoint. Raises DataError for malformed ones."""
-    try:
+    with _parsing(checkpoint.path):
         return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
-    except _MALFORMED as error:
-        raise _no_history(checkpoint.path, error) from None
 
 
 def steps_of(checkpoint: Checkpoint) -> int:
     """The optimizer steps before the checkpoint. Raises DataError where it has none."""
-    try:
+    with _parsing(checkpoint.path, "has a header that makes no training"):
         return check_json_int("steps", checkpoint.training["position"]["steps"])
-    except _MALFORMED as error:
-        raise DataError(f"{checkpoint.path} has a header that makes no training: {error!r}") from None
 
 
 def read_test_result(path: Path) -> TestResult | None:
     """The result on the test split; None where an early version of gpu_nn wrote none. Raises as `read_history`."""
-    try:
+    with _parsing(path):
         entry = json.loads(path.read_text()).get("test")
         if entry is None:
             return None
@@ -182,18 +174,17 @@ def read_test_result(path: Path) -> TestResult | None:
         if not all(map(math.isfinite, asdict(test).values())):
             raise ValueError(f"a test of {entry}")
         return test
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
 
 
 def read_test_fingerprint(path: Path) -> dict[str, Any] | None:
     """The fingerprint of the test split, None where there is none. Raises as `read_history`."""
+    with _parsing(path):
+        return (json.loads(path.read_text()).get("data") or {}).get("test")
+
+
+@contextmanager
+def _parsing(path: Path, problem: str = "is no history of a run") -> Iterator[None]:
     try:
-        data = json.loads(path.read_text()).get("data") or {}
-        return data.get("test")
-    except _MALFORMED as error:
-        raise _no_history(path, error) from None
-
-
-def _no_history(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is no history of a run: {error!r}")
+        yield
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path} {problem}: {error!r}") from None

@@ -15,7 +15,7 @@ from gpu_nn import distributed
 from gpu_nn.cli import SIGNAL_BASE, USAGE, Interrupted, SignalHandler, configuration, training_setup
 from gpu_nn.cli.arguments import add_train_arguments
 from gpu_nn.cli.input_data import DataSplits, read_splits
-from gpu_nn.cli.output import print_json, print_stderr, write_stdout
+from gpu_nn.cli.output import print_result, print_stderr
 from gpu_nn.cli.run_files import TestResult, read_test_result, steps_of
 from gpu_nn.cli.run_folder import RunFolder, RunState, check_writable, locked
 from gpu_nn.device import resolve_device
@@ -91,7 +91,9 @@ def _dry_run(options: argparse.Namespace, folder: RunFolder | None) -> None:
         saved = folder.read_settings()
         settings = configuration.resumed_settings(options, saved, folder.path, folder.new_run_command)
         if folder.state is RunState.FINISHED and settings.epochs == saved.epochs:
-            training_setup.print_dry_run_of_finished(folder.path, len(folder.read_history()), options.json)
+            epochs = len(folder.read_history())
+            text = f"the run in {folder.path} is finished after {epochs:,} epochs: nothing would be trained\n"
+            print_result(options.json, {"dry_run": True, "finished": True, "epochs": epochs}, text)
             return
         checkpoint, messages = folder.resume_point(more_epochs=settings.epochs > saved.epochs)
         steps_done = 0 if checkpoint is None else steps_of(checkpoint)
@@ -190,19 +192,17 @@ def _train(
         return
     if folder is not None:
         folder.finish(net, trainer.history, test, {**trainer.data, "test": data.test_fingerprint()})
-    _print_result(as_json, net.device.name, test, trainer.history, seconds, None if folder is None else folder.model)
+    _print_test(as_json, net.device.name, test, trainer.history, seconds, folder)
 
 
 def _print_task(settings: argparse.Namespace, data: DataSplits, net: Network) -> None:
     n_training, n_validation, n_test = data.rows
-    rows = [f"{n_training} rows to train", f"{n_test} to test"]
+    rows = f"{n_training} rows to train{' (streamed)' if settings.stream == 'always' else ''}"
     if n_validation:
-        rows.insert(1, f"{n_validation} to validate")
-    if settings.stream == "always":
-        rows[0] += " (streamed)"
+        rows += f", {n_validation} to validate"
     if data.target is not None:
         print_stderr(f"target: column {data.target!r}")
-    print_stderr(f"{', '.join(rows)}, {net.n_inputs} inputs, {net.n_classes} classes")
+    print_stderr(f"{rows}, {n_test} to test, {net.n_inputs} inputs, {net.n_classes} classes")
     print_stderr(f"{net.flat.n_parameters} parameters on {net.device}, {settings.dtype}")
 
 
@@ -216,28 +216,25 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
         net = load(folder.model, settings.device, settings.dtype)
         trainer = training_setup.make_trainer(net, training_setup.make_optimizer(settings, data), settings)
         test = TestResult(*data.evaluate_test(trainer), data.rows[2])
-    _print_result(as_json, settings.device, test, history, sum(history.column("seconds")), folder.model)
+    _print_test(as_json, settings.device, test, history, sum(history.column("seconds")), folder)
 
 
-def _print_result(
-    as_json: bool, device: str, test: TestResult, history: History, seconds: float, model: Path | None
+def _print_test(
+    as_json: bool, device: str, test: TestResult, history: History, seconds: float, folder: RunFolder | None
 ) -> None:
-    if as_json:
-        result = {
-            "test_accuracy": test.accuracy,
-            "test_loss": test.loss,
-            "test_rows": test.rows,
-            "epochs": len(history),
-            "seconds": round(seconds, 3),
-            "device": device,
-            "model": None if model is None else str(model),
-            "history": [asdict(record) for record in history.epochs],
-        }
-        print_json(result)
-        return
     text = f"test accuracy {100 * test.accuracy:.2f} % on {test.rows} rows, loss {test.loss:.4g}"
     text += f", {seconds:.2f} s on {device}\n"
-    write_stdout(text if model is None else f"{text}model: {model}\n")
+    result = {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "test_rows": test.rows,
+        "epochs": len(history),
+        "seconds": round(seconds, 3),
+        "device": device,
+        "model": None if folder is None else str(folder.model),
+        "history": [asdict(record) for record in history.epochs],
+    }
+    print_result(as_json, result, text if folder is None else f"{text}model: {folder.model}\n")
 
 
 def _check_logs(settings: argparse.Namespace, config: str | None, folder: RunFolder | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_nn.cli.arguments import SCHEDULES
 from gpu_nn.cli.input_data import DataSplits
-from gpu_nn.cli.output import print_json, print_stderr, table, write_stdout
+from gpu_nn.cli.output import print_result, print_stderr, table
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.distributed.communicator import SINGLE_PROCESS, Communicator
 from gpu_nn.errors import DataError
@@ -165,68 +165,51 @@ def print_dry_run(
     rows, target = data.rows, data.target
     steps = -(-rows[0] // settings.batch_size)
     memory = _memory(net, optimizer, min(settings.batch_size, rows[0]), data.rows_on_device)
-    layers = _layers(net)
-    if as_json:
-        result = {
-            "dry_run": True,
-            "finished": False,
-            "rows": dict(zip(("training", "validation", "test"), rows, strict=True)),
-            "target": target,
-            "inputs": net.n_inputs,
-            "classes": net.n_classes,
-            "layers": [dict(zip(("layer", "outputs", "parameters"), layer, strict=True)) for layer in layers],
-            "parameters": net.flat.n_parameters,
-            "batches_per_epoch": steps,
-            "steps": steps * settings.epochs,
-            "steps_done": steps_done,
-            "device": net.device.name,
-            "dtype": settings.dtype,
-            "memory_bytes": memory,
-            "optimizer": settings.optimizer,
-            "learning_rate": settings.lr,
-            "schedule": settings.schedule or "constant",
-            "warm_up": None if settings.warm_up is None else str(settings.warm_up),
-            "class_weight": settings.class_weight,
-        }
-        print_json(result)
-        return
-    lines = [(name, f"{outputs:,}", f"{parameters:,}") for name, outputs, parameters in layers]
+    layers: list[dict[str, Any]] = []
+    for i, layer in enumerate(net.layers):
+        sizes = [int(np.prod(shape)) for shape in layer.parameter_shapes(net.widths[i]).values()]
+        layers.append({"layer": str(layer), "outputs": net.widths[i + 1], "parameters": sum(sizes)})
+    schedule = settings.schedule or "constant"
+    result = {
+        "dry_run": True,
+        "finished": False,
+        "rows": dict(zip(("training", "validation", "test"), rows, strict=True)),
+        "target": target,
+        "inputs": net.n_inputs,
+        "classes": net.n_classes,
+        "layers": layers,
+        "parameters": net.flat.n_parameters,
+        "batches_per_epoch": steps,
+        "steps": steps * settings.epochs,
+        "steps_done": steps_done,
+        "device": net.device.name,
+        "dtype": settings.dtype,
+        "memory_bytes": memory,
+        "optimizer": settings.optimizer,
+        "learning_rate": settings.lr,
+        "schedule": schedule,
+        "warm_up": None if settings.warm_up is None else str(settings.warm_up),
+        "class_weight": settings.class_weight,
+    }
+    lines = [(row["layer"], f"{row['outputs']:,}", f"{row['parameters']:,}") for row in layers]
     target_text = "" if target is None else f", target {target}"
+    changes = [] if schedule == "constant" else [schedule]
+    if settings.warm_up is not None:
+        changes.append(f"warm-up of {settings.warm_up}")
+    lr = f"learning rate {settings.lr:g}" + (f" ({', '.join(changes)})" if changes else "")
     done = f", of which {steps_done:,} are done" if steps_done else ""
-    sizes = [f"{name} {_size(size)}" for name, size in memory.items() if name != "total"]
-    write_stdout(
+    parts = [f"{name} {_size(size)}" for name, size in memory.items() if name != "total"]
+    text = (
         f"{rows[0]:,} rows to train, {rows[1]:,} to validate, {rows[2]:,} to test, "
         f"{net.n_inputs:,} inputs, {net.n_classes:,} classes{target_text}\n\n"
         + table(("layer", "outputs", "parameters"), [*lines, ("all", "", f"{net.flat.n_parameters:,}")])
-        + f"\n{settings.optimizer} with {_learning_rate(settings)} in batches of {settings.batch_size:,}: "
+        + f"\n{settings.optimizer} with {lr} in batches of {settings.batch_size:,}: "
         f"{steps:,} batches an epoch, {steps * settings.epochs:,} in {settings.epochs:,} epochs{done}, "
         f"on {net.device}, {settings.dtype}\n"
-        f"memory about {_size(memory['total'])}: {', '.join(sizes)}\n"
+        f"memory about {_size(memory['total'])}: {', '.join(parts)}\n"
         "nothing was trained or written\n"
     )
-
-
-def print_dry_run_of_finished(folder: Path, epochs: int, as_json: bool) -> None:
-    if as_json:
-        print_json({"dry_run": True, "finished": True, "epochs": epochs})
-    else:
-        write_stdout(f"the run in {folder} is finished after {epochs:,} epochs: nothing would be trained\n")
-
-
-def _learning_rate(settings: argparse.Namespace) -> str:
-    words = [] if settings.schedule in (None, "constant") else [settings.schedule]
-    if settings.warm_up is not None:
-        words.append(f"warm-up of {settings.warm_up}")
-    return f"learning rate {settings.lr:g}" + (f" ({', '.join(words)})" if words else "")
-
-
-def _layers(net: Network) -> list[tuple[str, int, int]]:
-    """Each layer as its Python expression, its outputs and its parameters."""
-    layers = []
-    for i, layer in enumerate(net.layers):
-        sizes = [int(np.prod(shape)) for shape in layer.parameter_shapes(net.widths[i]).values()]
-        layers.append((str(layer), net.widths[i + 1], sum(sizes)))
-    return layers
+    print_result(as_json, result, text)
 
 
 def _memory(net: Network, optimizer: Optimizer, batch: int, rows: int) -> dict[str, Any]:
@@ -236,15 +219,13 @@ def _memory(net: Network, optimizer: Optimizer, batch: int, rows: int) -> dict[s
         x = xp.zeros((batch, net.widths[net.n_preprocessing]), net.precision.compute)
         net.train_step(x, xp.zeros(batch, _LABEL_DTYPE), net.n_preprocessing)
     optimizer.step(net)
-    row, half_row = (
-        net.n_inputs * dtype.itemsize + _LABEL_DTYPE.itemsize for dtype in (net.dtype, net.precision.compute)
-    )
+    stored, computed = (net.n_inputs * t.itemsize + _LABEL_DTYPE.itemsize for t in (net.dtype, net.precision.compute))
     memory = {
         "parameters": net.flat.nbytes,
         "gradients": net.flat_grads.nbytes,
         "optimizer": sum(array.nbytes for array in optimizer.state.values()),
-        "data": rows * row,
-        "batch": batch * half_row + net.plan.nbytes,
+        "data": rows * stored,
+        "batch": batch * computed + net.plan.nbytes,
     }
     return {**memory, "total": sum(memory.values())}
 

@@ -8,7 +8,7 @@ import pytest
 
 import gpu_nn
 from gpu_nn import device
-from gpu_nn.cli import export_info
+from gpu_nn.cli import export_info, output
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.precision import PRECISIONS
 from tests.cuda_emulator.device import emulated_device
@@ -30,7 +30,7 @@ def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
 
 def test_they_are_written_at_once_so_that_a_part_is_an_error(command, monkeypatch):
     written = []
-    monkeypatch.setattr(export_info, "write_stdout", written.append)
+    monkeypatch.setattr(output, "write_stdout", written.append)
     assert command("info").out == ""
     (text,) = written
     assert text.startswith("gpu_nn ")

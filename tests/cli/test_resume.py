@@ -544,7 +544,7 @@ def test_a_run_that_is_finished_stays_so_when_nobody_reads_its_report(
     def gone(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(train, "_print_result", gone)
+    monkeypatch.setattr(train, "_print_test", gone)
     assert command("train", "--resume", tmp_path / "run", "--device", "cpu").code == 1
     assert sorted(os.listdir(tmp_path / "run")) == FINISHED
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["steps-000000000006.safetensors"]
