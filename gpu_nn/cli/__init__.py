@@ -25,24 +25,20 @@ USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 # Shells report this code plus the signal's number for a process that a signal ended.
 SIGNAL_BASE = 128
 
-# The module of each command, imported when the command is used, with its `add_<command>_arguments` and `run_<command>`;
-# and the help.
+# Each has `add_<command>_arguments` and `run_<command>` in a module, imported when the command is used.
 _COMMANDS = {
-    "train": ("train", "train a network; without arguments, on the handwritten digits that scikit-learn ships"),
-    "evaluate": (
-        "evaluate_predict",
-        "accuracy, loss, and precision and recall of each class, of a model on labelled data",
-    ),
-    "predict": (
-        "evaluate_predict",
-        "the class of each row, one a line, or the probabilities of all classes as CSV",
-    ),
-    "export": ("export_info", "write a model for other programs: as an ONNX file, or its arrays as npz"),
-    "plot": (
-        "plot",
-        "figures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
-    ),
-    "info": ("export_info", "versions, devices, and the device that 'auto' chooses; or what a model contains"),
+    "train": "train a network; without arguments, on the handwritten digits that scikit-learn ships",
+    "evaluate": "accuracy, loss, and precision and recall of each class, of a model on labelled data",
+    "predict": "the class of each row, one a line, or the probabilities of all classes as CSV",
+    "export": "write a model for other programs: as an ONNX file, or its arrays as npz",
+    "plot": "figures of a run: learning curves, confusion matrix, calibration, worst mistakes (the extra plot)",
+    "info": "versions, devices, and the device that 'auto' chooses; or what a model contains",
+}
+
+# The modules of the commands that have none of their name.
+_MODULES = {
+    **dict.fromkeys(("evaluate", "predict"), "evaluate_predict"),
+    **dict.fromkeys(("export", "info"), "export_info"),
 }
 
 
@@ -103,15 +99,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """The parser of one command. It imports the module of the command, and adds its arguments, when it parses."""
+    """The parser of one command, which imports the command's module and adds its arguments when it parses."""
 
-    command = module = ""
+    command = ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self.module:
-            module, self.module = import_module(self.module), ""
-            getattr(module, f"add_{self.command}_arguments")(self)
-            self.set_defaults(run=getattr(module, f"run_{self.command}"))
+        if self.command:
+            command, self.command = self.command, ""
+            module = import_module(f"{__name__}.{_MODULES.get(command, command)}")
+            getattr(module, f"add_{command}_arguments")(self)
+            self.set_defaults(run=getattr(module, f"run_{command}"))
         return super().parse_known_args(args, namespace)
 
 
@@ -122,9 +119,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         dest="command", required=True, metavar="|".join(_COMMANDS), parser_class=_CommandParser
     )
-    for name, (module, help) in _COMMANDS.items():
-        command = commands.add_parser(name, help=help, description=help)
-        command.command, command.module = name, f"{__name__}.{module}"
+    for name, help in _COMMANDS.items():
+        commands.add_parser(name, help=help, description=help).command = name
     return top
 
 

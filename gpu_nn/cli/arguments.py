@@ -24,16 +24,8 @@ from gpu_nn.validation import Interval
 # The kernels count columns in 32 bits.
 _MAX_WIDTH = 2**31 - 1
 
-# Units of intervals: the field of a Trigger, and the factor.
-_UNITS: dict[str, tuple[str, int]] = {
-    "": ("epochs", 1),
-    "epochs": ("epochs", 1),
-    "steps": ("steps", 1),
-    "seconds": ("seconds", 1),
-    "s": ("seconds", 1),
-    "m": ("seconds", 60),
-    "h": ("seconds", 3600),
-}
+# Units of intervals other than a Trigger's own: its field, and the factor.
+_UNITS = {"": ("epochs", 1), "s": ("seconds", 1), "m": ("seconds", 60), "h": ("seconds", 3600)}
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ widths = ArgumentType(_parse_widths, (int, list), "a list of whole numbers", ","
 def _every(fields: tuple[str, ...], expected: str, description: str) -> ArgumentType:
     def parse(text: str) -> Trigger:
         match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
-        field, factor = _UNITS.get(match[2], ("", 0)) if match else ("", 0)
+        field, factor = _UNITS.get(match[2], (match[2], 1)) if match else ("", 0)
         if not (match and field in fields and int(match[1])):
             raise ArgumentTypeError(f"{text!r}; expected {expected}")
         return Trigger(**{field: int(match[1]) * factor})

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -42,17 +42,26 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise DataError(f"{options.model} gives several labels a row; evaluate counts rows of one label: use predict")
     classes = list(range(net.n_classes) if net.classes is None else net.classes)
     rows = labelled_batches(options, net, classes)
-    counts, cost = ClassCounts(net.n_classes), 0.0
+    support, predicted, correct = np.zeros((3, net.n_classes), np.int64)
+    cost = 0.0
     for x, y in rows.batches:
         logits = net.forward(x)
         with net.device.active():
             losses = F.softmax_cross_entropy(logits, net.device.asarray(y), reduction="none")
             cost += float(losses.sum(dtype=np.float64))
-        counts.add(y, net.device.to_host(logits.argmax(axis=1)))
+        labels = net.device.to_host(logits.argmax(axis=1))
+        for count, of_class in ((support, y), (predicted, labels), (correct, y[y == labels])):
+            count += np.bincount(of_class, minlength=net.n_classes)
     loss = cost / rows.n_rows
     if not math.isfinite(loss):
         raise DataError(f"the loss of {options.model} on {options.data} is {loss}: too large numbers for {net.dtype}")
-    accuracy, per_class = float(counts.correct.sum() / counts.support.sum()), counts.scores(classes)
+    accuracy = float(correct.sum() / support.sum())
+    # NaN for a class that is never predicted (precision), has no row (recall), or both (F1).
+    with np.errstate(invalid="ignore"):
+        columns = (correct / predicted, correct / support, 2 * correct / (predicted + support), support)
+    names = ("class", "precision", "recall", "f1", "support")
+    rows_of_classes = zip(classes, *(column.tolist() for column in columns), strict=True)
+    per_class = [dict(zip(names, row, strict=True)) for row in rows_of_classes]
     mean = {name: _mean(per_class, name) for name in ("precision", "recall", "f1")}
     scores = [*per_class, {"class": "mean of the classes", **mean, "support": rows.n_rows}]
     lines = [
@@ -63,32 +72,6 @@ def run_evaluate(options: argparse.Namespace) -> None:
     text += table(("class", "precision", "recall", "f1", "rows"), lines)
     result = {"accuracy": accuracy, "loss": loss, "rows": rows.n_rows, "classes": per_class, "class_mean": mean}
     print_result(options.json, result, text)
-
-
-class ClassCounts:
-    """For each class the number of its rows, of predictions of it, and of correct ones."""
-
-    def __init__(self, n_classes: int):
-        self.support, self.predicted, self.correct = (np.zeros(n_classes, np.int64) for _ in range(3))
-
-    def add(self, y: np.ndarray, predicted: np.ndarray) -> None:
-        """Add rows, as indices of classes, (n,) each."""
-        n = len(self.support)
-        self.support += np.bincount(y, minlength=n)
-        self.predicted += np.bincount(predicted, minlength=n)
-        self.correct += np.bincount(y[y == predicted], minlength=n)
-
-    def scores(self, classes: Sequence[Any]) -> list[dict[str, Any]]:
-        """Precision, recall, F1 and support of each class. classes: their names.
-
-        NaN for a class that is never predicted (precision), has no row (recall), or both (F1).
-        """
-        with np.errstate(invalid="ignore"):
-            precision, recall = self.correct / self.predicted, self.correct / self.support
-            f1 = 2 * self.correct / (self.predicted + self.support)
-        columns = (classes, precision.tolist(), recall.tolist(), f1.tolist(), self.support.tolist())
-        names = ("class", "precision", "recall", "f1", "support")
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _mean(per_class: list[dict[str, Any]], name: str) -> float:

@@ -102,31 +102,30 @@ def _prediction_figures(
         rows = labelled_batches(options, net, classes, stored_dtype=True)
     names = [str(value) for value in classes]
     confusion, calibration = plots.ConfusionCounts(names), plots.CalibrationBins(names)
-    figures: dict[str, Callable[[], Any]] = {"confusion": confusion.figure, "calibration": calibration.figure}
-    add: dict[str, Callable[[Any, Any, Any], None]] = {
-        "confusion": lambda x, y, p: confusion.add(y, p.argmax(axis=1)),
-        "calibration": lambda x, y, p: calibration.add(y, p),
+    plotted: dict[str, tuple[Callable[[], Any], Callable[[Any, Any, Any], None]]] = {
+        "confusion": (confusion.figure, lambda x, y, p: confusion.add(y, p.argmax(axis=1))),
+        "calibration": (calibration.figure, lambda x, y, p: calibration.add(y, p)),
     }
     shape = _image_shape(net.n_inputs, options.image_shape)
     if shape is not None:
         mistakes = plots.WorstMistakes(shape, names)
-        figures["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
+        plotted["mistakes"] = mistakes.figure, mistakes.add
     correct = 0
     for x, y in rows.batches:
         p = net.device.to_host(net.predict_proba(x))
         correct += int((p.argmax(axis=1) == y).sum())
-        for name in tuple(add):
+        for name, (_, add) in list(plotted.items()):
             try:
-                add[name](x, y, p)
+                add(x, y, p)
             except ValueError as error:
                 print_stderr(f"no {name}: {error}")
-                del add[name], figures[name]
+                del plotted[name]
     test = read_test_result(folder.history)
     if data_changed and test:
         before = f"its test accuracy was {100 * test.accuracy:.2f} % on {test.rows} rows"
         now = f"is now {100 * correct / rows.n_rows:.2f} % on {rows.n_rows}"
         print_stderr(f"the run's data have changed: {before} and {now}, which are plotted")
-    return figures
+    return {name: figure for name, (figure, _) in plotted.items()}
 
 
 def _image_shape(inputs: int, given: tuple[int, ...] | None) -> tuple[int, ...] | None:
