@@ -137,6 +137,11 @@ interval = _every(
 duration = _every(("epochs", "steps"), "epochs or steps, such as 2, 500steps", "epochs, or a text such as 500steps")
 
 
+def flag_text(value: Any) -> str:
+    """The value as it is written after its flag."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 # Flags of several commands
 
 SOURCES = "npz, npy, CSV, Parquet or IDX"
@@ -205,8 +210,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, help: str, **options: Any) -> None:
         default = DEFAULTS.get(flag.removeprefix("--").replace("-", "_"))
         if default is not None:
-            text = ",".join(map(str, default)) if isinstance(default, list) else f"{default}"
-            help = f"{help} (default {text.removesuffix('.0')})"
+            help = f"{help} (default {flag_text(default).removesuffix('.0')})"
         parser.add_argument(flag, help=help, **options)
 
     fraction = number(0, 1, above=True, below=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpu_nn.cli import arguments
-from gpu_nn.cli.arguments import DEFAULTS, TEXT, ArgumentType, add_train_arguments
+from gpu_nn.cli.arguments import DEFAULTS, TEXT, ArgumentType, add_train_arguments, flag_text
 from gpu_nn.data import is_large
 from gpu_nn.data.sources import is_label_file
 from gpu_nn.device import resolve_device
@@ -122,18 +122,17 @@ def resumed_settings(
             )
         if name != "device" and not more_epochs:
             flag = f"--{_key(name)}"
-            has = "no such flag" if saved_value is None else f"{flag} {_text(saved_value)}"
-            raise ValueError(f"{flag} {_text(value)} contradicts the run in {folder}, which has {has}")
+            has = "no such flag" if saved_value is None else f"{flag} {flag_text(saved_value)}"
+            raise ValueError(f"{flag} {flag_text(value)} contradicts the run in {folder}, which has {has}")
         setattr(settings, name, value)
     return settings
 
 
 def write(path: Path, settings: argparse.Namespace) -> None:
     """Raises DataError for a file that cannot be written."""
+    values = {_key(name): _toml(value) for name, value in vars(settings).items() if value is not None}
     lines = ["# The settings of this run, by the names of the flags of `gpu-nn train`."]
-    for name, value in vars(settings).items():
-        if value is not None:
-            lines.append(f"{_key(name)} = {_toml(value)}")
+    lines += [f"{key} = {value}" for key, value in values.items()]
     with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
@@ -182,24 +181,21 @@ def _flags_of(key: str, value: Any, parser: _Parser) -> list[str]:
 
 def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = None) -> None:
     """Replace paths relative to the folder. data: the source of the data, where `settings` does not name it."""
+
+    def absolute(path: str) -> str:
+        return str((folder / path).absolute())
+
     for name in settings.keys() & {"data", "tensorboard", "log"}:
         value = settings[name]
-        if isinstance(value, list):
-            settings[name] = [str((folder / path).absolute()) for path in value]
-        elif value is not None:
-            settings[name] = str((folder / value).absolute())
-    if settings.get("target") is not None:
-        path = str((folder / settings["target"]).absolute())
-        if is_label_file(settings.get("data") or data, path):
-            settings["target"] = path
+        if value is not None:
+            settings[name] = list(map(absolute, value)) if isinstance(value, list) else absolute(value)
+    target = settings.get("target")
+    if target is not None and is_label_file(settings.get("data") or data, absolute(target)):
+        settings["target"] = absolute(target)
 
 
 def _key(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _toml(value: Any) -> str:

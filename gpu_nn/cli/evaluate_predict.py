@@ -31,8 +31,7 @@ _ROW_GROUP_VALUES = 1 << 22
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    data_help = f"data with labels, of which the test part is used, if any; {SOURCES}"
-    add_data_arguments(parser, data_help, TARGET_HELP)
+    add_data_arguments(parser, f"data with labels, of which the test part is used, if any; {SOURCES}", TARGET_HELP)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -130,8 +129,7 @@ def run_predict(options: argparse.Namespace) -> None:
         elif options.out.endswith(".npy"):
             _write_npy(file, predictions)
         else:
-            for text in _csv(predictions):
-                file.write(text.encode())
+            file.writelines(text.encode() for text in _csv(predictions))
     if options.json:
         print_json({"file": options.out, "rows": rows.n_rows})
 

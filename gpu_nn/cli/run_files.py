@@ -141,11 +141,6 @@ class TestResult:
     rows: int
 
 
-def history_text(history: History, test: TestResult, data: dict[str, Any]) -> str:
-    """The content of history.json."""
-    return json.dumps({"test": asdict(test), "data": data, **json.loads(history.to_json())}, indent=1)
-
-
 def read_history(path: Path) -> History:
     """The records. Raises DataError for a file that is missing or malformed."""
     with _parsing(path):

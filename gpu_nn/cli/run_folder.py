@@ -6,25 +6,19 @@ FINISHED:   config.toml, history.json, model.safetensors, and in checkpoints/ th
 """
 
 import argparse
+import json
 import os
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.run_files import (
-    CheckpointFolder,
-    TestResult,
-    history_of,
-    history_text,
-    read_history,
-    remove,
-    remove_if_empty,
-)
+from gpu_nn.cli.run_files import CheckpointFolder, TestResult, history_of, read_history, remove, remove_if_empty
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
@@ -182,8 +176,9 @@ class RunFolder:
 
         Raises DataError when the disk is full, which leaves the files of an earlier run as they were.
         """
+        content = {"test": asdict(test), "data": data, **json.loads(history.to_json())}
         with atomic_write(self.history) as file:
-            file.write(history_text(history, test, data).encode())
+            file.write(json.dumps(content, indent=1).encode())
             # Reserve the space of the history before the model is written: a full disk then leaves neither.
             fsync(file)
             save(net, self.model)
