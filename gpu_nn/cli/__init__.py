@@ -142,9 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, error, SIGNAL_BASE + error.signum)
     except KeyboardInterrupt:
         return _fail(options, "interrupted", SIGNAL_BASE + signal.SIGINT)
-    except DataError as error:
-        return _fail(options, error, DATA)
-    except OSError as error:
+    except (DataError, OSError) as error:
         _discard_stdout()
         return _fail(options, error, DATA)
     except DeviceError as error:

@@ -11,9 +11,8 @@ from gpu_nn import plots
 from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_data_arguments, integer, one_of
 from gpu_nn.cli.input_data import labelled_batches, read_splits, split_batches
 from gpu_nn.cli.output import print_result, print_stderr
-from gpu_nn.cli.run_files import read_test_fingerprint, read_test_result
+from gpu_nn.cli.run_files import read_test_fingerprint, read_test_result, writing
 from gpu_nn.cli.run_folder import RunFolder, RunState
-from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
 
@@ -64,10 +63,8 @@ def run_plot(options: argparse.Namespace) -> None:
 
 def _write(figures: dict[str, Callable[[], Any]], out: Path, suffix: str) -> dict[str, str]:
     """Write the figures to the folder; returns the file of each. A figure without data is left out, with a message."""
-    try:
+    with writing(out, "; --out names another folder"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}; --out names another folder") from None
     import matplotlib
 
     written = {}
@@ -137,9 +134,8 @@ def _image_shape(inputs: int, given: tuple[int, ...] | None) -> tuple[int, ...] 
     side = math.isqrt(inputs)
     if side * side == inputs and side >= _MIN_IMAGE_SIDE:
         return side, side
-    print_stderr(
-        f"no mistakes: rows of {inputs} inputs are not taken for images; --image-shape HEIGHT,WIDTH overrides this"
-    )
+    unlikely = f"rows of {inputs} inputs are not taken for images"
+    print_stderr(f"no mistakes: {unlikely}; --image-shape HEIGHT,WIDTH overrides this")
     return None
 
 

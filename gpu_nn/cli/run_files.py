@@ -17,7 +17,7 @@ from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync_folder
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, name, written_in
+from gpu_nn.training.checkpoint import Checkpoint, name, newest, written_in
 from gpu_nn.validation import check_json_int
 
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
@@ -63,10 +63,8 @@ class CheckpointFolder:
         the state of the run. No copy of a checkpoint is made.
         """
         checkpoints, backup = written_in(self.path), self.path / f".{configuration.NAME}.before"
-        try:
+        with writing(self.path, hint=""):
             self.path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
         remove(backup)
         was_unfinished = self.configuration.is_file()
         try:
@@ -102,13 +100,19 @@ class CheckpointFolder:
         fsync_folder(self.path)
         remove_if_empty(self.path)
 
+    def read_history(self) -> History:
+        """The records up to the newest checkpoint. Raises DataError without one, and for malformed ones."""
+        checkpoint, _ = newest(self.path)
+        with _parsing(checkpoint.path):
+            return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
+
     def _back_up_newest(self) -> None:
         """Rename the newest checkpoint. Without one, keep the backup that a killed run may have left."""
-        newest = next(iter(written_in(self.path).values()), None)
-        if newest is not None:
+        checkpoint = next(iter(written_in(self.path).values()), None)
+        if checkpoint is not None:
             for backup in self._backups():
                 remove(backup)
-            newest.replace(newest.with_name(_BACKUP + newest.name))
+            checkpoint.replace(checkpoint.with_name(_BACKUP + checkpoint.name))
 
     def _backups(self) -> list[Path]:
         return list(self.path.glob(f"{_BACKUP}steps-*"))
@@ -119,6 +123,15 @@ class CheckpointFolder:
         partial += [self.final, *self.path.glob(f".{self.final.name}.*")]
         for path in (*list(written_in(self.path).values())[keep:], *partial):
             remove(path)
+
+
+@contextmanager
+def writing(name: object, hint: str = "; choose another folder") -> Iterator[None]:
+    """A context that raises DataError, "{name} cannot be written: …{hint}", for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{name} cannot be written: {error.strerror}{hint}") from None
 
 
 def remove(file: Path) -> None:
@@ -145,12 +158,6 @@ def read_history(path: Path) -> History:
     """The records. Raises DataError for a file that is missing or malformed."""
     with _parsing(path):
         return History.from_json(path.read_text())
-
-
-def history_of(checkpoint: Checkpoint) -> History:
-    """The records in a checkpoint. Raises DataError for malformed ones."""
-    with _parsing(checkpoint.path):
-        return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
 
 
 def steps_of(checkpoint: Checkpoint) -> int:

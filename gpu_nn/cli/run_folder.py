@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.run_files import CheckpointFolder, TestResult, history_of, read_history, remove, remove_if_empty
+from gpu_nn.cli.run_files import CheckpointFolder, TestResult, read_history, remove, remove_if_empty, writing
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
@@ -107,7 +107,7 @@ class RunFolder:
 
     def _create(self, folders: Iterable[Path], created: list[Path]) -> None:
         """Create the folders that do not exist, append them to `created`, and test the last one for writing."""
-        with _writing(f"--out {self.path}"):
+        with writing(f"--out {self.path}"):
             for folder in folders:
                 if not folder.is_dir():
                     folder.mkdir()
@@ -166,10 +166,7 @@ class RunFolder:
 
     def read_history(self) -> History:
         """The history of the run, of an unfinished one up to its newest checkpoint. Raises DataError without one."""
-        if self.state is not RunState.UNFINISHED:
-            return read_history(self.history)
-        checkpoint, _ = newest(self.checkpoints.path)
-        return history_of(checkpoint)
+        return self.checkpoints.read_history() if self.state is RunState.UNFINISHED else read_history(self.history)
 
     def finish(self, net: Network, history: History, test: TestResult, data: dict[str, Any]) -> None:
         """Write the model and the history, and keep only the final checkpoint. data: as history.json keeps it.
@@ -196,19 +193,11 @@ def check_writable(folder: Path, name: str) -> None:
     """Raises DataError for a folder, or its nearest parent that exists, in which no file can be created. name: of the
     path in the error.
     """
-    with _writing(name):
+    with writing(name):
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
-
-
-@contextmanager
-def _writing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{name} cannot be written: {error.strerror}; choose another folder") from None
 
 
 @contextmanager
