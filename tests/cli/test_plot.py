@@ -10,7 +10,7 @@ from gpu_nn.cli import input_data, main, plot
 from gpu_nn.cli.input_data import read_splits
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.network import INFERENCE_ROWS
-from gpu_nn.training.checkpoint import written_in
+from gpu_nn.training.checkpoint import list_checkpoints
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 from tests.cuda_emulator.device import emulated_device
 from tests.data.files import write_idx_pair
@@ -282,7 +282,7 @@ def test_a_run_that_resumes_has_the_curves_so_far(command, data, tmp_path, with_
     assert (done.code, stems(tmp_path / "p")) == (0, CURVES)
     assert "the run is not finished: only its curves are plotted, up to epoch 3" in done.err
     assert drawn.made["curves"].column("epoch") == [1, 2, 3]
-    for path in written_in(tmp_path / "run" / "checkpoints").values():
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints").values():
         path.unlink()
     assert "checkpoints holds no checkpoint" in command("plot", tmp_path / "run").err
 
