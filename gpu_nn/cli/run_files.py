@@ -17,7 +17,7 @@ from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync_folder
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, name, newest, written_in
+from gpu_nn.training.checkpoint import Checkpoint, file_name, list_checkpoints, read_newest
 from gpu_nn.validation import check_json_int
 
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
@@ -35,7 +35,7 @@ class CheckpointFolder:
 
     def __bool__(self) -> bool:
         """Whether there are checkpoints."""
-        return bool(written_in(self.path))
+        return bool(list_checkpoints(self.path))
 
     @contextmanager
     def start(self, settings: argparse.Namespace) -> Iterator[None]:
@@ -62,7 +62,7 @@ class CheckpointFolder:
         """The run resumes with these settings. If the block fails before a new checkpoint, restore the old settings and
         the state of the run. No copy of a checkpoint is made.
         """
-        checkpoints, backup = written_in(self.path), self.path / f".{configuration.NAME}.before"
+        checkpoints, backup = list_checkpoints(self.path), self.path / f".{configuration.NAME}.before"
         with writing(self.path, hint=""):
             self.path.mkdir(exist_ok=True)
         remove(backup)
@@ -75,7 +75,7 @@ class CheckpointFolder:
             yield
         except BaseException:
             remove(self.final)
-            if written_in(self.path) == checkpoints and not self._finished:
+            if list_checkpoints(self.path) == checkpoints and not self._finished:
                 if not was_unfinished:
                     remove(self.configuration)
                 elif backup.is_file():
@@ -90,7 +90,7 @@ class CheckpointFolder:
         `steps`, and remove the other checkpoints.
         """
         if self.final.exists():
-            self.final.replace(self.path / name(steps))
+            self.final.replace(self.path / file_name(steps))
         self.configuration.replace(configuration)
         self._finished = True
         fsync_folder(configuration.parent)
@@ -102,13 +102,13 @@ class CheckpointFolder:
 
     def read_history(self) -> History:
         """The records up to the newest checkpoint. Raises DataError without one, and for malformed ones."""
-        checkpoint, _ = newest(self.path)
+        checkpoint, _ = read_newest(self.path)
         with _parsing(checkpoint.path):
             return History.from_json(json.dumps({"epochs": checkpoint.training["history"]}))
 
     def _back_up_newest(self) -> None:
         """Rename the newest checkpoint. Without one, keep the backup that a killed run may have left."""
-        checkpoint = next(iter(written_in(self.path).values()), None)
+        checkpoint = next(iter(list_checkpoints(self.path).values()), None)
         if checkpoint is not None:
             for backup in self._backups():
                 remove(backup)
@@ -121,7 +121,7 @@ class CheckpointFolder:
         """All but the newest `keep`, and the temporary files of interrupted writes."""
         partial = [*self.path.glob(".steps-*"), *self.path.glob(f".{configuration.NAME}.*")]
         partial += [self.final, *self.path.glob(f".{self.final.name}.*")]
-        for path in (*list(written_in(self.path).values())[keep:], *partial):
+        for path in (*list(list_checkpoints(self.path).values())[keep:], *partial):
             remove(path)
 
 

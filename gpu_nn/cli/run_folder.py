@@ -24,7 +24,7 @@ from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, newest
+from gpu_nn.training.checkpoint import Checkpoint, read_newest
 
 # The name is specific, so that the lock is no file of another program.
 LOCK_FILE = ".gpu-nn.lock"
@@ -141,7 +141,7 @@ class RunFolder:
         more_epochs: than the settings of the run have. Raises DataError for a run that cannot resume.
         """
         if self.checkpoints:
-            checkpoint, damages = newest(self.checkpoints.path)
+            checkpoint, damages = read_newest(self.checkpoints.path)
             position = checkpoint.training.get("position")
             if more_epochs and isinstance(position, dict) and position.get("stopping"):
                 raise DataError(

@@ -192,7 +192,7 @@ class Trainer:
             loss=loss,
             validation_loss=validation_loss,
             validation_accuracy=accuracy,
-            learning_rate=self._learning_rate(),
+            learning_rate=self.step_record().learning_rate,
             seconds=time.perf_counter() - progress.began,
         )
         self.history.epochs.append(record)
@@ -211,6 +211,8 @@ class Trainer:
 
     def _read_losses(self) -> None:
         """Add the pending losses to the cost of the epoch."""
+        if not self._pending_losses.count:
+            return
         try:
             losses = self._pending_losses.read(self.optimizer.steps)
         except TrainingDiverged as error:
@@ -284,8 +286,8 @@ class Trainer:
 
     def step_record(self) -> StepRecord:
         """Where the training is, between two steps."""
-        steps_in_epoch = self._progress.steps_in_epoch
-        return StepRecord(len(self.history) + 1, steps_in_epoch, self.optimizer.steps, self._learning_rate())
+        steps, schedule = self.optimizer.steps, self.optimizer.schedule
+        return StepRecord(len(self.history) + 1, self._progress.steps_in_epoch, steps, schedule(max(steps - 1, 0)))
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The JSON and the arrays of a checkpoint of this moment, between two steps (`training.checkpoint.write`).
@@ -296,7 +298,3 @@ class Trainer:
         states = self._callback_list.states()
         here = state.TrainingState(self._progress, self.history, self.stopping, losses, states)
         return state.state_dict(self._spec, here, self.net, self.optimizer)
-
-    def _learning_rate(self) -> float:
-        """The learning rate of the latest step."""
-        return self.optimizer.schedule(max(self.optimizer.steps - 1, 0))
