@@ -3,7 +3,6 @@
 import argparse
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "safetensors", "cupy-cuda12x", "c
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    from gpu_nn.cli.arguments import add_model_argument, file_name  # info does without what it imports
+    from gpu_nn.cli.arguments import add_model_argument, file_name  # info does without it
 
     add_model_argument(parser)
     to_help = "the file; its suffix chooses the format: onnx with preprocessing, labels and probabilities, or npz"
@@ -50,8 +49,7 @@ def run_export(options: argparse.Namespace) -> None:
 
 
 def add_info_arguments(parser: argparse.ArgumentParser) -> None:
-    model_help = "describe this model.safetensors instead"
-    parser.add_argument("model", metavar="MODEL", nargs="?", help=model_help)
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="describe this model.safetensors instead")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -115,6 +113,8 @@ def _list(names: Sequence[Any]) -> str:
 
 
 def _installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # export does without it
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -222,8 +222,8 @@ def _report_finished(settings: argparse.Namespace, folder: RunFolder, as_json: b
 def _print_test(
     as_json: bool, device: str, test: TestResult, history: History, seconds: float, folder: RunFolder | None
 ) -> None:
-    text = f"test accuracy {100 * test.accuracy:.2f} % on {test.rows} rows, loss {test.loss:.4g}"
-    text += f", {seconds:.2f} s on {device}\n"
+    accuracy = f"test accuracy {100 * test.accuracy:.2f} % on {test.rows} rows"
+    text = f"{accuracy}, loss {test.loss:.4g}, {seconds:.2f} s on {device}\n"
     result = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
