@@ -1,3 +1,4 @@
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from gpu_nn.network import Network
 from gpu_nn.training.checkpoint import load_checkpoint
 
 
+# The fields are scikit-learn's parameters; its own repr and comparison by identity stay.
+@dataclass(eq=False, repr=False)
 class MLPClassifier(TrainedClassifier):
     """scikit-learn's multi-layer perceptron, trained on a GPU or the CPU with the all-but-one cross entropy.
 
@@ -59,78 +62,41 @@ class MLPClassifier(TrainedClassifier):
     one more than labels. Pickles hold NumPy arrays and open without a GPU.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        scoring: Any = None,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        class_weight: Any = None,
-        normalisation: str | None = None,
-        dropout: float = 0.0,
-        input_noise: float = 0.0,
-        label_smoothing: float = 0.0,
-        complement_weight: float = 1.0,
-        standardize: bool = False,
-        max_norm: float | None = None,
-        callbacks: Any = None,
-        device: str = "auto",
-        dtype: Any = "float32",
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.scoring = scoring
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.class_weight = class_weight
-        self.normalisation = normalisation
-        self.dropout = dropout
-        self.input_noise = input_noise
-        self.label_smoothing = label_smoothing
-        self.complement_weight = complement_weight
-        self.standardize = standardize
-        self.max_norm = max_norm
-        self.callbacks = callbacks
-        self.device = device
-        self.dtype = dtype
+    hidden_layer_sizes: Any = (100,)
+    activation: str = "relu"
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: Any = "auto"
+    learning_rate: Any = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    scoring: Any = None
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    class_weight: Any = None
+    normalisation: str | None = None
+    dropout: float = 0.0
+    input_noise: float = 0.0
+    label_smoothing: float = 0.0
+    complement_weight: float = 1.0
+    standardize: bool = False
+    max_norm: float | None = None
+    callbacks: Any = None
+    device: str = "auto"
+    dtype: Any = "float32"
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, device: str = "auto", dtype: Any = None) -> "MLPClassifier":
