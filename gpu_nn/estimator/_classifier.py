@@ -22,20 +22,18 @@ from gpu_nn.network import Network
 from gpu_nn.training.checkpoint import load_checkpoint
 
 
-# The fields are scikit-learn's parameters; its own repr and comparison by identity stay.
+# scikit-learn reads the parameters from the signature of the constructor. repr and comparison stay its own.
 @dataclass(eq=False, repr=False)
 class MLPClassifier(TrainedClassifier):
     """scikit-learn's multi-layer perceptron, trained on a GPU or the CPU with the all-but-one cross entropy.
 
-    Parameters of scikit-learn's MLPClassifier have its names, meanings and defaults: hidden_layer_sizes, solver ("sgd",
-    "adam"; "adamw" too), alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle,
-    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1,
-    beta_2, epsilon, n_iter_no_change. Where they differ:
+    The parameters up to n_iter_no_change, but for scoring, are those of scikit-learn's MLPClassifier, with its
+    meanings and defaults. Where they differ:
 
-    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  alpha: of AdamW the decoupled weight
-    decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of learning_rate_init.
-    early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for accuracy, a name of
-    scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
+    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  solver: "sgd", "adam" or "adamw".  alpha: of
+    AdamW the decoupled weight decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of
+    learning_rate_init. early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for
+    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
 
     class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden

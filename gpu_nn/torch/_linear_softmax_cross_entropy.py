@@ -117,7 +117,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
         ctx.dtype = inputs[0].dtype
         ctx.save_for_backward(edge, *grads)
     else:
-        ctx.save_for_backward(edge, *inputs[:6])
+        ctx.save_for_backward(edge, *inputs[:5])
         ctx.options = inputs[6:10]
 
 
@@ -126,22 +126,14 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: None) -> tuple[Any, 
     edge, *saved = ctx.saved_tensors
     grads: list[torch.Tensor | None] = [None, None, None]
     if grad_loss is not None and ctx.summed:
-        grads = [
-            scale_grad(grad, grad_loss, edge, ctx.dtype) if needed else None
-            for grad, needed in zip(saved, ctx.of, strict=True)
-        ]
+        pairs = zip(saved, ctx.of, strict=True)
+        grads = [scale_grad(grad, grad_loss, edge, ctx.dtype) if needed else None for grad, needed in pairs]
     elif grad_loss is not None:
-        input, weight, bias, target, class_weight, _ = saved
-        needed = ctx.needs_input_grad[:3]
+        needed, dtype = ctx.needs_input_grad[:3], saved[0].dtype
         with torch.no_grad():
-            _, *computed, _ = _loss_and_grads(
-                input, weight, bias, target, class_weight, grad_loss.contiguous(), *ctx.options, False, *needed
-            )
-            computed = [grad.to(input.dtype) for grad in computed]
-        grads = [
-            once_differentiable(grad, grad_loss, edge) if needs else None
-            for grad, needs in zip(computed, needed, strict=True)
-        ]
+            _, *computed, _ = _loss_and_grads(*saved, grad_loss.contiguous(), *ctx.options, False, *needed)
+        pairs = zip(computed, needed, strict=True)
+        grads = [once_differentiable(grad.to(dtype), grad_loss, edge) if needs else None for grad, needs in pairs]
     return (*grads, *(None,) * 11)
 
 
