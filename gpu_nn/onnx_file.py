@@ -24,7 +24,7 @@ from gpu_nn.files import atomic_write
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, host_arrays_and_classes
-from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
+from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, bounds_above_half
 from gpu_nn.network import Network
 
 # Softmax works along one axis from opset 13 on, which onnxruntime reads from 1.6 on.
@@ -232,7 +232,7 @@ def _multilabel(graph: Graph, logits: str, labels: int, complement_weight: float
         weighted = graph.Mul(p, complement_weight)
         halves = graph.Div(graph.Mul(rest, graph.Sub(ratio, graph.Mul(share, complement_weight))), 2.0)
         q = graph.Div(graph.Add(weighted, halves), graph.Add(rest, weighted))
-    least, most = smallest_above_half(graph.dtype), largest_probability(graph.dtype)
+    least, most = bounds_above_half(graph.dtype)
     graph.Where(above, graph.Clip(q, least, most), graph.Clip(q, 0.0, REFERENCE), output="probabilities")
 
 

@@ -52,9 +52,11 @@ class RowReader(Protocol):
 
     def will_need(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
+        return
 
     def release(self, start: int, stop: int) -> None:
         """These rows will not be read soon."""
+        return
 
 
 def open_row_reader(
@@ -98,7 +100,7 @@ def _no_targets(rows: tuple[int, ...]) -> np.ndarray:
     return np.empty((*rows, 0))
 
 
-class ArrayRowReader:
+class ArrayRowReader(RowReader):
     """The rows of an array x, (n, …) of numbers, and y, (n,) or (n, classes), in memory or in npy files.
 
     column: of x, that is y and not an input, where y is None.
@@ -152,7 +154,7 @@ class ArrayRowReader:
             file.release(start, stop)
 
 
-class ParquetRowReader:
+class ParquetRowReader(RowReader):
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
     def __init__(self, path: Path, target: Target, target_texts: TargetTexts | None = None):
@@ -187,9 +189,3 @@ class ParquetRowReader:
             self._group = group
         first = int(self._bounds[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]
-
-    def will_need(self, start: int, stop: int) -> None:
-        pass
-
-    def release(self, start: int, stop: int) -> None:
-        pass

@@ -1,7 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import ClassVar
 
 from gpu_nn.device import Array
 from gpu_nn.layers._layer import LayerMemory
@@ -26,6 +25,7 @@ class BatchNorm(Normalisation):
     """
 
     momentum: float = 0.1
+    start_at_1: ClassVar[tuple[str, ...]] = ("weight", "running_var")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,11 +34,6 @@ class BatchNorm(Normalisation):
 
     def state_shapes(self, n_inputs: int) -> Mapping[str, tuple[tuple[int, ...], str | None]]:
         return {"running_mean": ((n_inputs,), None), "running_var": ((n_inputs,), None)}
-
-    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
-        super().initialise(arrays, random)
-        arrays["running_mean"][:] = 0
-        arrays["running_var"][:] = 1
 
     def bind(self, memory: LayerMemory) -> "_BoundBatchNorm":
         return _BoundBatchNorm(self, memory)

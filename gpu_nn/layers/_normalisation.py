@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import ClassVar
 
 from gpu_nn.device import Array
 from gpu_nn.errors import unknown_name
@@ -21,6 +20,7 @@ class Normalisation(Layer):
 
     activation: str = "identity"
     eps: float = 1e-5
+    start_at_1: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -29,10 +29,6 @@ class Normalisation(Layer):
 
     def parameter_shapes(self, n_inputs: int) -> Mapping[str, tuple[int, ...]]:
         return {"weight": (n_inputs,), "bias": (n_inputs,)}
-
-    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
-        arrays["weight"][:] = 1
-        arrays["bias"][:] = 0
 
 
 class BoundNormalisation(BoundLayer[Normalisation]):

@@ -17,7 +17,6 @@ class StochasticLayer(Layer):
 
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
         arrays["seed"][0] = random.integers(0, 2**63, dtype=np.uint64)
-        arrays["counter"][0] = 0
 
 
 class BoundStochasticLayer(BoundLayer[LayerT]):
