@@ -80,7 +80,7 @@ class Network:
                 self.loss_scale.fill(FIRST_LOSS_SCALE)
         preprocessing = [layer.is_preprocessing for layer in self.layers]
         self.n_preprocessing = preprocessing.index(False) if False in preprocessing else 0
-        self.plan = LayerPlan(self.layers, flat, self.device, self.kernels, self.precision, self.n_preprocessing)
+        self.plan = LayerPlan(self.layers, flat, self.device, self.precision, self.n_preprocessing)
         if self._mixed:
             for layer in self.layers[self.n_preprocessing :]:
                 if not layer.supports_half:
