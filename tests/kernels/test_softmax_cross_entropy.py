@@ -13,7 +13,7 @@ from gpu_nn.kernels.cuda_kernels.row_strategy import (
 )
 from gpu_nn.kernels.numpy_kernels import costs
 from gpu_nn.testing import reference
-from gpu_nn.testing.assertions import (
+from tests.kernels.assertions import (
     assert_losses_close,
     assert_rows_close,
     cross_entropy,
