@@ -14,8 +14,8 @@ from gpu_nn import Adam, DataError, Dense, Dropout, Network, Standardize, Traine
 from gpu_nn.data import digits
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import LAYERS, BatchNorm, InputNoise, LayerNorm
-from gpu_nn.testing.activations import ACTIVATION_FORMULAS
 from tests.cuda_emulator.device import emulated_device
+from tests.kernels.activations import ACTIVATION_FORMULAS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

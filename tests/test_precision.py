@@ -23,7 +23,7 @@ from gpu_nn import (
     optimizers,
 )
 from gpu_nn.kernels.cuda_kernels import cublaslt
-from gpu_nn.training.callbacks import Checkpoints, Trigger
+from gpu_nn.training import Checkpoints, Trigger
 from tests.cuda_emulator import cupy_proxy, nvmath_bindings
 from tests.cuda_emulator.cupy_proxy.cuda import Graph
 from tests.cuda_emulator.device import emulated_device

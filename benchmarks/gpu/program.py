@@ -227,7 +227,7 @@ def run_tests(seconds: float, pytest: Sequence[str] = (sys.executable, "-m", "py
                 running.kill()
                 out = running.communicate()[0]
     lines = out.strip().splitlines() or [""]
-    wrong = [line for line in lines if line.startswith(("EXIT_FAILURE ", "ERROR "))]
+    wrong = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
     summary = f"{lines[-1]}, stopped after {seconds:.0f} s" if stopped else lines[-1]
     failed = bool(wrong) or (running.returncode != 0 and not stopped)
     return {"summary": summary, "wrong": wrong[:MOST_NAMED], "failed": failed}

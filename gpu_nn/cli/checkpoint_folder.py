@@ -8,7 +8,7 @@ from pathlib import Path
 from gpu_nn.cli import configuration
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync_folder
-from gpu_nn.training.checkpoint import name, written_in
+from gpu_nn.training.checkpoint import file_name, list_checkpoints
 
 # Prefix of an earlier run's final checkpoint, kept until the new run has finished.
 _BACKUP = ".older."
@@ -25,7 +25,7 @@ class CheckpointFolder:
 
     def __bool__(self) -> bool:
         """Whether there are checkpoints."""
-        return bool(written_in(self.path))
+        return bool(list_checkpoints(self.path))
 
     @contextmanager
     def start(self, settings: argparse.Namespace) -> Iterator[None]:
@@ -52,7 +52,7 @@ class CheckpointFolder:
         """The run resumes with these settings. If the block fails before a new checkpoint, restore the old settings and
         the state of the run. No copy of a checkpoint is made.
         """
-        checkpoints, backup = written_in(self.path), self.path / f".{configuration.NAME}.before"
+        checkpoints, backup = list_checkpoints(self.path), self.path / f".{configuration.NAME}.before"
         try:
             self.path.mkdir(exist_ok=True)
         except OSError as error:
@@ -67,7 +67,7 @@ class CheckpointFolder:
             yield
         except BaseException:
             remove(self.final)
-            if written_in(self.path) == checkpoints and not self._finished:
+            if list_checkpoints(self.path) == checkpoints and not self._finished:
                 if not was_unfinished:
                     remove(self.configuration)
                 elif backup.is_file():
@@ -82,7 +82,7 @@ class CheckpointFolder:
         `steps`, and remove the other checkpoints.
         """
         if self.final.exists():
-            self.final.replace(self.path / name(steps))
+            self.final.replace(self.path / file_name(steps))
         self.configuration.replace(configuration)
         self._finished = True
         fsync_folder(configuration.parent)
@@ -94,7 +94,7 @@ class CheckpointFolder:
 
     def _back_up_newest(self) -> None:
         """Rename the newest checkpoint. Without one, keep the backup that a killed run may have left."""
-        newest = next(iter(written_in(self.path).values()), None)
+        newest = next(iter(list_checkpoints(self.path).values()), None)
         if newest is not None:
             for backup in self._backups():
                 remove(backup)
@@ -107,7 +107,7 @@ class CheckpointFolder:
         """All but the newest `keep`, and the temporary files of interrupted writes."""
         partial = [*self.path.glob(".steps-*"), *self.path.glob(f".{configuration.NAME}.*")]
         partial += [self.final, *self.path.glob(f".{self.final.name}.*")]
-        for path in (*list(written_in(self.path).values())[keep:], *partial):
+        for path in (*list(list_checkpoints(self.path).values())[keep:], *partial):
             remove(path)
 
 

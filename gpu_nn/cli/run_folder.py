@@ -23,7 +23,7 @@ from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
 from gpu_nn.network import Network
 from gpu_nn.training import History
-from gpu_nn.training.checkpoint import Checkpoint, newest
+from gpu_nn.training.checkpoint import Checkpoint, read_newest
 
 # The name is specific, so that the lock is no file of another program.
 LOCK_FILE = ".gpu-nn.lock"
@@ -148,7 +148,7 @@ class RunFolder:
         more_epochs: than the settings of the run have. Raises DataError for a run that cannot resume.
         """
         if self.checkpoints:
-            checkpoint, damages = newest(self.checkpoints.path)
+            checkpoint, damages = read_newest(self.checkpoints.path)
             position = checkpoint.training.get("position")
             if more_epochs and isinstance(position, dict) and position.get("stopping"):
                 raise DataError(
@@ -175,7 +175,7 @@ class RunFolder:
         """The history of the run, of an unfinished one up to its newest checkpoint. Raises DataError without one."""
         if self.state is not RunState.UNFINISHED:
             return read_history(self.history)
-        checkpoint, _ = newest(self.checkpoints.path)
+        checkpoint, _ = read_newest(self.checkpoints.path)
         return history_of(checkpoint)
 
     def finish(self, net: Network, history: History, test: TestResult, data: dict[str, Any]) -> None:

@@ -1,21 +1,21 @@
-"""Checkpoints: everything that a training is, in one safetensors file. Reading one executes nothing.
+"""Checkpoints: the whole state of a training in one safetensors file. Reading one executes nothing.
 
 Header (safetensors metadata, strings):
     "format": "gpu_nn.checkpoint"      "version": "1"
     "checksum": SHA-256, in hex, of "training" and of every array's name, type, shape and bytes, in the order of names
     "training": JSON (with NaN and Infinity as Python writes them) of
-        "settings"   what the training is of: "network", "optimizer", "schedule", "trainer"; equal where it resumes
+        "settings"   of "network", "optimizer", "schedule" and "trainer"; equal where it resumes
         "data"       rows, columns and a checksum of each data set; equal where it resumes
-        "lanes"      in so many the rows of a stream are shuffled, null where none are; equal where it resumes
+        "lanes"      the number of shards in which the rows of a stream are shuffled, or null; equal where it resumes
         "position"   "first_epoch": epochs done before the fit; "steps": of the optimizer; "steps_in_epoch"; "cost":
                      sum over this epoch's rows whose losses were read; "seconds": of this epoch; "stopping": whether
-                     the training was to end after it
+                     the training ends after it
         "random"     state of the generator before it drew this epoch's order
         "schedule"   state of the schedule
         "history"    the records of the epochs done, as in history.json
-        "callbacks"  [name, state without its arrays] of each callback that remembers something
-Arrays: "network.NAME": parameters (flat) and state; "optimizer.NAME": its state; "losses": those of this epoch's latest
-steps, not read yet; "callback.I.NAME": arrays in the state of callback I.
+        "callbacks"  [name, state without its arrays] of each callback that has a state
+Arrays: "network.NAME": parameters (flat) and state; "optimizer.NAME": its state; "losses": the pending ones of this
+epoch's latest steps; "callback.I.NAME": arrays in the state of callback I.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _NAME = re.compile(r"steps-(\d{12})\.safetensors")
 
 
 class DamagedCheckpoint(DataError):
-    """A file that is no checkpoint, or of which something is missing or changed: an older one may be whole."""
+    """The file is no checkpoint, or something in it is missing or changed. An older checkpoint may be whole."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
 
-def name(steps: int) -> str:
-    """The name of the checkpoint after so many optimizer steps."""
+def file_name(steps: int) -> str:
+    """The file name of the checkpoint after that many optimizer steps."""
     return f"steps-{steps:012d}.safetensors"
 
 
-def written_in(folder: str | os.PathLike[str]) -> dict[int, Path]:
-    """The checkpoints of a folder by their steps, the newest first; none when it is not there."""
+def list_checkpoints(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """The checkpoint files of a folder by their steps, the newest first; none where the folder does not exist."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -68,20 +68,20 @@ def written_in(folder: str | os.PathLike[str]) -> dict[int, Path]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint of the folder, and what is wrong with newer ones, a line each.
+def read_newest(folder: str | os.PathLike[str]) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint of the folder, and a line for each newer one that says what is wrong with it.
 
     Raises DataError when there is none, or when the newest is of a newer version of gpu_nn.
     """
-    listed = written_in(folder)
+    listed = list_checkpoints(folder)
     damages: list[str] = []
     for path in listed.values():
         try:
             return read(path), damages
         except MissingFile as error:
-            # A training that goes on meanwhile takes it away when a newer one is whole.
-            if written_in(folder) != listed:
-                return newest(folder)
+            # A training that runs meanwhile removes it when a newer one is whole.
+            if list_checkpoints(folder) != listed:
+                return read_newest(folder)
             damages.append(str(error))
         except DamagedCheckpoint as error:
             damages.append(str(error))
@@ -100,7 +100,7 @@ def load_checkpoint(source: str | os.PathLike[str] | Checkpoint | None, stacklev
         return source
     if not Path(source).is_dir():
         return read(source)
-    checkpoint, damages = newest(source)
+    checkpoint, damages = read_newest(source)
     for damage in damages:
         warnings.warn(f"{damage}; the one before is used: {checkpoint.path.name}", stacklevel=stacklevel)
     return checkpoint

@@ -1,4 +1,4 @@
-"""What happened in each epoch, and where a training stands between two steps."""
+"""The records of a training: one an epoch, and one between two steps."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,9 +7,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """epoch: from 1.  steps: optimizer steps since the beginning.  loss: mean cost of the training samples as they were
-    met.  validation_loss, validation_accuracy: after the epoch, None without validation data.  learning_rate: of the
-    last step.  seconds: of the epoch, validation included.
+    """epoch: from 1.  steps: optimizer steps since the beginning.  loss: mean cost of the training samples during
+    the epoch.  validation_loss, validation_accuracy: after the epoch, None without validation data.  learning_rate: of
+    the last step.  seconds: of the epoch, validation included.
     """
 
     epoch: int
@@ -34,7 +34,7 @@ class StepRecord:
     """Between two steps. epoch: the one in progress, from 1.  step: steps of this epoch so far.  steps: optimizer steps
     since the beginning.  learning_rate: of the latest step.
 
-    It has no loss: to know it, the host would wait for the device. `Trainer.latest_loss` does when it is asked to.
+    It has no loss, for which the host would wait for the device: `Trainer.latest_loss()` does.
     """
 
     epoch: int

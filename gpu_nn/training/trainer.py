@@ -128,7 +128,7 @@ class Trainer:
                 random = self._progress.random
                 assert_same_on_all_ranks(self.communicator, self._spec, self.net, random=random, **same)
                 offset_rng_by_rank(self.net, self.communicator.rank)
-            # The state of the preprocessing layers is final now.
+            # A checkpoint may have set the state of the preprocessing layers; from here on it stays.
             loader.prepare()
             if held_out is not None and not isinstance(held_out, StreamDataset):
                 held_out.prepare()
@@ -152,8 +152,8 @@ class Trainer:
     def interrupt(self) -> None:
         """End the fit after the current step, for a later one that resumes. Signal handlers and threads may call it.
 
-        Several ranks end after the next step; on GPUs after the next step at which they read the losses, at most 256
-        steps later.
+        Several ranks end after the next step; on GPUs after the next step at which they read the losses, which they do
+        every 256 steps (once an epoch after a checkpoint of a single GPU).
         """
         self._interrupt_requested = True
 
@@ -192,7 +192,7 @@ class Trainer:
             loss=loss,
             validation_loss=validation_loss,
             validation_accuracy=accuracy,
-            learning_rate=self._learning_rate(),
+            learning_rate=self.step_record().learning_rate,
             seconds=time.perf_counter() - progress.began,
         )
         self.history.epochs.append(record)
@@ -205,12 +205,14 @@ class Trainer:
         try:
             self._callback_list.after_step(self)
         except TrainingDiverged:
-            # All ranks raise it where they read these losses; rank 0 alone would leave the others in an exchange.
+            # Where a pending loss is not finite, all ranks raise this in `_read_losses`; rank 0 alone must not.
             if self.communicator.size == 1 or np.isfinite(self._pending_losses.to_host()).all():
                 raise
 
     def _read_losses(self) -> None:
         """Add the pending losses to the cost of the epoch."""
+        if not self._pending_losses.count:
+            return
         try:
             losses = self._pending_losses.read(self.optimizer.steps)
         except TrainingDiverged as error:
@@ -284,8 +286,8 @@ class Trainer:
 
     def step_record(self) -> StepRecord:
         """Where the training is, between two steps."""
-        steps_in_epoch = self._progress.steps_in_epoch
-        return StepRecord(len(self.history) + 1, steps_in_epoch, self.optimizer.steps, self._learning_rate())
+        steps, schedule = self.optimizer.steps, self.optimizer.schedule
+        return StepRecord(len(self.history) + 1, self._progress.steps_in_epoch, steps, schedule(max(steps - 1, 0)))
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The JSON and the arrays of a checkpoint of this moment, between two steps (`training.checkpoint.write`).
@@ -296,7 +298,3 @@ class Trainer:
         states = self._callback_list.states()
         here = state.TrainingState(self._progress, self.history, self.stopping, losses, states)
         return state.state_dict(self._spec, here, self.net, self.optimizer)
-
-    def _learning_rate(self) -> float:
-        """The learning rate of the latest step."""
-        return self.optimizer.schedule(max(self.optimizer.steps - 1, 0))

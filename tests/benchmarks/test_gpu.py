@@ -131,7 +131,7 @@ def test_a_step_that_is_no_graph_is_said(device, monkeypatch):
 PYTEST = """
 import signal, sys, time
 def interrupted(*_):
-    print("EXIT_FAILURE tests/a.py::b - why", "1 failed in 2 s", sep=chr(10), flush=True)
+    print("FAILED tests/a.py::b - why", "1 failed in 2 s", sep=chr(10), flush=True)
     sys.exit(2)
 signal.signal(signal.SIGINT, interrupted)
 assert sys.argv[1:4] == ["-q", "-m", "gpu and not slow"]
@@ -153,7 +153,7 @@ def test_the_tests_have_the_time_that_is_left_and_say_how_far_they_came():
     assert said(60, REST=0, CODE=4) == passed | {"failed": True}
     assert said(3, REST=600, CODE=0) == {
         "summary": "1 failed in 2 s, stopped after 3 s",
-        "wrong": ["EXIT_FAILURE tests/a.py::b - why"],
+        "wrong": ["FAILED tests/a.py::b - why"],
         "failed": True,
     }
 

@@ -10,7 +10,7 @@ from gpu_nn.cli import input_data, main, plot
 from gpu_nn.cli.input_data import read_splits
 from gpu_nn.cli.run_folder import RunFolder
 from gpu_nn.network import INFERENCE_ROWS
-from gpu_nn.training.checkpoint import written_in
+from gpu_nn.training.checkpoint import list_checkpoints
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 from tests.cuda_emulator.device import emulated_device
 from tests.data.files import write_idx_pair
@@ -67,6 +67,14 @@ def drawn(monkeypatch):
     return seen
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are made and their files named, but nothing is rendered, which takes longest: for tests of what is drawn
+    and what is said of it."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **_: file.write(b"unrendered"))
+
+
 def stems(folder):
     return sorted(name.partition(".")[0] for name in os.listdir(folder))
 
@@ -97,6 +105,7 @@ def test_json_names_the_files(command, run, tmp_path):
     assert pictures["confusion"] == str(tmp_path / "p" / "confusion.png")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_answers_are_those_on_the_runs_own_test_part(command, run, tmp_path, drawn):
     trained = json.loads(command("train", "--resume", run, "--json").out)
     command("plot", run, "--out", tmp_path, *CPU)
@@ -127,6 +136,7 @@ def labelled_files(tmp_path_factory):
     }
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 @pytest.mark.parametrize("stream", ["always", "never"])
 def test_the_answers_drawn_are_those_of_the_runs_own_test_part_streamed_or_not(
@@ -167,6 +177,7 @@ def test_named_data_are_drawn_the_same_streamed_or_not(command, labelled_files, 
         assert path.read_bytes() == (tmp_path / "always" / path.name).read_bytes()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path, drawn):
     random = np.random.default_rng(0)
     images = random.integers(0, 17, (20, 8, 8), np.uint8)
@@ -176,6 +187,7 @@ def test_other_data_are_what_is_drawn_when_they_are_named(command, run, tmp_path
     np.testing.assert_array_equal(drawn.x, images.reshape(20, 64))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_run_whose_data_have_changed_is_drawn_and_says_so(command, arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     assert command("train", "--data", tmp_path / "a.npz", "--epochs", 9, *CPU, "--out", tmp_path / "run").code == 0
@@ -196,6 +208,7 @@ def test_a_run_whose_data_have_changed_is_drawn_and_says_so(command, arrays, tmp
         assert f"% on {len(change['x']) // 5}, which are plotted" in done.err
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_another_device_that_decides_otherwise_has_no_other_data(command, arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     command("train", "--data", tmp_path / "a.npz", "--epochs", 1, *CPU, "--out", tmp_path / "run")
@@ -205,6 +218,7 @@ def test_another_device_that_decides_otherwise_has_no_other_data(command, arrays
     assert "have changed" not in command("plot", tmp_path / "run", *CPU).err
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_streamed_run_knows_its_data_too(command, arrays, tmp_path):
     data = ("--data", tmp_path / "x.npy", "--target", tmp_path / "y.npy")
     np.save(tmp_path / "x.npy", arrays["x"])
@@ -215,6 +229,7 @@ def test_a_streamed_run_knows_its_data_too(command, arrays, tmp_path):
     assert "the run's data have changed" in command("plot", tmp_path / "run", *CPU).err
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("data", [None, {}, {"training": {}}])
 def test_of_a_run_that_kept_nothing_of_its_test_part_nothing_is_said(command, arrays, tmp_path, data):
     np.savez(tmp_path / "a.npz", **arrays)
@@ -225,6 +240,7 @@ def test_of_a_run_that_kept_nothing_of_its_test_part_nothing_is_said(command, ar
     assert (done.code, "changed" in done.err) == (0, False)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_rows_that_are_no_images_are_left_out_unless_they_are_said_to_be(command, model, tmp_path, drawn):
     folder = model.parent
     done = command("plot", folder, "--out", tmp_path, *CPU)
@@ -257,6 +273,7 @@ def test_a_run_without_epochs_has_no_curves_and_says_so(command, data, tmp_path)
     assert "no learning-curves: history has no epochs" in done.err
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_run_that_resumes_has_the_curves_so_far(command, data, tmp_path, with_callback, drawn):  # noqa: F811
     with_callback(Raise(11, ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
@@ -265,7 +282,7 @@ def test_a_run_that_resumes_has_the_curves_so_far(command, data, tmp_path, with_
     assert (done.code, stems(tmp_path / "p")) == (0, CURVES)
     assert "the run is not finished: only its curves are plotted, up to epoch 3" in done.err
     assert drawn.made["curves"].column("epoch") == [1, 2, 3]
-    for path in written_in(tmp_path / "run" / "checkpoints").values():
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints").values():
         path.unlink()
     assert "checkpoints holds no checkpoint" in command("plot", tmp_path / "run").err
 
@@ -321,6 +338,7 @@ def test_a_disk_that_is_full_leaves_the_older_picture(command, model, tmp_path, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_gpu_draws_the_same_answers(command, model, tmp_path, drawn):
     with emulated_device():
         done = command("plot", model.parent, "--out", tmp_path, "--device", "cuda")

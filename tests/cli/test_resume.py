@@ -14,7 +14,7 @@ from gpu_nn.cli import factory, input_data, train
 from gpu_nn.cli.run_folder import LOCK_FILE
 from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, History, Trigger, checkpoint
-from gpu_nn.training.checkpoint import written_in
+from gpu_nn.training.checkpoint import list_checkpoints
 from tests.cuda_emulator.device import emulated_device
 
 SETTINGS = (
@@ -99,7 +99,7 @@ def broken_off(command, data, tmp_path, with_callback):
 
 
 def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(command, whole, broken_off):
-    assert list(written_in(broken_off / "checkpoints")) == [16, 12]
+    assert list(list_checkpoints(broken_off / "checkpoints")) == [16, 12]
     done = command("train", "--resume", broken_off)
     assert done.code == 0
     assert done.out.startswith("test accuracy")
@@ -107,7 +107,7 @@ def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(command, whole, br
 
 
 def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(command, whole, broken_off):
-    for path in written_in(broken_off / "checkpoints").values():
+    for path in list_checkpoints(broken_off / "checkpoints").values():
         path.unlink()
     done = command("train", "--resume", broken_off)
     assert "the run has no checkpoint yet: it starts from the beginning" in done.err
@@ -115,7 +115,7 @@ def test_a_run_without_a_checkpoint_yet_starts_from_the_beginning(command, whole
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(command, whole, broken_off):
-    newest, before = written_in(broken_off / "checkpoints").values()
+    newest, before = list_checkpoints(broken_off / "checkpoints").values()
     newest.write_bytes(newest.read_bytes()[:1000])
     done = command("train", "--resume", broken_off)
     assert f"{newest} is damaged: " in done.err
@@ -124,13 +124,13 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(command, whole,
 
 
 def test_checkpoints_that_are_all_damaged_are_an_error(refused, broken_off):
-    for path in written_in(broken_off / "checkpoints").values():
+    for path in list_checkpoints(broken_off / "checkpoints").values():
         path.write_bytes(b"")
     assert "holds no whole checkpoint: " in refused(3, "train", "--resume", broken_off)
 
 
 def test_a_newest_checkpoint_of_a_newer_version_is_an_error_with_its_hint(refused, broken_off):
-    newest = next(iter(written_in(broken_off / "checkpoints").values()))
+    newest = next(iter(list_checkpoints(broken_off / "checkpoints").values()))
     newest.write_bytes(newest.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
     message = refused(3, "train", "--resume", broken_off)
     assert f"{newest} has format version '2'; this gpu_nn reads version 1: upgrade" in message
@@ -251,7 +251,7 @@ def test_a_run_that_early_stopping_ended_does_not_resume(command, refused, data,
 
 def test_a_run_whose_final_checkpoint_is_gone_does_not_resume(command, refused, data, tmp_path):
     command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
-    for path in written_in(tmp_path / "run" / "checkpoints").values():
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints").values():
         path.unlink()
     line = refused(3, "train", "--resume", tmp_path / "run", "--epochs", 3)
     assert "checkpoints does not hold the final checkpoint of the run, which more epochs need; gpu-nn train " in line
@@ -410,7 +410,7 @@ def test_a_signal_ends_after_the_step_saves_and_names_the_command_that_resumes(
     assert (done.code, done.out) == (code, "")
     assert done.err.splitlines()[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume '{folder}' continues the run"
     assert signal.getsignal(signum) is before
-    assert list(written_in(folder / "checkpoints")) == [11]
+    assert list(list_checkpoints(folder / "checkpoints")) == [11]
     with_callback(None)
     assert command("train", "--resume", folder).code == 0
     assert outcome(folder) == whole
@@ -425,7 +425,7 @@ def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, t
     lines = running.stderr.read().splitlines()
     assert running.wait(30) == code
     assert lines[-1] == f"gpu-nn train: interrupted; gpu-nn train --resume {tmp_path / 'run'} continues the run"
-    assert len(written_in(tmp_path / "run" / "checkpoints")) == 1
+    assert len(list_checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_a_signal_before_the_training_leaves_nothing(command, data, tmp_path, monkeypatch):
@@ -450,11 +450,11 @@ def test_a_second_sigint_ends_at_once(command, data, tmp_path, with_callback):
     with_callback(Twice(11, signal.SIGINT))
     done = command("train", "--data", data, *SETTINGS, "--out", tmp_path / "run", "--checkpoint-every", "5steps")
     assert done.code == 130
-    assert list(written_in(tmp_path / "run" / "checkpoints")) == [10, 5]
+    assert list(list_checkpoints(tmp_path / "run" / "checkpoints")) == [10, 5]
     with_callback(Twice(13, signal.SIGTERM))
     done = command("train", "--resume", tmp_path / "run")
     assert done.code == 143
-    assert next(iter(written_in(tmp_path / "run" / "checkpoints"))) == 13
+    assert next(iter(list_checkpoints(tmp_path / "run" / "checkpoints"))) == 13
 
 
 # A disk that is full
@@ -477,7 +477,7 @@ def test_a_disk_that_becomes_full_stops_the_run_with_its_cause_and_leaves_it_to_
     assert (done.code, done.out) == (3, "")
     path = tmp_path / "run" / "checkpoints" / "steps-000000000012.safetensors"
     assert done.err.splitlines()[-1] == f"gpu-nn train: cannot write {path}: No space left on device"
-    assert list(written_in(path.parent)) == [8, 4]
+    assert list(list_checkpoints(path.parent)) == [8, 4]
     assert not list(path.parent.glob(".*"))
     assert command("train", "--resume", tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == whole
@@ -539,7 +539,7 @@ def test_a_run_that_is_finished_stays_so_when_nobody_reads_its_report(
     with emulated_device():
         assert command("train", *run, "--device", "cuda").code == 130
     with_callback(None)
-    assert list(written_in(tmp_path / "run" / "checkpoints")) == [6]
+    assert list(list_checkpoints(tmp_path / "run" / "checkpoints")) == [6]
 
     def gone(*_):
         raise BrokenPipeError

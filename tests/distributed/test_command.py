@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpu_nn.data import digits
 from tests.distributed.processes import environment, mpi, ran
 
 TRAIN = ["train", "--distributed"]
@@ -18,6 +19,15 @@ TRAIN = ["train", "--distributed"]
 
 def command(*flags):
     return ["-m", "gpu_nn", *TRAIN, *map(str, flags)]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Data of the digits that a process has at once: to split them by a fraction, it would import scikit-learn."""
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    x, y = digits()
+    np.savez(path, x=x, y=y)
+    return "--data", path, "--test-last", 360
 
 
 @pytest.fixture
@@ -47,9 +57,9 @@ def assert_told_once(done: subprocess.CompletedProcess, message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
+def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path, quick):
     accuracy = re.compile(r"test accuracy [\d.]+ %")
-    flags = ["--epochs", 3, "--seed", 1]
+    flags = [*quick, "--epochs", 3, "--seed", 1]
     done = ran(tmp_path, mpi(2, *command("--out", tmp_path / "run", *flags)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1
@@ -63,9 +73,9 @@ def test_the_command_reports_once_and_finds_what_one_process_finds(tmp_path):
     assert accuracy.findall(again.stdout) == accuracy.findall(done.stdout)
 
 
-def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path):
+def test_a_killed_rank_ends_all_and_its_run_goes_on_in_one_process(tmp_path, quick):
     run = tmp_path / "run"
-    flags = ["--out", run, "--epochs", 100_000, "--checkpoint-every", "20steps", "--early-stopping", 100_000]
+    flags = [*quick, "--out", run, "--epochs", 100_000, "--checkpoint-every", "20steps", "--early-stopping", 100_000]
     process = subprocess.Popen(
         mpi(2, *command(*flags)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
@@ -112,9 +122,9 @@ def ranks_of(launcher: int) -> list[int]:
     return sorted(found)
 
 
-def test_an_interrupt_saves_and_ends_all_ranks(tmp_path):
+def test_an_interrupt_saves_and_ends_all_ranks(tmp_path, quick):
     run = tmp_path / "run"
-    flags = ["--out", run, "--epochs", 100_000, "--checkpoint-every", "50steps"]
+    flags = [*quick, "--out", run, "--epochs", 100_000, "--checkpoint-every", "50steps"]
     process = subprocess.Popen(
         mpi(2, *command(*flags)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment(),
@@ -201,9 +211,10 @@ def test_several_processes_without_the_flag_are_refused_before_they_write(tmp_pa
     "names", [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("RANK", "WORLD_SIZE")], ids=["Open MPI", "torchrun"]
 )
 @pytest.mark.parametrize(("rank", "size", "code"), [(0, 2, 2), (1, 2, 2), (0, 1, 0)])
-def test_other_launchers_are_known_and_one_process_is_none_too_many(tmp_path, names, rank, size, code):
+def test_other_launchers_are_known_and_one_process_is_none_too_many(tmp_path, quick, names, rank, size, code):
     variables = dict(zip(names, (str(rank), str(size)), strict=True))
-    done = ran(tmp_path, [sys.executable, "-m", "gpu_nn", "train", "--device", "cpu", "--epochs", "1"], **variables)
+    flags = map(str, (*quick, "--device", "cpu", "--epochs", 1))
+    done = ran(tmp_path, [sys.executable, "-m", "gpu_nn", "train", *flags], **variables)
     assert done.returncode == code, done.stderr
     assert ("a launcher started 2 processes" in done.stderr) == (code == 2 and rank == 0)
     assert done.stderr or rank

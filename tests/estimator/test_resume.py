@@ -91,14 +91,14 @@ from tests.estimator.test_resume import model, Breaks, Checkpoints, blobs
 model(callbacks=[Checkpoints({str(tmp_path)!r}), Breaks(17)]).fit(*blobs())
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    file = next(iter(checkpoint.written_in(tmp_path).values()))
+    file = next(iter(checkpoint.list_checkpoints(tmp_path).values()))
     assert outcome(model().fit(*blobs(), resume=file)) == outcome(model().fit(*blobs()))
 
 
 def test_the_warning_of_a_damaged_checkpoint_is_given_where_fit_is_called(tmp_path):
     x, y = blobs()
     broken(tmp_path, 17, x, y)
-    newest = next(iter(checkpoint.written_in(tmp_path).values()))
+    newest = next(iter(checkpoint.list_checkpoints(tmp_path).values()))
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="the one before is used") as told:
         model().fit(x, y, resume=tmp_path)
@@ -109,7 +109,7 @@ def test_what_the_folders_error_advises_works(tmp_path):
     x, y = blobs()
     broken(tmp_path, 17, x, y)
     again = model(callbacks=[Checkpoints(tmp_path)])
-    with pytest.raises(DataError, match=r"resume=.* goes on with it"):
+    with pytest.raises(DataError, match=r"resume=.* resumes it"):
         again.fit(x, y)
     assert outcome(again.fit(x, y, resume=tmp_path)) == outcome(model().fit(x, y))
 
@@ -155,7 +155,7 @@ def test_of_a_checkpoint_that_does_not_say_which_rows_were_held_out_a_number_doe
     x, y = blobs()
     settings = SETTINGS["early stopping"]
     broken(tmp_path / "a", 13, x, y, **settings)
-    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    whole = checkpoint.read(next(iter(checkpoint.list_checkpoints(tmp_path / "a").values())))
     path = tmp_path / "b.safetensors"
     for seed in (None, -1, 2**31, 1.5, "3", True):
         name, state = whole.training["callbacks"][0]
@@ -172,7 +172,7 @@ def test_callbacks_that_are_none_are_an_error(tmp_path, callbacks):
     x, y = blobs()
     settings = SETTINGS["early stopping"]
     broken(tmp_path / "a", 13, x, y, **settings)
-    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    whole = checkpoint.read(next(iter(checkpoint.list_checkpoints(tmp_path / "a").values())))
     checkpoint.write(tmp_path / "b.safetensors", {**whole.training, "callbacks": callbacks}, whole.arrays)
     with pytest.raises(DataError, match="makes no training"):
         model(**settings).fit(x, y, resume=tmp_path / "b.safetensors")
@@ -232,7 +232,7 @@ def test_a_state_that_no_classifier_has_is_an_error_of_ours(tmp_path, key, value
     x, y = blobs()
     settings = SETTINGS["early stopping"]
     broken(tmp_path / "a", 13, x, y, **settings)
-    whole = checkpoint.read(next(iter(checkpoint.written_in(tmp_path / "a").values())))
+    whole = checkpoint.read(next(iter(checkpoint.list_checkpoints(tmp_path / "a").values())))
     name, state = whole.training["callbacks"][0]
     assert name == "EpochEnd"
     assert "callback.0.kept.parameters" in whole.arrays

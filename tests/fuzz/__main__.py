@@ -46,7 +46,9 @@ def fuzzed(
     name: str, inputs: int, first: int = 0, formats: str = "tests.fuzz.formats", patience: float = _PATIENCE
 ) -> Outcome:
     """Fuzz one format of the module `formats` with `inputs` inputs from number `first` on."""
-    context = multiprocessing.get_context("spawn")
+    # Processes are forked from one that has imported what they need; scikit-learn's data sets take longest.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__, formats, "sklearn.datasets"])
     # Shared memory: complete even when the process dies.
     counts = context.RawArray("d", 5)
     problems: list[str] = []

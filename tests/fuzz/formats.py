@@ -14,7 +14,7 @@ from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_
 from gpu_nn.data.npy import NpyReader
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
-from gpu_nn.training.checkpoint import DamagedCheckpoint, newest
+from gpu_nn.training.checkpoint import DamagedCheckpoint, read_newest
 from tests.fuzz import files, models, trainings
 from tests.fuzz.mutations import mutated
 
@@ -75,17 +75,17 @@ def _idx_folder() -> dict[str, bytes]:
     }
 
 
-_NEWEST = checkpoint.name(2)
+_NEWEST = checkpoint.file_name(2)
 
 
 def _before() -> dict[str, bytes]:
-    return {checkpoint.name(1): models.whole_checkpoint(1)}
+    return {checkpoint.file_name(1): models.whole_checkpoint(1)}
 
 
 def _newest(path: Path) -> object:
     """The newest whole checkpoint, which is the one at `path` or, once that is damaged, the one before."""
     try:
-        found, damages = newest(path.parent)
+        found, damages = read_newest(path.parent)
     except DataError as error:
         if "upgrade" not in str(error):
             raise WrongResult(f"did not fall back: {error}") from error

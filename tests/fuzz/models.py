@@ -90,7 +90,7 @@ _STATE: dict[str, np.ndarray] = {
 
 def whole_checkpoint(steps: int) -> bytes:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / checkpoint.name(steps)
+        path = Path(folder) / checkpoint.file_name(steps)
         checkpoint.write(path, {**_TRAINING, "position": {"steps": steps}}, _STATE)
         return path.read_bytes()
 

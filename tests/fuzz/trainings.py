@@ -132,6 +132,6 @@ def _number(random: Random) -> float:
 
 def _written(training: Any, arrays: dict[str, np.ndarray]) -> bytes:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / checkpoint.name(1)
+        path = Path(folder) / checkpoint.file_name(1)
         checkpoint.write(path, training, arrays)
         return path.read_bytes()

@@ -10,7 +10,7 @@ import pytest
 from gpu_nn.kernels import activations
 from gpu_nn.kernels.activations import ACTIVATIONS, LEAK, Activation
 from gpu_nn.kernels.cuda_kernels import sources
-from gpu_nn.testing.activations import ACTIVATION_DERIVATIVES, ACTIVATION_FORMULAS
+from tests.kernels.activations import ACTIVATION_DERIVATIVES, ACTIVATION_FORMULAS
 
 FLOATS = (np.float32, np.float64)
 

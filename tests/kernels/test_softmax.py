@@ -6,7 +6,7 @@ from mpmath import mp, mpf, workdps
 
 from gpu_nn.kernels import numpy_kernels
 from gpu_nn.testing import reference
-from gpu_nn.testing.assertions import assert_rows_close, smallest_normal
+from tests.kernels.assertions import assert_rows_close, smallest_normal
 from tests.kernels.rows import BFLOAT16, FLOATS, length_of_some_variants, lengths_around_thresholds, logits, rows_for
 
 FUNCTIONS = ("softmax", "log_softmax", "log1m_softmax", "all_but_one_softmax")

@@ -7,7 +7,7 @@ import pytest
 
 from gpu_nn import DataError, files
 from gpu_nn.training import checkpoint
-from gpu_nn.training.checkpoint import DamagedCheckpoint, newest, read, write, written_in
+from gpu_nn.training.checkpoint import DamagedCheckpoint, list_checkpoints, read, read_newest, write
 
 TRAINING = {"settings": {"a": 1}, "cost": 0.1 + 0.2, "best": float("inf"), "name": "été"}
 ARRAYS = {
@@ -20,7 +20,7 @@ ARRAYS = {
 
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / checkpoint.name(7)
+    path = tmp_path / checkpoint.file_name(7)
     write(path, TRAINING, ARRAYS)
     return path
 
@@ -115,9 +115,9 @@ class TestOtherFiles:
             read(tmp_path / "gone")
 
     def test_one_of_a_newer_version_is_not_taken_for_damaged(self, path, tmp_path):
-        write(tmp_path / checkpoint.name(3), TRAINING, ARRAYS)
+        write(tmp_path / checkpoint.file_name(3), TRAINING, ARRAYS)
         with_metadata(path, version="2")
-        for find in (read, lambda path: newest(path.parent)):
+        for find in (read, lambda path: read_newest(path.parent)):
             with pytest.raises(DataError, match="format version '2'; this gpu_nn reads version 1: upgrade") as caught:
                 find(path)
             assert not isinstance(caught.value, DamagedCheckpoint)
@@ -133,57 +133,60 @@ class TestOtherFiles:
 class TestNewest:
     def test_it_is_the_one_of_the_most_steps(self, tmp_path):
         for steps in (9, 1000, 70):
-            write(tmp_path / checkpoint.name(steps), {"steps": steps}, {})
+            write(tmp_path / checkpoint.file_name(steps), {"steps": steps}, {})
         (tmp_path / "steps-of-others.safetensors").write_text("")
         (tmp_path / ".steps-000000002000.safetensors.half").write_text("")
-        assert list(written_in(tmp_path)) == [1000, 70, 9]
-        found, damages = newest(tmp_path)
+        assert list(list_checkpoints(tmp_path)) == [1000, 70, 9]
+        found, damages = read_newest(tmp_path)
         assert (found.training["steps"], damages) == (1000, [])
 
     def test_damaged_ones_are_passed_over_and_told(self, tmp_path):
         for steps in (1, 2, 3):
-            write(tmp_path / checkpoint.name(steps), {"steps": steps}, {})
-        (tmp_path / checkpoint.name(2)).write_bytes(b"")
-        (tmp_path / checkpoint.name(3)).write_bytes(b"\xff" * 100)
-        found, damages = newest(tmp_path)
+            write(tmp_path / checkpoint.file_name(steps), {"steps": steps}, {})
+        (tmp_path / checkpoint.file_name(2)).write_bytes(b"")
+        (tmp_path / checkpoint.file_name(3)).write_bytes(b"\xff" * 100)
+        found, damages = read_newest(tmp_path)
         assert found.training["steps"] == 1
         assert [damage.partition(" is damaged")[0] for damage in damages] == [
-            str(tmp_path / checkpoint.name(steps)) for steps in (3, 2)
+            str(tmp_path / checkpoint.file_name(steps)) for steps in (3, 2)
         ]
 
     @pytest.mark.parametrize("changes", [{"format": "gpu_nn.checkpoinu"}, {"version": "q"}, {"version": None}], ids=str)
     def test_one_whose_kind_or_version_is_spoilt_is_passed_over(self, tmp_path, changes):
         for steps in (1, 2):
-            write(tmp_path / checkpoint.name(steps), {"steps": steps}, {})
-        with_metadata(tmp_path / checkpoint.name(2), **changes)
-        found, damages = newest(tmp_path)
+            write(tmp_path / checkpoint.file_name(steps), {"steps": steps}, {})
+        with_metadata(tmp_path / checkpoint.file_name(2), **changes)
+        found, damages = read_newest(tmp_path)
         assert (found.training["steps"], len(damages)) == (1, 1)
 
     def test_one_that_a_training_takes_away_meanwhile_gives_way_to_its_next(self, tmp_path, monkeypatch):
-        write(tmp_path / checkpoint.name(1), TRAINING, ARRAYS)
+        write(tmp_path / checkpoint.file_name(1), TRAINING, ARRAYS)
 
         def late(path):
             monkeypatch.setattr(checkpoint, "read", read)
-            write(tmp_path / checkpoint.name(2), TRAINING, ARRAYS)
-            (tmp_path / checkpoint.name(1)).unlink()
+            write(tmp_path / checkpoint.file_name(2), TRAINING, ARRAYS)
+            (tmp_path / checkpoint.file_name(1)).unlink()
             return read(path)
 
         monkeypatch.setattr(checkpoint, "read", late)
-        found, damages = newest(tmp_path)
-        assert (found.path.name, damages) == (checkpoint.name(2), [])
+        found, damages = read_newest(tmp_path)
+        assert (found.path.name, damages) == (checkpoint.file_name(2), [])
 
     def test_a_name_that_leads_nowhere_is_passed_over(self, tmp_path):
-        write(tmp_path / checkpoint.name(1), TRAINING, ARRAYS)
-        (tmp_path / checkpoint.name(2)).symlink_to("nowhere")
-        found, damages = newest(tmp_path)
-        assert (found.path.name, damages) == (checkpoint.name(1), [f"{tmp_path / checkpoint.name(2)} does not exist"])
+        write(tmp_path / checkpoint.file_name(1), TRAINING, ARRAYS)
+        (tmp_path / checkpoint.file_name(2)).symlink_to("nowhere")
+        found, damages = read_newest(tmp_path)
+        assert (found.path.name, damages) == (
+            checkpoint.file_name(1),
+            [f"{tmp_path / checkpoint.file_name(2)} does not exist"],
+        )
 
     def test_a_folder_without_a_whole_one(self, tmp_path):
         with pytest.raises(DataError, match="holds no checkpoint"):
-            newest(tmp_path)
-        (tmp_path / checkpoint.name(2)).write_bytes(b"")
+            read_newest(tmp_path)
+        (tmp_path / checkpoint.file_name(2)).write_bytes(b"")
         with pytest.raises(DataError, match=r"holds no whole checkpoint: .*002.safetensors is damaged"):
-            newest(tmp_path)
+            read_newest(tmp_path)
 
 
 class TestWriting:

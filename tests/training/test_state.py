@@ -74,7 +74,7 @@ def fitted(trainer, **options):
 def refused(folder, training, arrays, message):
     """A training does not go on from such a checkpoint in `folder`, and is as it was made."""
     folder.mkdir()
-    checkpoint.write(folder / checkpoint.name(11), training, arrays)
+    checkpoint.write(folder / checkpoint.file_name(11), training, arrays)
     other = made()
     before = other.net.flat_parameters.copy()
     with pytest.raises(DataError, match=message):
@@ -138,7 +138,7 @@ def test_the_seconds_of_an_epoch_are_those_of_both_processes_and_not_the_callbac
     training, arrays = broken_off(tmp_path / "a", 11).state_dict()
     training["position"]["seconds"] = 100.0
     (tmp_path / "b").mkdir()
-    checkpoint.write(tmp_path / "b" / checkpoint.name(11), training, arrays)
+    checkpoint.write(tmp_path / "b" / checkpoint.file_name(11), training, arrays)
     resumed = fitted(made([lambda *_: time.sleep(0.1)]), resume=tmp_path / "b", epochs=4)
     seconds = resumed.history.column("seconds")
     assert 100 <= seconds[1] < 101
@@ -260,7 +260,7 @@ class TestWithEarlyStopping:
         else:
             training["callbacks"][0][1][key] = value
         (tmp_path / "b").mkdir()
-        checkpoint.write(tmp_path / "b" / checkpoint.name(11), training, arrays)
+        checkpoint.write(tmp_path / "b" / checkpoint.file_name(11), training, arrays)
         with pytest.raises(DataError, match="a state that callback EarlyStopping cannot take"):
             fitted(made([EarlyStopping()]), resume=tmp_path / "b")
 
@@ -444,7 +444,7 @@ def test_a_training_whose_squares_are_infinite_resumes(tmp_path):
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path):
     whole = fitted(made())
     fitted(made([Checkpoints(tmp_path, Trigger(steps=5)), InterruptAfter(22)]))
-    newest, before = (path for path in checkpoint.written_in(tmp_path).values())
+    newest, before = (path for path in checkpoint.list_checkpoints(tmp_path).values())
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged: .*; the one before is used: {before.name}"):
         resumed = fitted(made([Checkpoints(tmp_path, Trigger(steps=5))]), resume=tmp_path)
@@ -453,12 +453,12 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_says_so(tmp
     # What the damaged one stood for came again; it does not come first once more.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        checkpoint.newest(tmp_path)
+        checkpoint.read_newest(tmp_path)
 
 
 def test_a_file_is_resumed_as_well_as_a_folder(tmp_path):
     broken_off(tmp_path, 11)
-    (path,) = checkpoint.written_in(tmp_path).values()
+    (path,) = checkpoint.list_checkpoints(tmp_path).values()
     for source in (path, str(path), checkpoint.read(path)):
         assert outcome(fitted(made(), resume=source)) == outcome(fitted(made()))
 

@@ -1,4 +1,4 @@
-"""The model of the best epoch so far, as a file."""
+"""Saves the model of the best epoch so far."""
 
 import os
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 from gpu_nn.model_file import save
 from gpu_nn.training.callbacks.callback import Callback, TrainerView
-from gpu_nn.training.callbacks.monitor import Monitor, best_told
+from gpu_nn.training.callbacks.monitor import Monitor, load_best
 from gpu_nn.training.history import EpochRecord
 
 
 class BestModel(Callback):
-    """Writes the network to `path`, for `gpu_nn.load`, after every epoch that is the best so far.
+    """Writes the network to `path`, for `gpu_nn.load`, after every epoch that improves on the best one.
 
     monitor: "validation_loss", "validation_accuracy" or "loss". Raises DataError when the file cannot be written; the
     previous one then stays whole.
@@ -37,4 +37,4 @@ class BestModel(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.best, self.best_epoch = best_told(state)
+        self.best, self.best_epoch = load_best(state)

@@ -1,4 +1,4 @@
-"""What a network had learned when it was at its best."""
+"""A copy of the best parameters of a fit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +25,13 @@ class BestWeights:
 
     def keep(self, net: Network) -> None:
         for name, array in net.inference_state.items():
-            # What a checkpoint brought is NumPy's.
+            # A checkpoint restores NumPy arrays.
             if type(self._kept.get(name)) is not type(array):
                 self._kept[name] = net.device.xp.empty_like(array)
             self._kept[name][...] = array
 
     def restore(self, net: Network) -> None:
-        """Bring back what was kept, if anything was."""
+        """Copy the kept arrays back to the network, if there are any."""
         for name, array in self._kept.items():
             net.inference_state[name][...] = net.device.asarray(array)
 
@@ -42,7 +42,7 @@ class BestWeights:
         return {_PREFIX + name: array for name, array in self._kept.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that holds, beside others, what `state` gave; after `begin`.
+        """Restore the entries that `state` returned; to be called after `begin`.
 
         Raises ValueError for the weights of another network, and for ones that are not finite.
         """

@@ -1,21 +1,21 @@
-"""Stop when the training no longer gets better."""
+"""Stops a training that no longer improves."""
 
 from typing import Any
 
 from gpu_nn.training.callbacks.best_weights import BestWeights
 from gpu_nn.training.callbacks.callback import Callback, TrainerView
-from gpu_nn.training.callbacks.monitor import Monitor, best_told
+from gpu_nn.training.callbacks.monitor import Monitor, load_best
 from gpu_nn.training.history import EpochRecord
 from gpu_nn.validation import check_int, check_json_int
 
 
 class EarlyStopping(Callback):
-    """Ends the training once `monitor` has not been better by more than min_delta for `patience` epochs in a row.
+    """Ends the training after `patience` epochs in a row in which `monitor` does not improve by more than min_delta.
 
-    monitor: "validation_loss", "validation_accuracy" or "loss".  restore_best: at the end of the fit, stopped early or
-    not, the network gets back the parameters of its best epoch.
+    monitor: "validation_loss", "validation_accuracy" or "loss".  restore_best: the end of the fit, early or
+    not, restores the parameters of the best epoch.
 
-    best: the best value so far; best_epoch: when it was, from 1; None before the first epoch.
+    best: the best value so far; best_epoch: its epoch, from 1; None before the first epoch.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class EarlyStopping(Callback):
             trainer.stopping = True
 
     def end(self, trainer: TrainerView) -> None:
-        # A training that is to be resumed goes on with the latest parameters.
+        # A training that will be resumed continues with the latest parameters.
         if not trainer.interrupted:
             self._weights.restore(trainer.net)
-            # A callback outlives its training, and may be pickled: it holds on to no memory of a device.
+            # A callback outlives its training and may be pickled, so it keeps no device memory.
             self._weights.forget()
 
     def state(self) -> dict[str, Any]:
@@ -65,6 +65,6 @@ class EarlyStopping(Callback):
         return {**best, "waited": self.waited, **self._weights.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        best, epoch, waited = *best_told(state), check_json_int("waited", state["waited"])
+        best, epoch, waited = *load_best(state), check_json_int("waited", state["waited"])
         self._weights.load_state(state)
         self.best, self.best_epoch, self.waited = best, epoch, waited

@@ -1,4 +1,4 @@
-"""The epochs' records as files that grow by a line an epoch."""
+"""Logs of the epochs' records: files that grow by a line an epoch."""
 
 import csv
 import io
@@ -14,10 +14,10 @@ from gpu_nn.training.history import EpochRecord
 
 
 class _LineLog(Callback):
-    """A line for each epoch, in the file as soon as the epoch is over.
+    """Appends a line after each epoch.
 
-    When a fit begins, the file is written anew from the history, which a checkpoint brings with it: what a broken run
-    wrote after its checkpoint, the half of a last line included, is gone, and comes again as the epochs do.
+    When a fit begins, the file is rewritten from the history, which a resumed training loads from its checkpoint: lines
+    that a killed run wrote after its checkpoint, or wrote in part, are removed.
 
     Raises DataError when the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""A figure of the epochs' records that is watched for the best."""
+"""A metric of the epochs' records, and when it is the best so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,9 +14,9 @@ _MONITORED = tuple(field.name for field in fields(EpochRecord) if field.name.end
 
 @dataclass(frozen=True)
 class Monitor:
-    """name: "loss", "validation_loss" or "validation_accuracy"; accuracies are best high, losses low.
+    """name: "loss", "validation_loss" or "validation_accuracy"; the highest accuracy and the lowest loss are best.
 
-    min_delta: what is better by no more than this counts as no better. Raises ValueError for another name.
+    min_delta: an improvement by no more than this does not count. Raises ValueError for another name.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Monitor:
         check_number("min_delta", self.min_delta)
 
     def check(self, trainer: TrainerView) -> None:
-        """Raises ValueError when the training has no validation data to know the figure from."""
+        """Raises ValueError when the metric needs validation data and the training has none."""
         if self.name.startswith("validation") and trainer.data["validation"] is None:
             raise ValueError(f"monitor={self.name!r} needs validation data: fit(x, y, validation=(x_held, y_held))")
 
@@ -43,8 +43,8 @@ class Monitor:
         return value > best + self.min_delta if self.name.endswith("accuracy") else value < best - self.min_delta
 
 
-def best_told(state: Mapping[str, Any]) -> tuple[float | None, int | None]:
-    """best and best_epoch out of the state of a callback. Raises ValueError where they can be none."""
+def load_best(state: Mapping[str, Any]) -> tuple[float | None, int | None]:
+    """best and best_epoch of a callback's state. Raises ValueError for impossible ones."""
     best, epoch = state["best"], state["best_epoch"]
     if (best is None) != (epoch is None):
         raise ValueError(f"best is {best!r}, best_epoch {epoch!r}; expected both or neither")

@@ -9,15 +9,15 @@ from typing import Any
 from gpu_nn.training.callbacks.callback import Callback, TrainerView
 from gpu_nn.training.history import EpochRecord
 
-# Tells our event files from others' in the same folder.
+# Distinguishes our event files from others in the same folder.
 _SUFFIX = ".gpu_nn"
 
 
 class TensorBoardLog(Callback):
     """Losses, accuracy, learning rate and seconds of each epoch, over the epochs, as scalars in `folder`.
 
-    When a fit begins, our event files there give way to one written from the history: no epoch is there twice after a
-    resume. Raises ImportError, with a hint, when TensorBoard is not installed.
+    When a fit begins, it replaces our event files there by one written from the history, so that a resumed training has
+    each epoch once. Raises ImportError, with a hint, when TensorBoard is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -38,7 +38,7 @@ class TensorBoardLog(Callback):
         self._writer.flush()
 
     def close(self) -> None:
-        # The writer is a thread, which no pickle and no copy of a callback can hold.
+        # The writer is a thread, which cannot be pickled or copied with the callback.
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

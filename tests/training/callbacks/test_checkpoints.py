@@ -7,7 +7,7 @@ import pytest
 
 from gpu_nn import SGD, DataError, Network, Trainer, TrainingDiverged, files
 from gpu_nn.training import Callback, Checkpoints, Trigger
-from gpu_nn.training.checkpoint import read, written_in
+from gpu_nn.training.checkpoint import list_checkpoints, read
 from tests.training.blobs import blobs
 
 
@@ -29,13 +29,13 @@ def fitted(*callbacks, epochs=5, lr=0.01, **options):
 )
 def test_it_saves_as_often_as_it_is_told_and_keeps_the_newest(tmp_path, every, keep, steps):
     fitted(Checkpoints(tmp_path / "new" / "folder", every, keep=keep))
-    assert list(written_in(tmp_path / "new" / "folder")) == steps
+    assert list(list_checkpoints(tmp_path / "new" / "folder")) == steps
 
 
 def test_the_older_ones_stay_until_the_new_one_is_whole(tmp_path, monkeypatch):
     seen = []
     real = files.fsync
-    monkeypatch.setattr(files, "fsync", lambda file: seen.append(list(written_in(tmp_path))) or real(file))
+    monkeypatch.setattr(files, "fsync", lambda file: seen.append(list(list_checkpoints(tmp_path))) or real(file))
     fitted(Checkpoints(tmp_path, keep=1), epochs=3)
     assert seen == [[], [8], [16]]
 
@@ -54,7 +54,7 @@ def test_a_full_disk_stops_the_training_and_leaves_the_older_one_whole(tmp_path,
         fitted(Checkpoints(tmp_path))
     assert caught.value.__notes__ == ["raised by the callback Checkpoints, after epoch 3"]
     assert sorted(path.name[-11:] for path in tmp_path.iterdir()) == ["safetensors"] * 2
-    for path in written_in(tmp_path).values():
+    for path in list_checkpoints(tmp_path).values():
         read(path)
 
 
@@ -91,7 +91,7 @@ def test_it_saves_once_more_when_the_training_is_interrupted(tmp_path):
             trainer.interrupt()
 
     fitted(Checkpoints(tmp_path), Interrupt())
-    assert list(written_in(tmp_path)) == [11, 8]
+    assert list(list_checkpoints(tmp_path)) == [11, 8]
 
 
 def test_a_folder_with_checkpoints_of_another_training_is_refused_before_the_first_step(tmp_path):
@@ -123,7 +123,7 @@ def test_one_script_begins_and_resumes(tmp_path):
 def test_two_fits_of_one_trainer_share_the_folder(tmp_path):
     trainer = fitted(Checkpoints(tmp_path), epochs=1)
     trainer.fit(*blobs(), epochs=1)
-    assert list(written_in(tmp_path)) == [16, 8]
+    assert list(list_checkpoints(tmp_path)) == [16, 8]
 
 
 def test_what_comes_after_the_checkpoint_that_was_resumed_from_goes(tmp_path):
@@ -132,7 +132,7 @@ def test_what_comes_after_the_checkpoint_that_was_resumed_from_goes(tmp_path):
     (tmp_path / "steps-000000000032.safetensors").unlink()
     (tmp_path / "steps-000000000099.safetensors").write_bytes(b"")
     fitted(Checkpoints(tmp_path, keep=9), epochs=6, resume=tmp_path / "steps-000000000024.safetensors")
-    assert list(written_in(tmp_path)) == [48, 40, 32, 24, 16, 8]
+    assert list(list_checkpoints(tmp_path)) == [48, 40, 32, 24, 16, 8]
 
 
 def test_halves_of_files_are_swept_away(tmp_path):
@@ -144,7 +144,7 @@ def test_halves_of_files_are_swept_away(tmp_path):
 def test_a_state_that_has_diverged_is_not_saved(tmp_path):
     with pytest.raises(TrainingDiverged, match="step 2"):
         fitted(Checkpoints(tmp_path, Trigger(steps=1)), lr=1e38)
-    assert list(written_in(tmp_path)) == [1]
+    assert list(list_checkpoints(tmp_path)) == [1]
 
 
 def test_a_folder_that_cannot_be_made_and_a_wrong_keep_are_named(tmp_path):
