@@ -30,10 +30,10 @@ class MLPClassifier(TrainedClassifier):
     The parameters up to n_iter_no_change, but for scoring, are those of scikit-learn's MLPClassifier, with its
     meanings and defaults. Where they differ:
 
-    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  solver: "sgd", "adam" or "adamw".  alpha: of
-    AdamW the decoupled weight decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of
-    learning_rate_init. early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for
-    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
+    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  solver: "sgd", "adam" or "adamw".  alpha:
+    of AdamW the decoupled weight decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in place of
+    learning_rate_init.  early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for
+    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight if `fit` has it.
 
     class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden

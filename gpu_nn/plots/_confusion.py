@@ -77,9 +77,7 @@ class ConfusionCounts:
         mistakes, frequencies = np.stack([true, predicted], axis=1)[wrong][order], self._counts[wrong][order]
         right = (n - int(frequencies.sum())) / n
         shown = _classes_to_show(mistakes, self.rows)
-        both = np.isin(true, shown) & np.isin(predicted, shown)
-        counts = np.zeros((len(shown), len(shown)), np.int64)
-        counts[np.searchsorted(shown, true[both]), np.searchsorted(shown, predicted[both])] = self._counts[both]
+        counts = self._matrix(true, predicted, shown)
         shares = counts / np.maximum(self.rows[shown], 1)[:, None]
 
         m = len(shown)
@@ -97,6 +95,13 @@ class ConfusionCounts:
             _list_mistakes(beside, mistakes, frequencies, self.rows, names)
         _draw_matrix(axes, counts, shares, self.rows[shown], [names.texts[i] for i in shown], names.family)
         return figure
+
+    def _matrix(self, true: np.ndarray, predicted: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """The counts of the shown classes. shown: ascending class indices."""
+        both = np.isin(true, shown) & np.isin(predicted, shown)
+        counts = np.zeros((len(shown), len(shown)), np.int64)
+        counts[np.searchsorted(shown, true[both]), np.searchsorted(shown, predicted[both])] = self._counts[both]
+        return counts
 
 
 def _unique_labels(y: np.ndarray, predicted: np.ndarray) -> list[Any]:
