@@ -73,9 +73,7 @@ def check_reduction(reduction: str, *, single_gradient: bool = False) -> None:
 
 def check_chunk_rows(chunk_rows: Any) -> None:
     """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
-    if chunk_rows is None:
-        return
-    if not is_int(chunk_rows) or chunk_rows < 1:
+    if chunk_rows is not None and not (is_int(chunk_rows) and chunk_rows >= 1):
         error = ValueError if is_int(chunk_rows) else TypeError
         raise error(f"chunk_rows={chunk_rows!r}; expected a whole number of rows ≥ 1, or None")
 

@@ -88,7 +88,7 @@ class StreamDataset:
         return cls(reader, ranges, groups, block, window, None if classes is None else np.asarray(classes))
 
     def __len__(self) -> int:
-        return int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
+        return len(RowRanges(self.ranges))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -198,19 +198,17 @@ class StreamDataset:
         if isinstance(self.reader, ParquetRowReader) and len(ranges):
             # To read a row takes as long as to read its row group: only the first and the last are sampled.
             ranges = ranges[(self.groups == self.groups[0]) | (self.groups == self.groups[-1])]
-        ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
-        n = int(ends[-1]) if len(ends) else 0
-        chosen = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
-        in_range = np.searchsorted(ends, chosen, "right")
+        rows = RowRanges(ranges)
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_ROWS)).astype(np.int64)).tolist()
         # Two splits whose sampled rows are equal differ in their ranges.
         checksum = zlib.crc32(np.ascontiguousarray(self.ranges, "<i8").data)
         # A reader of its own: the row group that it holds is freed with it.
         reader = self.reader.reopen()
-        for row in (ranges[in_range, 1] - (ends[in_range] - chosen)).tolist():
-            x, y = reader.load(row, row + 1)
+        for start, stop in (found for i in chosen for found in rows.slice(i, i + 1)):
+            x, y = reader.load(start, stop)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
-            reader.release(row, row + 1)
+            reader.release(start, stop)
         return {
             "rows": len(self),
             "columns": self.shape[1],
