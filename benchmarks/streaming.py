@@ -92,22 +92,16 @@ def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in Path(place).iterdir())
     rates = {name: statistics.median(run["rows_a_second"] for run in found) for name, found in runs.items()}
     most = {name: max(run[name] for run in runs["streamed"]) for name in ("RssAnon", "RssFile")}
-    result = {
-        "rss_anon_mb": round(most["RssAnon"] / 1e6, 1),
-        "share_of_the_rate_in_memory": round(rates["streamed"] / rates["in_memory"], 3),
-    }
+    anonymous, share = round(most["RssAnon"] / 1e6, 1), round(rates["streamed"] / rates["in_memory"], 3)
+    sizes = {"widths": widths, "batch": BATCH, "bytes": size, "rows": rows, "subset_rows": SUBSET}
     return {
-        "widths": widths,
-        "batch": BATCH,
-        "bytes": size,
-        "rows": rows,
-        "subset_rows": SUBSET,
+        **sizes,
         "rows_a_second": {name: round(rate) for name, rate in rates.items()},
-        **result,
+        "rss_anon_mb": anonymous,
+        "share_of_the_rate_in_memory": share,
         "rss_file_mb": round(most["RssFile"] / 1e6, 1),
         "goals": GOALS,
-        "met": result["rss_anon_mb"] < GOALS["rss_anon_mb"]
-        and result["share_of_the_rate_in_memory"] >= GOALS["share_of_the_rate_in_memory"],
+        "met": anonymous < GOALS["rss_anon_mb"] and share >= GOALS["share_of_the_rate_in_memory"],
     }
 
 
@@ -115,8 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks streaming")
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--network", default="784,256,128,10")
-    parser.add_argument("--in_memory", metavar="FOLDER", help=argparse.SUPPRESS)
-    parser.add_argument("--streamed", metavar="FOLDER", help=argparse.SUPPRESS)
+    for way in ("--in_memory", "--streamed"):
+        parser.add_argument(way, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_known_args()[0]
     widths = [int(width) for width in options.network.split(",")]
     folder = options.in_memory or options.streamed

@@ -68,11 +68,7 @@ def speed(n: int, m: int, rounds: int) -> dict[str, Any]:
     for threads in (1, torch.get_num_threads()):
         torch.set_num_threads(threads)
         times = interleaved(runs, rounds, repeats=max(1, 200_000 // (n * m)), rest=0)
-        seconds |= {
-            name: taken
-            for name, taken in times.items()
-            if name not in seconds or np.median(taken) < np.median(seconds[name])
-        }
+        seconds = {name: min(seconds.get(name, taken), taken, key=np.median) for name, taken in times.items()}
     ours = np.median(seconds["gpu_nn"])
     return {
         "rows": n,

@@ -30,6 +30,13 @@ BY_MPI, BY_GLOO, BEFORE = "MPI", "Gloo", "before"
 
 ROOT = Path(__file__).parents[2]
 PORT = 29_471
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def printed_by_mpi_ranks(p: int, arguments: list[str], environment: dict[str, str]) -> Any:
+    """The JSON that p ranks of Python with these arguments print."""
+    command = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(p), sys.executable, *arguments]
+    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def sizes(quick: bool) -> tuple[int, ...]:
@@ -39,17 +46,16 @@ def sizes(quick: bool) -> tuple[int, ...]:
 def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str, float]:
     """Median seconds of a sum over p ranks, by its bytes."""
     # By its path: `gpu_nn` is that of the checkout, this file is not.
-    worker = [sys.executable, "-P", __file__, "--rank", *map(str, sizes(quick))]
+    worker = ["-P", __file__, "--rank", *map(str, sizes(quick))]
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PMI", "MPI", "OMPI", "SLURM"))
-    } | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    } | {"PYTHONPATH": str(checkout), **ONE_THREAD}
     if engine == BY_MPI:
-        launcher = Path(sys.executable).parent / "mpiexec"
-        done = subprocess.run([str(launcher), "-n", str(p), *worker], env=clean, stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
+        return printed_by_mpi_ranks(p, worker, clean)
     place = {"WORLD_SIZE": str(p), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
     processes = [
-        subprocess.Popen(worker, env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE) for rank in range(p)
+        subprocess.Popen([sys.executable, *worker], env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE)
+        for rank in range(p)
     ]
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
