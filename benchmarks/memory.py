@@ -13,7 +13,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -98,7 +97,7 @@ def step_bytes(who: str, name: str) -> int:
     makers: dict[str, Any] = {
         "gpu_nn": partial(our_epoch, complement_weight=1.0),
         "scikit-learn": sklearn_epoch,
-        "torch eager": partial(torch_epoch, compiled=False),
+        "torch eager": torch_epoch,
     }
     makers[who]([4, 4, 2], 2, np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]))()
     np.dot(x, x.T)
@@ -135,10 +134,6 @@ def in_a_process(case: dict[str, Any]) -> int:
     return int(done.stdout.split()[-1])
 
 
-def in_processes(case: dict[str, Any], names: Sequence[str] = STEPS) -> dict[str, int]:
-    return {who: in_a_process({"who": who, **case}) for who in names if here(who)}
-
-
 def here(who: str) -> bool:
     return who == "gpu_nn" or present(who.removesuffix(" eager"))
 
@@ -147,40 +142,38 @@ def measure(quick: bool) -> dict[str, Any]:
     losses, steps, predictions = [], [], []
     for n, m, inputs, names in ((16, 100, 8, ("gpu_nn", "torch eager")),) if quick else LOSSES:
         case: dict[str, Any] = {"n": n, "m": m, "inputs": inputs}
-        losses.append({**case, "logits_bytes": 4 * n * m, "bytes": in_processes(case, names)})
+        found = {who: in_a_process({"who": who, **case}) for who in names if here(who)}
+        losses.append({**case, "logits_bytes": 4 * n * m, "bytes": found})
     for name in ["A3"] if quick else NETWORKS:
-        parameters = sum((i + 1) * o for i, o in pairwise(NETWORKS[name][0]))
-        case = {"network": name}
-        floor = 16 * parameters  # parameters, gradient and two moments
-        steps.append({**case, "parameters": parameters, "floor_bytes": floor, "bytes": in_processes(case)})
+        widths = NETWORKS[name][0]
+        parameters = sum((i + 1) * o for i, o in pairwise(widths))
+        found = {who: in_a_process({"who": who, "network": name}) for who in STEPS if here(who)}
+        # Parameters, gradient and two moments.
+        steps.append({"network": name, "parameters": parameters, "floor_bytes": 16 * parameters, "bytes": found})
     for name, rows in (("A3", 8),) if quick else PREDICTIONS:
         case = {"network": name, "rows": rows}
+        found = {who: in_a_process({"who": who, **case}) for who in STEPS if here(who)}
         widest = max(NETWORKS[name][0][1:])
-        predictions.append({**case, "widest_bytes": 4 * rows * widest, "bytes": in_processes(case)})
+        predictions.append({**case, "widest_bytes": 4 * rows * widest, "bytes": found})
     return {"losses": losses, "steps": steps, "predictions": predictions}
 
 
 def markdown(result: dict[str, Any]) -> str:
     lines = []
-
-    def line(label: str, row: dict[str, Any], beside: str, n_bytes: int, asked: Sequence[str] = STEPS) -> None:
-        cells = [_megabytes(row["bytes"].get(who)) if who in asked else NOT_RUN[who] for who in STEPS]
-        lines.append([label, *cells, f"{beside}: {_megabytes(n_bytes)}"])
-
     for row in result["losses"]:
         label = f"`linear_softmax_cross_entropy_with_grad`, {row['n']} × {row['m']} × {row['inputs']}"
         asked = {shape[:3]: shape[3] for shape in LOSSES}.get((row["n"], row["m"], row["inputs"]), STEPS)
-        line(label, row, "all logits", row["logits_bytes"], asked)
+        cells = [_megabytes(row["bytes"].get(who)) if who in asked else NOT_RUN[who] for who in STEPS]
+        lines.append([label, *cells, f"all logits: {_megabytes(row['logits_bytes'])}"])
     for row in result["steps"]:
-        line(f"training step, {_widths(row)}", row, "Adam's four vectors", row["floor_bytes"])
+        cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
+        widths = "-".join(map(str, NETWORKS[row["network"]][0]))
+        lines.append([f"training step, {widths}", *cells, f"Adam's four vectors: {_megabytes(row['floor_bytes'])}"])
     for row in result["predictions"]:
-        label = f"probabilities of {row['rows']:,} rows, {_widths(row)}"
-        line(label, row, "the widest layer of all rows", row["widest_bytes"])
+        cells = [_megabytes(row["bytes"].get(who)) for who in STEPS]
+        label = f"probabilities of {row['rows']:,} rows, {'-'.join(map(str, NETWORKS[row['network']][0]))}"
+        lines.append([label, *cells, f"the widest layer of all rows: {_megabytes(row['widest_bytes'])}"])
     return table(["peak, MB", *STEPS, "beside it"], lines)
-
-
-def _widths(row: dict[str, Any]) -> str:
-    return "-".join(map(str, NETWORKS[row["network"]][0]))
 
 
 def _megabytes(number: float | None) -> str:

@@ -33,19 +33,18 @@ GOALS = {
     "A2": {"torch eager": 1.05, "scikit-learn": 2.0, "best jax": 0.95},
     "A3": {"torch eager": 4.5, "scikit-learn": 4.0, "best jax": 0.45},
 }
-Widths = list[int]
 FLOOR = "matrix products"
 COLUMNS = ("scikit-learn", "torch eager", "torch.compile", "jax, Python loop", "jax, lax.scan", "thinc")
 
 
-def our_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, complement_weight: float) -> Run:
+def our_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, complement_weight: float) -> Run:
     net = Network(widths, device="cpu")
     trainer = Trainer(net, Adam(1e-3), batch_size=batch, complement_weight=complement_weight)
     # The history's seconds: `fit` checks the data before its first epoch, which no baseline does.
     return OwnClock(lambda: trainer.fit(x, y, epochs=1)[-1].seconds)
 
 
-def products_epoch(widths: Widths, batch: int, batches: int) -> Run:
+def products_epoch(widths: list[int], batch: int, batches: int) -> Run:
     """The matrix products of an epoch alone: a·w and aᵀ·dz of every layer, dz·wᵀ of all but the first."""
     random = np.random.default_rng(0)
     calls = []
@@ -70,14 +69,14 @@ def products_run(calls: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Run:
     return run
 
 
-def baseline_epochs(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
+def baseline_epochs(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
     """Name and epoch of every installed baseline."""
     if present("scikit-learn"):
         yield "scikit-learn", sklearn_epoch(widths, batch, x, y)
     if present("torch"):
-        yield "torch eager", torch_epoch(widths, batch, x, y, compiled=False)
+        yield "torch eager", torch_epoch(widths, batch, x, y)
         if why_not_compiled() is None:
-            yield "torch.compile", torch_epoch(widths, batch, x, y, compiled=True)
+            yield "torch.compile", torch_epoch(widths, batch, x, y, mode="default")
     if present("jax"):
         yield "jax, Python loop", jax_epoch(widths, batch, x, y, scan=False)
         yield "jax, lax.scan", jax_epoch(widths, batch, x, y, scan=True)
@@ -85,7 +84,7 @@ def baseline_epochs(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) ->
         yield "thinc", thinc_epoch(widths, batch, x, y)
 
 
-def sklearn_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Run:
+def sklearn_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Run:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier(widths[1:-1], batch_size=batch, alpha=0, random_state=0)
@@ -94,18 +93,16 @@ def sklearn_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> R
 
 
 def torch_epoch(
-    widths: Widths,
+    widths: list[int],
     batch: int,
     x: np.ndarray,
     y: np.ndarray,
-    compiled: bool,
-    *,
+    mode: str | None = None,
     where: str = "cpu",
     half: str | None = None,
     rate: float = 1e-3,
-    mode: str | None = None,
 ) -> Run:
-    """where: the device. half: the type of autocast. mode: of torch.compile."""
+    """mode: of torch.compile; None runs eagerly. where: the device. half: the type of autocast."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -120,9 +117,9 @@ def torch_epoch(
         with torch.autocast(where, dtype=getattr(torch, half)):
             return cross_entropy(net(x), y)
 
-    if compiled:
+    if mode is not None:
         torch.compiler.reset()  # code seen with other shapes would be compiled for any
-    cost_of = torch.compile(cost, mode=mode) if compiled else cost
+    cost_of = cost if mode is None else torch.compile(cost, mode=mode)
 
     def epoch() -> None:
         for chosen in torch.randperm(len(rows), device=where).split(batch):
@@ -133,7 +130,7 @@ def torch_epoch(
     return epoch
 
 
-def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bool) -> Run:
+def jax_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, scan: bool) -> Run:
     import jax
     import jax.numpy as jnp
 
@@ -171,7 +168,7 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
     return epoch
 
 
-def thinc_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Run:
+def thinc_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Run:
     thinc = thinc_api()
     net = thinc.chain(*(thinc.Relu(width) for width in widths[1:-1]), thinc.Softmax(widths[-1]))
     one_hot = np.eye(widths[-1], dtype=np.float32)

@@ -51,12 +51,9 @@ def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     )
     trainer = Trainer(net, Adam(1e-3), batch_size=BATCH)
     if in_memory:
-        x, y = (np.load(folder / name, mmap_mode="r")[:SUBSET].copy() for name in ("x.npy", "y.npy"))
-        data: tuple[Any, ...] = (x, y)
-        epochs, rows = 4, len(x)
+        data: list[Any] = [np.load(folder / name, mmap_mode="r")[:SUBSET].copy() for name in ("x.npy", "y.npy")]
     else:
-        data = (stream(folder / "x.npy", str(folder / "y.npy")),)
-        epochs, rows = 1, len(data[0])
+        data = [stream(folder / "x.npy", str(folder / "y.npy"))]
     most = {"RssAnon": 0, "RssFile": 0}
     done = threading.Event()
 
@@ -68,13 +65,13 @@ def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        history = trainer.fit(*data, epochs=epochs)
+        history = trainer.fit(*data, epochs=4 if in_memory else 1)
     finally:
         done.set()
         watching.join()
     # The first epoch in memory makes the buffers.
     seconds = history.column("seconds")[1:] if in_memory else history.column("seconds")
-    return {"rows_a_second": rows / statistics.median(seconds), "seconds": seconds, **most}
+    return {"rows_a_second": len(data[0]) / statistics.median(seconds), "seconds": seconds, **most}
 
 
 def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
@@ -93,9 +90,7 @@ def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
     rates = {name: statistics.median(run["rows_a_second"] for run in found) for name, found in runs.items()}
     most = {name: max(run[name] for run in runs["streamed"]) for name in ("RssAnon", "RssFile")}
     anonymous, share = round(most["RssAnon"] / 1e6, 1), round(rates["streamed"] / rates["in_memory"], 3)
-    sizes = {"widths": widths, "batch": BATCH, "bytes": size, "rows": rows, "subset_rows": SUBSET}
-    return {
-        **sizes,
+    figures = {
         "rows_a_second": {name: round(rate) for name, rate in rates.items()},
         "rss_anon_mb": anonymous,
         "share_of_the_rate_in_memory": share,
@@ -103,6 +98,7 @@ def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
         "goals": GOALS,
         "met": anonymous < GOALS["rss_anon_mb"] and share >= GOALS["share_of_the_rate_in_memory"],
     }
+    return {"widths": widths, "batch": BATCH, "bytes": size, "rows": rows, "subset_rows": SUBSET, **figures}
 
 
 def main() -> None:

@@ -96,8 +96,7 @@ def training(name: str, steps: int, seed: int = 0) -> dict[str, Any]:
         loss = cost(model(inputs[rows]), target[rows])
         loss.backward()
         optimizer.step()
-        finite = loss.isfinite() and all(bool(p.isfinite().all()) for p in model.parameters())
-        if not finite:
+        if not all(bool(values.isfinite().all()) for values in (loss, *model.parameters())):
             return {"cost": name, "steps": steps, "not_finite_at": step}
     with torch.no_grad():
         accuracy = (model(inputs).argmax(1) == labels).float().mean()

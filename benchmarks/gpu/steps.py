@@ -43,10 +43,6 @@ class Setting:
     batches: int
     dtype: str = "float32"
 
-    @property
-    def rows(self) -> int:
-        return self.batch * self.batches
-
 
 def settings(emulated: bool) -> list[Setting]:
     if emulated:
@@ -133,8 +129,8 @@ def _epochs(
 
 def _data(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    x = random.random((setting.rows, setting.widths[0]), dtype=np.float32)
-    return x, random.integers(0, setting.widths[-1], setting.rows)
+    x = random.random((setting.batch * setting.batches, setting.widths[0]), dtype=np.float32)
+    return x, random.integers(0, setting.widths[-1], len(x))
 
 
 def _our_epoch(device: Device, setting: Setting, data: tuple[Any, ...], complement_weight: float, graph: bool) -> Run:
@@ -187,9 +183,8 @@ def _torch_epoch(setting: Setting, compiled: bool) -> Run:
 
     where = baselines.TORCH_DEVICE
     half = None if setting.dtype == "float32" else setting.dtype
-    mode, rate = "reduce-overhead", 1e-4
-    x, y = _data(setting)
-    epoch = torch_epoch(setting.widths, setting.batch, x, y, compiled, where=where, half=half, rate=rate, mode=mode)
+    mode = "reduce-overhead" if compiled else None
+    epoch = torch_epoch(setting.widths, setting.batch, *_data(setting), mode, where, half, rate=1e-4)
     return _timed(epoch, torch.cuda.synchronize if where == "cuda" else lambda: None)
 
 
