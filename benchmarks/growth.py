@@ -42,11 +42,7 @@ def step_run(widths: list[int], batch: int) -> Run:
 SERIES: dict[str, tuple[str, tuple[int, ...], Callable[[int], Run]]] = {
     "n": ("loss, m = 1000", (64, 256, 1024, 4096, 16384), lambda n: loss_run(n, 1000)),
     "m": ("loss, n = 256", (64, 256, 1024, 4096, 16384), lambda m: loss_run(256, m)),
-    "width": (
-        "step, 2 hidden layers, batch 128",
-        (128, 256, 512, 1024, 2048),
-        lambda width: step_run([width, width, width, 10], 128),
-    ),
+    "width": ("step, 2 hidden layers, batch 128", (128, 256, 512, 1024, 2048), lambda w: step_run([w] * 3 + [10], 128)),
     "depth": ("step, width 256, batch 128", (1, 2, 4, 8, 16), lambda depth: step_run([256] * (depth + 1) + [10], 128)),
     "batch": ("step, 784-256-128-10", (32, 128, 512, 2048), lambda batch: step_run([784, 256, 128, 10], batch)),
 }

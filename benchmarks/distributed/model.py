@@ -185,7 +185,6 @@ WORTH = 0.9
 
 
 def _gradients() -> str:
-    """What is summed, how long 8 GPUs of one host take by each link, and how many rows make it worthwhile."""
     lines = []
     for training in PAPER:
         widths, dtype = "-".join(map(str, training.widths)), "mixed_bfloat16" if training.size == 2 else "float32"
@@ -201,7 +200,6 @@ def _gradients() -> str:
 
 
 def _conclusions() -> str:
-    """What follows for the batch size."""
     waits = [1e6 * all_reduce_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
     rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
     more = [many / few for few, many in zip(*rows, strict=True)]
