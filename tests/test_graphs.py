@@ -30,6 +30,14 @@ def forget_cublaslt():
         kept.cache_clear()
 
 
+def fitted_step(run, epochs, x=X, y=Y):
+    """Fits, and returns the step of the fit, at the start of a window."""
+    with recorded_steps() as steps:
+        run.fit(x, y, epochs=epochs)
+    run._pending_losses.counters.fill(0)
+    return steps[0]
+
+
 @pytest.fixture(autouse=True)
 def device():
     with emulated_device(nvmath=True) as found:
@@ -121,10 +129,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path)
 
 def test_an_epoch_of_graphs_makes_no_host_copy_and_no_synchronisation(device):
     run = trainer(device, AdamW(Cosine(1e-2, 40), max_norm=1.0))
-    with recorded_steps() as steps:
-        run.fit(X, Y, epochs=3)
-    step = steps[-1]
-    step._losses.counters.fill(0)
+    step = fitted_step(run, 3)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies, watched() as works:
         for size in (16, 16, 16, 16, 6):
             step(size)
@@ -138,9 +143,7 @@ def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short
     for n in (20, 300):
         run = trainer(device, SGD(1e-3), [Dense(5)], batch_size=1)
         x, y = np.tile(X, (5, 1))[:n], np.tile(Y, 5)[:n]
-        with recorded_steps() as steps:
-            run.fit(x, y, epochs=1)
-        step = steps[-1]
+        step = fitted_step(run, 1, x, y)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
             run._train_epoch(step)
         assert run.optimizer.steps == 2 * n
@@ -150,12 +153,9 @@ def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short
 
 def test_a_step_is_this_list_of_launches(device):
     run = trainer(device, Adam(1e-2), [Dense(16, "relu"), Dense(5)])
-    with recorded_steps() as steps:
-        run.fit(X, Y, epochs=3)
-    step = steps[-1]
-    step._losses.counters.fill(0)
+    step = fitted_step(run, 3)
     with watched() as works:
-        step._graphs[16]()
+        step(16)
     assert [work.name.partition("<")[0] for work in works] == [
         "gather",
         "gather",
@@ -195,7 +195,7 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
                 net.state["2.seed"][...] = net.device.asarray(np.array([11], np.uint64))
                 net.plan.invalidate()
 
-        run.on_batch_end = disturb
+        run.progress = disturb
         run.fit(X, Y, epochs=3)
         runs.append(run)
     assert_same_bits(*runs)
@@ -203,10 +203,7 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
 
 def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run = trainer(device)
-    with recorded_steps() as steps:
-        run.fit(X, Y, epochs=2)
-    step = steps[-1]
-    step._losses.counters.fill(0)
+    step = fitted_step(run, 2)
     plan = run.net.plan
     plan._workspaces.clear(), plan._bound.clear(), plan._passes.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
@@ -215,15 +212,12 @@ def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
 
 def test_another_current_stream_gets_a_graph_of_its_own(device):
     run = trainer(device)
-    with recorded_steps() as steps:
-        run.fit(X, Y, epochs=2)
-    step = steps[-1]
+    step = fitted_step(run, 2)
     before = Graph.launches
     with cupy_proxy.cuda.Stream(non_blocking=True):
-        step._losses.counters.fill(0)
-        step._graphs[16]()
+        step(16)
         assert Graph.launches == before
-        step._graphs[16]()
+        step(16)
     assert Graph.launches == before + 1
 
 
