@@ -12,42 +12,28 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "functional": "gpu_nn.functional",
-    "plots": "gpu_nn.plots",
-    "layers": "gpu_nn.layers",
-    "schedules": "gpu_nn.schedules",
-    "Network": "gpu_nn.network",
-    "SGD": "gpu_nn.optimizers",
-    "Adam": "gpu_nn.optimizers",
-    "AdamW": "gpu_nn.optimizers",
-    "MLPClassifier": "gpu_nn.estimator",
-    "from_sklearn": "gpu_nn.estimator",
-    "Trainer": "gpu_nn.training",
-    "History": "gpu_nn.training",
-    "save": "gpu_nn.model_file",
-    "load": "gpu_nn.model_file",
-    "export_onnx": "gpu_nn.onnx_file",
-    "Dense": "gpu_nn.layers",
-    "LayerNorm": "gpu_nn.layers",
-    "BatchNorm": "gpu_nn.layers",
-    "Dropout": "gpu_nn.layers",
-    "InputNoise": "gpu_nn.layers",
-    "Standardize": "gpu_nn.layers",
-    "DataError": "gpu_nn.errors",
-    "DeviceError": "gpu_nn.errors",
-    "OutOfDeviceMemory": "gpu_nn.errors",
-    "TrainingDiverged": "gpu_nn.errors",
+_SUBMODULES = ("functional", "layers", "plots", "schedules")
+_NAMES = {
+    "errors": ("DataError", "DeviceError", "OutOfDeviceMemory", "TrainingDiverged"),
+    "estimator": ("MLPClassifier", "from_sklearn"),
+    "layers": ("BatchNorm", "Dense", "Dropout", "InputNoise", "LayerNorm", "Standardize"),
+    "model_file": ("load", "save"),
+    "network": ("Network",),
+    "onnx_file": ("export_onnx",),
+    "optimizers": ("Adam", "AdamW", "SGD"),
+    "training": ("History", "Trainer"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *_MODULES]
+__all__ = ["__version__", *_SUBMODULES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'gpu_nn' has no attribute {name!r}")
-    module = import_module(_MODULES[name])
-    return module if module.__name__ == f"gpu_nn.{name}" else getattr(module, name)
+    if name in _SUBMODULES:
+        return import_module(f"gpu_nn.{name}")
+    if name in _MODULES:
+        return getattr(import_module(f"gpu_nn.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'gpu_nn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -4,9 +4,8 @@ The cost of a batch, whose gradient cuda_src/README.md derives, with targets smo
 
     C = -Σ_r v_r Σ_t w_t [ y'_rt ln p_rt + λ (1-y'_rt) ln(1-p_rt) ]
 
-λ = complement_weight multiplies all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever
-the row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y
-this is the standard cross entropy.
+λ = complement_weight, w = class_weight, which goes with the class t and not with the row's label, v = sample_weight and
+ε = label_smoothing. With λ = 0 and one-hot y this is the standard cross entropy.
 """
 
 from dataclasses import dataclass
@@ -73,9 +72,7 @@ def check_reduction(reduction: str, *, single_gradient: bool = False) -> None:
 
 def check_chunk_rows(chunk_rows: Any) -> None:
     """Raises TypeError unless it is an integer or None, ValueError where it is below 1."""
-    if chunk_rows is None:
-        return
-    if not is_int(chunk_rows) or chunk_rows < 1:
+    if chunk_rows is not None and not (is_int(chunk_rows) and chunk_rows >= 1):
         error = ValueError if is_int(chunk_rows) else TypeError
         raise error(f"chunk_rows={chunk_rows!r}; expected a whole number of rows ≥ 1, or None")
 

@@ -5,7 +5,7 @@ differently; the command gives each its own exit code.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 # A message that quotes a file may be very long: its first and last characters are kept.
@@ -69,8 +69,11 @@ def unknown_name(
 
 def not_one_of(value: object, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
     """The message of `unknown_name`, without the argument. aliases: other words for known names, for the suggestion."""
-    names = sorted(known)
-    word = str(value).lower()
-    near = [(aliases or {}).get(word), *get_close_matches(word, names, n=1, cutoff=0.5)]
-    hint = next((f" Did you mean {name!r}?" for name in near if name), "")
-    return f"{value!r} is not one of {', '.join(names)}.{hint}"
+    names, word = sorted(known), str(value).lower()
+    return f"{value!r} is not one of {', '.join(names)}.{did_you_mean((aliases or {}).get(word, word), names)}"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of a message that suggests the nearest of the `known` names; "" where none is near."""
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -62,7 +62,7 @@ class FlatParameters:
         }
         parameters = views(flat)
         for i, layer in enumerate(layers):
-            layer.initialise(_of_layer(i, parameters) | _of_layer(i, state), random)
+            layer.initialise(arrays_of_layer(i, parameters) | arrays_of_layer(i, state), random)
         with device.active(f"a network with fewer than {self.n_parameters:,} parameters needs less"):
             self.flat_parameters = device.empty(flat.shape, precision.dtype)
             self.flat_parameters[...] = device.asarray(flat)
@@ -97,11 +97,11 @@ class FlatParameters:
 
     def of_layer(self, i: int) -> dict[str, Array]:
         """Parameters and state of layer i by their names in the layer; parameters in the type that it computes with."""
-        return _of_layer(i, {**self.parameters, **self._half_parameters, **self.state})
+        return arrays_of_layer(i, {**self.parameters, **self._half_parameters, **self.state})
 
     def grads_of_layer(self, i: int) -> dict[str, Array]:
         """The gradients of layer i's parameters by their names in the layer."""
-        return _of_layer(i, self.grads)
+        return arrays_of_layer(i, self.grads)
 
     def decayed_from(self, i: int) -> int:
         """Where the parameters of layers i, i + 1, … under weight decay begin in the flat arrays."""
@@ -123,6 +123,7 @@ def _index(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def arrays_of_layer(i: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the `arrays` that layer i has, by their names in the layer."""
     prefix = f"{i}."
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -112,9 +112,6 @@ def softmax_cross_entropy_with_grad(
             out = device.xp.empty_like(logits)
     else:
         _check_out(out, logits)
-        # The kernel reads a row before it writes that row: the same memory is safe, a shifted one is not.
-        if out is not z and isinstance(out, np.ndarray) and np.may_share_memory(out, logits) and not _same(out, logits):
-            raise ValueError("out overlaps z in part; pass out=z, or an array of its own")
     return _loss(device, logits, y, cost, sample_weight, reduction, out)
 
 
@@ -222,10 +219,9 @@ def _check_out(out: Array, z: Array) -> None:
         raise ValueError(f"out is {out.shape} of {out.dtype}; expected {z.shape} of {z.dtype}, as z")
     if not out.flags.c_contiguous:
         raise ValueError("out is not C-contiguous; pass a contiguous array, or leave it out")
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.ctypes.data == b.ctypes.data
+    # The kernel reads a row before it writes that row: the same memory is safe, a shifted one is not.
+    if isinstance(out, np.ndarray) and np.may_share_memory(out, z) and out.ctypes.data != z.ctypes.data:
+        raise ValueError("out overlaps z in part; pass out=z, or an array of its own")
 
 
 def _family(name: str, z: Array) -> Array:

@@ -1,11 +1,11 @@
 """Layers bound to a network's arrays and to memory for batches, which is kept from one batch to the next."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from gpu_nn.device import Array, Device
 from gpu_nn.flat_parameters import FlatParameters
+from gpu_nn.kernels import kernels_for
 from gpu_nn.layers import BoundLayer, Layer, LayerMemory, Workspace, fuse_relu_backward
 from gpu_nn.precision import Precision
 
@@ -32,23 +32,16 @@ class LayerPlan:
     """
 
     def __init__(
-        self,
-        layers: Sequence[Layer],
-        flat: FlatParameters,
-        device: Device,
-        kernels: ModuleType,
-        precision: Precision,
-        n_preprocessing: int,
+        self, layers: Sequence[Layer], flat: FlatParameters, device: Device, precision: Precision, n_preprocessing: int
     ):
         self.version = 0
         self._layers, self._flat, self._n_preprocessing = layers, flat, n_preprocessing
-        self._device, self._kernels, self._precision = device, kernels, precision
+        self._device, self._kernels, self._precision = device, kernels_for(device), precision
         # Gradients go back to the first layer that has parameters.
         first = (i for i in range(len(layers)) if flat.grads_of_layer(i))
         self._first_with_parameters = next(first, len(layers))
-        # By whether they are for training.
-        self._workspaces: dict[bool, Workspace] = {}
-        self._preprocessing_workspaces: dict[bool, Workspace] = {}
+        # By whether they are for training: that of the preprocessing layers first, where it has another type.
+        self._workspaces: dict[bool, list[Workspace]] = {}
         self._bound: dict[tuple[int, bool], BoundLayers] = {}
         self._passes: dict[tuple[int, int], TrainingPass] = {}
 
@@ -57,29 +50,21 @@ class LayerPlan:
         bound = self._bound.get((n, training))
         if bound is not None:
             return bound
-        workspace = self._workspaces.get(training)
-        if workspace is None or workspace.capacity < n:
-            self.version += workspace is not None
+        workspaces = self._workspaces.get(training)
+        if workspaces is None or workspaces[0].capacity < n:
+            self.version += workspaces is not None
             precision = self._precision
-            workspace = Workspace(self._device, self._kernels, precision.compute, n, precision.tf32)
-            self._workspaces[training] = workspace
-            if precision.mixed:
-                self._preprocessing_workspaces[training] = Workspace(self._device, self._kernels, precision.dtype, n)
+            self._workspaces[training] = workspaces = [
+                Workspace(self._device, self._kernels, dtype, n, precision.tf32)
+                for dtype in dict.fromkeys((precision.dtype, precision.compute))
+            ]
             self._bound = {key: value for key, value in self._bound.items() if key[1] != training}
             self._passes.clear()
-        preprocessing = self._preprocessing_workspaces.get(training, workspace)
-        bound = [
-            layer.bind(
-                LayerMemory(
-                    i,
-                    n,
-                    self._flat.of_layer(i),
-                    self._flat.grads_of_layer(i) if training else {},
-                    preprocessing if i < self._n_preprocessing else workspace,
-                )
-            )
-            for i, layer in enumerate(self._layers)
-        ]
+        bound = []
+        for i, layer in enumerate(self._layers):
+            grads = self._flat.grads_of_layer(i) if training else {}
+            workspace = workspaces[0 if i < self._n_preprocessing else -1]
+            bound.append(layer.bind(LayerMemory(i, n, self._flat.of_layer(i), grads, workspace)))
         if training:
             fuse_relu_backward(bound)
         if len(self._bound) > _MAX_SIZES:
@@ -101,13 +86,12 @@ class LayerPlan:
 
     def workspace(self, training: bool) -> Workspace:
         """The workspace of the layers behind the preprocessing ones; it exists once layers are bound."""
-        return self._workspaces[training]
+        return self._workspaces[training][-1]
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated for batches."""
-        workspaces = (*self._workspaces.values(), *self._preprocessing_workspaces.values())
-        return sum(workspace.nbytes for workspace in workspaces)
+        return sum(workspace.nbytes for workspaces in self._workspaces.values() for workspace in workspaces)
 
     def invalidate(self) -> None:
         """Bind the layers again after `state` was written from outside: a bound layer may hold a host copy of it."""
@@ -118,5 +102,4 @@ class LayerPlan:
     def release(self) -> None:
         """Free all memory for batches: a smaller batch may fit, but not beside the memory of one that was too large."""
         self._workspaces.clear()
-        self._preprocessing_workspaces.clear()
         self.invalidate()

@@ -70,7 +70,9 @@ def host_arrays_and_classes(net: Network) -> tuple[dict[str, np.ndarray], list[s
             f"a {type(net).__name__} is no Network, which a file holds; a fitted classifier has it as .net_"
         )
     arrays = {name: np.ascontiguousarray(net.device.to_host(array)) for name, array in _arrays(net).items()}
-    classes = _python_values(net.classes)
+    classes = net.classes
+    if classes is not None:
+        classes = [value.item() if isinstance(value, np.generic) else value for value in classes]
     for name, array in arrays.items():
         _check_finite(name, array)
     _check_classes(classes, net.n_probabilities)
@@ -122,12 +124,6 @@ def load(path: str | os.PathLike[str], device: str | Device = "auto", dtype: Any
 
 def _arrays(net: Network) -> dict[str, Any]:
     return {**net.parameters, **net.state}
-
-
-def _python_values(classes: Any) -> list[str | int | float] | None:
-    if classes is None:
-        return None
-    return [value.item() if isinstance(value, np.generic) else value for value in classes]
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:

@@ -51,7 +51,7 @@ class Multilabel:
             q = (weight * p + (1 - p) * (ratio - weight * share) / 2) / (1 - p + weight * p)
         # Away from a minimum of the cost Q may be outside of [0, 1); 1 itself would claim certainty. Q is above ½ where
         # p_t is above p_r for all outputs, but rounding may put q on the other side.
-        least, most = smallest_above_half(logits.dtype), largest_probability(logits.dtype)
+        least, most = bounds_above_half(logits.dtype)
         return xp.where(above, xp.clip(q, least, most), xp.clip(q, 0, REFERENCE))
 
 
@@ -69,11 +69,7 @@ def _is_above_reference(logits: Array) -> Array:
     return logits[:, :-1] > logits[:, -1:]
 
 
-def smallest_above_half(dtype: Any) -> float:
-    """The smallest number of the type above ½."""
-    return REFERENCE + float(np.finfo(dtype).epsneg)
-
-
-def largest_probability(dtype: Any) -> float:
-    """The largest number of the type below 1."""
-    return 1 - float(np.finfo(dtype).epsneg)
+def bounds_above_half(dtype: Any) -> tuple[float, float]:
+    """The smallest number of the type above ½, and the largest below 1."""
+    step = float(np.finfo(dtype).epsneg)
+    return REFERENCE + step, 1 - step

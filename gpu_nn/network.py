@@ -80,7 +80,7 @@ class Network:
                 self.loss_scale.fill(FIRST_LOSS_SCALE)
         preprocessing = [layer.is_preprocessing for layer in self.layers]
         self.n_preprocessing = preprocessing.index(False) if False in preprocessing else 0
-        self.plan = LayerPlan(self.layers, flat, self.device, self.kernels, self.precision, self.n_preprocessing)
+        self.plan = LayerPlan(self.layers, flat, self.device, self.precision, self.n_preprocessing)
         if self._mixed:
             for layer in self.layers[self.n_preprocessing :]:
                 if not layer.supports_half:
@@ -221,13 +221,9 @@ class Network:
             return self.flat_grads[:0]
         try:
             layers, backward_layers, loss = self.plan.training_pass(n, first)
-            a = x
             if self._mixed:
                 self.flat.update_half_copies()
-                a = self._forward(layers, x, first, True)
-            else:
-                for layer in layers:
-                    a = layer.forward(a, True)
+            a = self._forward(layers, x, first, training=True)
             if self.loss_scale is not None:
                 scaled = self.plan.workspace(training=True).rows("row_scale", n, 1, np.float32)[:, 0]
                 self.kernels.scale_rows(options.get("row_scale"), self.loss_scale, scaled)

@@ -21,10 +21,11 @@ import numpy as np
 
 from gpu_nn import __version__
 from gpu_nn.files import atomic_write
+from gpu_nn.flat_parameters import arrays_of_layer
 from gpu_nn.kernels.activations import ACTIVATIONS
 from gpu_nn.layers import BatchNorm, Dense, Dropout, InputNoise, Layer, LayerNorm, Standardize
 from gpu_nn.model_file import column_names, host_arrays_and_classes
-from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, largest_probability, smallest_above_half
+from gpu_nn.multilabel import LARGEST_LOGARITHM, REFERENCE, bounds_above_half
 from gpu_nn.network import Network
 
 # Softmax works along one axis from opset 13 on, which onnxruntime reads from 1.6 on.
@@ -170,11 +171,12 @@ def _model(net: Network) -> Any:
     if size > _MAX_BYTES:
         raise ValueError(f"the network's arrays have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB")
     constants = [numpy_helper.from_array(array, name) for name, array in used.items()]
-    label_type = _tensor_type(np.dtype(np.int64) if names is None else names.dtype)
+    tensor_type = helper.np_dtype_to_tensor_dtype
+    label_type = tensor_type(np.dtype(np.int64) if names is None else names.dtype)
     if names is not None:
         constants.append(helper.make_tensor("classes", label_type, names.shape, names.tolist()))
         graph.Gather("classes", index, output="label")
-    real, several = _tensor_type(net.dtype), net.multilabel is not None
+    real, several = tensor_type(net.dtype), net.multilabel is not None
     rows: list[Any] = ["batch", net.n_probabilities]
     onnx_graph = helper.make_graph(
         graph.nodes,
@@ -206,12 +208,7 @@ def _logits(graph: Graph, net: Network, arrays: Mapping[str, np.ndarray]) -> str
             known = ", ".join(layer_type.__name__ for layer_type in LAYER_NODES)
             raise ValueError(f"layer {i} is {layer}, for which ONNX export has no entry; it knows {known}")
         graph.scope = f"{i}.{type(layer).__name__}"
-        prefix = f"{i}."
-        own = {
-            name.removeprefix(prefix): graph.constant(array, name)
-            for name, array in arrays.items()
-            if name.startswith(prefix)
-        }
+        own = {name: graph.constant(array, f"{i}.{name}") for name, array in arrays_of_layer(i, arrays).items()}
         value = LAYER_NODES[type(layer)](graph, value, layer, own)
     return value
 
@@ -232,7 +229,7 @@ def _multilabel(graph: Graph, logits: str, labels: int, complement_weight: float
         weighted = graph.Mul(p, complement_weight)
         halves = graph.Div(graph.Mul(rest, graph.Sub(ratio, graph.Mul(share, complement_weight))), 2.0)
         q = graph.Div(graph.Add(weighted, halves), graph.Add(rest, weighted))
-    least, most = smallest_above_half(graph.dtype), largest_probability(graph.dtype)
+    least, most = bounds_above_half(graph.dtype)
     graph.Where(above, graph.Clip(q, least, most), graph.Clip(q, 0.0, REFERENCE), output="probabilities")
 
 
@@ -246,10 +243,3 @@ def label_values(classes: list[str | int | float]) -> np.ndarray:
     if beyond:
         raise ValueError(f"class {beyond[0]} does not fit into int64, which labels have there")
     return np.array(classes, np.int64)
-
-
-def _tensor_type(dtype: np.dtype) -> int:
-    from onnx import TensorProto
-
-    types = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}
-    return types.get(dtype.name, TensorProto.STRING)

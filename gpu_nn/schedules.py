@@ -5,7 +5,7 @@ A schedule is called with the index of the step, from 0, and returns the learnin
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gpu_nn.validation import FINITE, check_int, check_json_int, check_number
@@ -13,7 +13,17 @@ from gpu_nn.validation import FINITE, check_int, check_json_int, check_number
 
 @dataclass
 class Schedule:
-    """A call must not depend on earlier calls: training that resumes calls the schedule from the middle."""
+    """A call must not depend on earlier calls: training that resumes calls the schedule from the middle.
+
+    Raises ValueError unless each float among the fields is a finite number ≥ 0, and each int a whole number ≥ 1.
+    """
+
+    def __post_init__(self) -> None:
+        for parameter in fields(self):
+            if parameter.init and parameter.type is float:
+                check_number(parameter.name, getattr(self, parameter.name))
+            elif parameter.init and parameter.type is int:
+                check_int(parameter.name, getattr(self, parameter.name), 1)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -35,9 +45,6 @@ class Constant(Schedule):
 
     lr: float
 
-    def __post_init__(self) -> None:
-        check_number("lr", self.lr)
-
     def __call__(self, step: int) -> float:
         return self.lr
 
@@ -50,11 +57,6 @@ class Step(Schedule):
     every: int
     factor: float = 0.1
 
-    def __post_init__(self) -> None:
-        check_number("lr", self.lr)
-        check_int("every", self.every, 1)
-        check_number("factor", self.factor)
-
     def __call__(self, step: int) -> float:
         return self.lr * self.factor ** (step // self.every)
 
@@ -66,11 +68,6 @@ class Cosine(Schedule):
     lr: float
     steps: int
     final: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("lr", self.lr)
-        check_int("steps", self.steps, 1)
-        check_number("final", self.final)
 
     def __call__(self, step: int) -> float:
         done = min(step / self.steps, 1.0)
@@ -85,7 +82,7 @@ class WarmUp(Schedule):
     then: Schedule
 
     def __post_init__(self) -> None:
-        check_int("steps", self.steps, 1)
+        super().__post_init__()
         if not isinstance(self.then, Schedule):
             raise TypeError(f"then={self.then!r}; expected a schedule, such as Constant({self.then!r})")
 
@@ -116,9 +113,7 @@ class ReduceOnPlateau(Schedule):
     _epochs_since_best: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
-        for name in ("lr", "factor", "min_delta", "min_lr"):
-            check_number(name, getattr(self, name))
-        check_int("patience", self.patience, 1)
+        super().__post_init__()
         self._current = self.lr
 
     def __call__(self, step: int) -> float:

@@ -4,7 +4,6 @@ import pytest
 from gpu_nn import Dense, Dropout, Standardize
 from gpu_nn.device import resolve_device
 from gpu_nn.flat_parameters import FlatParameters
-from gpu_nn.kernels import kernels_for
 from gpu_nn.layer_plan import LayerPlan
 from gpu_nn.precision import precision
 
@@ -17,7 +16,7 @@ def plan():
     device = resolve_device("cpu")
     floats = precision("float32", device)
     flat = FlatParameters(LAYERS, WIDTHS, device, floats, np.random.default_rng(0))
-    return LayerPlan(LAYERS, flat, device, kernels_for(device), floats, n_preprocessing=1)
+    return LayerPlan(LAYERS, flat, device, floats, n_preprocessing=1)
 
 
 def outputs(plan, n, training=False):

@@ -9,16 +9,8 @@ from gpu_nn.errors import DataError
 from gpu_nn.files import reading
 
 _MAGIC = {NPY_MAGIC: "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "Parquet", GZIP_MAGIC: "IDX"}
-_SUFFIXES = {
-    ".npz": "npz",
-    ".npy": "npy",
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".txt": "CSV",
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-}
-
+_SUFFIXES = {".npz": "npz", ".npy": "npy"}
+_SUFFIXES |= dict.fromkeys((".csv", ".tsv", ".txt"), "CSV") | dict.fromkeys((".parquet", ".pq"), "Parquet")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 

@@ -51,8 +51,11 @@ class ParquetTable:
         self._for_prediction = target.n_inputs is not None
         if self._target_index is not None:
             target_type = types.pop(self._target_index)
-            if not self._for_prediction:
-                self._check_target(target_type)
+            is_label = _is_number(self._arrow, target_type) or _is_text(self._arrow, target_type)
+            if not (self._for_prediction or is_label):
+                raise DataError(
+                    f"{path}: column {self.target!r}, the target, is {target_type}; expected numbers or text"
+                )
         if not self.names:
             raise DataError(f"{path} has {len(columns)} columns; expected inputs and a target")
         if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != self.n_rows:
@@ -75,9 +78,7 @@ class ParquetTable:
             for i, rows in enumerate(self.group_rows):
                 groups.append(self.read_group(i, x[start : start + rows]))
                 start += rows
-        labels = [group for group in groups if group is not None]
-        joined = _joined(labels) if labels else None
-        return Table(x, self.names, joined, self.target, lambda i, j: f"row {i}, column {self.names[j]!r}")
+        return Table(x, self.names, _joined(groups), self.target, lambda i, j: f"row {i}, column {self.names[j]!r}")
 
     def read_group(self, i: int, out: np.ndarray) -> Labels | None:
         """Reads the inputs of row group i into `out`, (rows, inputs); returns its labels, None for prediction."""
@@ -90,7 +91,7 @@ class ParquetTable:
                 out[start : start + len(values), index] = values.to_numpy(zero_copy_only=False)
             elif not self._for_prediction:
                 labels.append(self._labels(values, first + start))
-        return _joined(labels) if labels else None
+        return _joined(labels)
 
     def _batches(self, group: int, names: Sequence[str]) -> Iterator[tuple[int, int, Any]]:
         """The columns of these names in a row group, some rows of some columns at a time.
@@ -178,12 +179,6 @@ class ParquetTable:
                 "drop their rows or the column"
             )
 
-    def _check_target(self, column_type: Any) -> None:
-        if not (_is_number(self._arrow, column_type) or _is_text(self._arrow, column_type)):
-            raise DataError(
-                f"{self.path}: column {self.target!r}, the target, is {column_type}; expected numbers or text"
-            )
-
     def _dtype(self, name: str, column_type: Any) -> np.dtype:
         if _is_number(self._arrow, column_type):
             return np.dtype(column_type.to_pandas_dtype())
@@ -214,10 +209,13 @@ def read_parquet(path: Path, target: Target) -> Table:
     return ParquetTable(path, target).read()
 
 
-def _joined(parts: Sequence[Labels]) -> Labels:
-    """The labels of consecutive parts of the rows as one."""
-    classes = np.unique(np.concatenate([part.classes for part in parts]))
-    codes = [np.searchsorted(classes, part.classes)[part.codes] for part in parts]
+def _joined(parts: Sequence[Labels | None]) -> Labels | None:
+    """The labels of consecutive parts of the rows as one; None where there are none."""
+    labels = [part for part in parts if part is not None]
+    if not labels:
+        return None
+    classes = np.unique(np.concatenate([part.classes for part in labels]))
+    codes = [np.searchsorted(classes, part.classes)[part.codes] for part in labels]
     return Labels(classes, np.concatenate(codes))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 
@@ -80,7 +79,7 @@ class Prefetcher:
                 if self._closed:
                     return
                 x, y = reader.load(start, stop)
-                checked_inputs(reader.name, "x", x, partial(_cell, reader, start), start)
+                checked_inputs(reader.name, "x", x, reader.cell, start)
                 if self._n_classes is not None:
                     y = _class_indices(reader.name, self._classes, y, start, self._n_classes)
                 if mask is not None:
@@ -95,11 +94,6 @@ class Prefetcher:
                 n_rows += len(x)
                 reader.release(start, stop)
             self._full.put((n_rows, np.concatenate(labels) if self._y is None else self._y[:n_rows]))
-
-
-def _cell(reader: RowReader, first: int, row: int, column: int) -> str:
-    """Where a value is, for errors, in rows of which the first is row `first` of the reader."""
-    return reader.cell(first + row, column)
 
 
 def _class_indices(name: str, classes: np.ndarray | None, y: np.ndarray, first: int, n_classes: int) -> np.ndarray:

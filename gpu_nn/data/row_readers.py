@@ -32,8 +32,8 @@ class RowReader(Protocol):
     shape: tuple[int, int]
     dtype: np.dtype
     targets: tuple[int, ...]
-    names: list[str] | None
-    target: str | None
+    names: list[str] | None = None
+    target: str | None = None
 
     def cell(self, row: int, column: int) -> str:
         """Where a value is, for errors."""
@@ -52,9 +52,11 @@ class RowReader(Protocol):
 
     def will_need(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
+        return
 
     def release(self, start: int, stop: int) -> None:
         """These rows will not be read soon."""
+        return
 
 
 def open_row_reader(
@@ -85,7 +87,7 @@ def open_row_reader(
     x = NpyReader(Path(name))
     column = target_column(name, x, target)
     if n_inputs is not None:
-        return ArrayRowReader(name, x, _no_targets(x.shape[:1]), None if x.shape[1:] == (n_inputs,) else column)
+        return ArrayRowReader(name, x, np.empty((*x.shape[:1], 0)), None if x.shape[1:] == (n_inputs,) else column)
     if column is not None:
         return ArrayRowReader(name, x, None, column)
     path = Path(str(target))
@@ -93,12 +95,7 @@ def open_row_reader(
     return ArrayRowReader(name, x, NpyReader(path) if is_npy else array_target(name, target))
 
 
-def _no_targets(rows: tuple[int, ...]) -> np.ndarray:
-    """The y of rows without labels."""
-    return np.empty((*rows, 0))
-
-
-class ArrayRowReader:
+class ArrayRowReader(RowReader):
     """The rows of an array x, (n, …) of numbers, and y, (n,) or (n, classes), in memory or in npy files.
 
     column: of x, that is y and not an input, where y is None.
@@ -117,8 +114,6 @@ class ArrayRowReader:
         if self.shape[1] == 0:
             raise DataError(f"{name} has 1 column; expected inputs and a target")
         self.dtype, self.targets = x.dtype, () if y is None else y.shape[1:]
-        self.names: list[str] | None = None
-        self.target: str | None = None
         self._files = [array for array in (x, y) if isinstance(array, NpyReader)]
         # Rows are released only where the files do not fit into the page cache: else the next epoch reads them there.
         size = sum(math.prod(file.shape) * file.dtype.itemsize for file in self._files)
@@ -152,7 +147,7 @@ class ArrayRowReader:
             file.release(start, stop)
 
 
-class ParquetRowReader:
+class ParquetRowReader(RowReader):
     """The rows of a Parquet file, of which one row group is in memory at a time."""
 
     def __init__(self, path: Path, target: Target, target_texts: TargetTexts | None = None):
@@ -164,7 +159,8 @@ class ParquetRowReader:
         self.targets: tuple[int, ...] = () if target.n_inputs is None else (0,)
         self._bounds = np.cumsum([0, *self._table.group_rows])
         self._x = np.empty((0, self.shape[1]), self.dtype)
-        self._y, self._group = np.empty(0, np.int64), -1
+        self._y: np.ndarray = np.empty(0, np.int64)
+        self._group = -1
 
     def cell(self, row: int, column: int) -> str:
         return f"row {row}, column {self._table.names[column]!r}"
@@ -183,13 +179,7 @@ class ParquetRowReader:
                 del self._x
                 self._x = np.empty((rows, self.shape[1]), self.dtype)
             labels = self._table.read_group(group, self._x[:rows])
-            self._y = _no_targets((rows,)) if labels is None else labels.classes[labels.codes]
+            self._y = np.empty((rows, 0)) if labels is None else labels.classes[labels.codes]
             self._group = group
         first = int(self._bounds[group])
         return self._x[start - first : stop - first], self._y[start - first : stop - first]
-
-    def will_need(self, start: int, stop: int) -> None:
-        pass
-
-    def release(self, start: int, stop: int) -> None:
-        pass

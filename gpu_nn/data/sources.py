@@ -168,7 +168,7 @@ def checked_inputs(
         # A NaN makes min and max NaN. Unlike a mask of all values, they allocate nothing.
         if not (x.min() >= -largest and x.max() <= largest):
             row, column = map(int, np.argwhere(~(np.abs(x) <= largest))[0])
-            at = f"{what}[{first + row}, {column}]" if cell is None else cell(row, column)
+            at = f"{what}[{first + row}, {column}]" if cell is None else cell(first + row, column)
             expected = f"finite numbers up to {MAX_INPUT:g} in size: impute, drop or rescale them"
             raise DataError(f"{source}: {at} is {x[row, column]}; expected {expected}")
     return x

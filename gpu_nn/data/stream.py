@@ -88,7 +88,7 @@ class StreamDataset:
         return cls(reader, ranges, groups, block, window, None if classes is None else np.asarray(classes))
 
     def __len__(self) -> int:
-        return int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
+        return len(RowRanges(self.ranges))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,11 +150,24 @@ class StreamDataset:
         name: of the second, for errors. Raises DataError where one would have no rows.
         """
         n = len(self)
-        if last is None:
-            return self._random_split(name, fraction, random_generator(seed))
-        if not 0 < last < n:
-            raise DataError(f"{self.reader.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
-        return self.row_slice(0, n - last), self.row_slice(n - last, n)
+        if last is not None:
+            if not 0 < last < n:
+                expected = f"its {name} part cannot be the last {last}: choose fewer"
+                raise DataError(f"{self.reader.name} has {n} rows; {expected}")
+            return self.row_slice(0, n - last), self.row_slice(n - last, n)
+        if n < 2:
+            raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
+        share = min(max(round(fraction * n), 1), n - 1) / n
+        rows, random = self.ranges[:, 1] - self.ranges[:, 0], random_generator(seed)
+        # Rounding the cumulative sum, over the ranges in random order, spreads the rounding errors over the ranges.
+        order = random.permutation(len(rows))
+        drawn = np.empty_like(rows)
+        drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
+        # The drawn rows begin at a random row and wrap around at the end of the range.
+        first = np.where(drawn, random.integers(rows), 0)
+        wrapped, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
+        edges = self.ranges[:, :1] + np.stack([np.zeros_like(rows), wrapped, first, stop, rows], 1)
+        return self._with_ranges(edges[:, [1, 2, 3, 4]]), self._with_ranges(edges[:, [0, 1, 2, 3]])
 
     def row_slice(self, begin: int, end: int) -> "StreamDataset":
         """The rows begin … end-1 of this data set."""
@@ -169,23 +182,6 @@ class StreamDataset:
         last = np.searchsorted(self.ranges[:, 0], end, "left")
         return self.ranges[first:last].clip(begin, end).tolist()
 
-    def _random_split(
-        self, name: str, fraction: float, random: np.random.Generator
-    ) -> tuple["StreamDataset", "StreamDataset"]:
-        rows, n = self.ranges[:, 1] - self.ranges[:, 0], len(self)
-        if n < 2:
-            raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
-        share = min(max(round(fraction * n), 1), n - 1) / n
-        # Rounding the cumulative sum, over the ranges in random order, spreads the rounding errors over the ranges.
-        order = random.permutation(len(rows))
-        drawn = np.empty_like(rows)
-        drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
-        # The drawn rows begin at a random row and wrap around at the end of the range.
-        first = np.where(drawn, random.integers(rows), 0)
-        wrapped, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
-        edges = self.ranges[:, :1] + np.stack([np.zeros_like(rows), wrapped, first, stop, rows], 1)
-        return self._with_ranges(edges[:, [1, 2, 3, 4]]), self._with_ranges(edges[:, [0, 1, 2, 3]])
-
     def _with_ranges(self, ranges: np.ndarray) -> "StreamDataset":
         """The data set of the non-empty among `ranges`, (k, 2·j): j of each of its own k ranges."""
         pairs = ranges.reshape(-1, 2)
@@ -198,19 +194,17 @@ class StreamDataset:
         if isinstance(self.reader, ParquetRowReader) and len(ranges):
             # To read a row takes as long as to read its row group: only the first and the last are sampled.
             ranges = ranges[(self.groups == self.groups[0]) | (self.groups == self.groups[-1])]
-        ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
-        n = int(ends[-1]) if len(ends) else 0
-        chosen = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_ROWS)).astype(np.int64))
-        in_range = np.searchsorted(ends, chosen, "right")
+        rows = RowRanges(ranges)
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_ROWS)).astype(np.int64)).tolist()
         # Two splits whose sampled rows are equal differ in their ranges.
         checksum = zlib.crc32(np.ascontiguousarray(self.ranges, "<i8").data)
         # A reader of its own: the row group that it holds is freed with it.
         reader = self.reader.reopen()
-        for row in (ranges[in_range, 1] - (ends[in_range] - chosen)).tolist():
-            x, y = reader.load(row, row + 1)
+        for start, stop in (found for i in chosen for found in rows.slice(i, i + 1)):
+            x, y = reader.load(start, stop)
             checksum = zlib.crc32(np.ascontiguousarray(x, np.float64).data, checksum)
             checksum = zlib.crc32(str(y.tolist()).encode(), checksum)
-            reader.release(row, row + 1)
+            reader.release(start, stop)
         return {
             "rows": len(self),
             "columns": self.shape[1],

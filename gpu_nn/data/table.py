@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from gpu_nn.data.labels import Labels
-from gpu_nn.errors import DataError
+from gpu_nn.errors import DataError, did_you_mean
 
 # Usual names of a target column, compared without case.
 _TARGET_NAMES = ("target", "label", "labels", "class", "y")
@@ -53,7 +52,7 @@ class Features:
         missing = [name for name in self.names if name not in index]
         others = [name for name in columns if name not in known]
         if missing:
-            hint = _did_you_mean(missing[0], others or columns)
+            hint = did_you_mean(missing[0], others or columns)
             raise DataError(f"{source} has no {_listed(missing)}, which the model was trained on.{hint}")
         if others:
             hint = "drop what is no input, and name the labels as target"
@@ -87,11 +86,6 @@ def _usual_target(columns: Sequence[str], candidates: Sequence[int]) -> int:
     """The only candidate with a usual name of a target, else the last one."""
     usual = [i for i in candidates if columns[i].strip().lower() in _TARGET_NAMES]
     return usual[0] if len(usual) == 1 else candidates[-1]
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -139,7 +133,7 @@ class Target:
         if index is None:
             if optional:
                 return None
-            hint = _did_you_mean(str(self.column), names)
+            hint = did_you_mean(str(self.column), names)
             raise DataError(f"{source} has no column {self.column!r}, the target; it has {_shown(names)}.{hint}")
         if not -len(names) <= index < len(names):
             raise DataError(f"{source} has {len(names)} columns; there is no column {index}, the target")

@@ -66,7 +66,7 @@ class Communicator:
     def close(self, timeout: float | None = None) -> None:
         """End the exchanges of this rank; a communicator over messages waits until all ranks have closed.
 
-        timeout: seconds to wait; None waits as long as the other ranks need.
+        timeout: seconds to wait, after which MPI ends this process; None waits as long as the other ranks need.
         """
 
     def __enter__(self) -> Self:

@@ -128,7 +128,7 @@ class GlooCommunicator(PairwiseCommunicator):
                 self._close()
 
     def _close(self) -> None:
-        self._closed = True
+        self._closing = True
         atexit.unregister(self.close)
         for link in self._links.values():
             link.pending.clear()

@@ -32,7 +32,7 @@ class MpiCommunicator(PairwiseCommunicator):
         atexit.register(self.close)
 
     def _transfer(self, rank: int, array: Array | None = None, other: Array | None = None) -> None:
-        tag = _CLOSE if self._closed else _EXCHANGE
+        tag = _CLOSE if self._closing else _EXCHANGE
         if other is None:
             self._world.Send(as_bytes(array), rank, tag)
             return

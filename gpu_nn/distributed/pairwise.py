@@ -19,7 +19,7 @@ class PairwiseCommunicator(Communicator):
     def __init__(self, rank: int, size: int):
         super().__init__(rank, size)
         self._scratch = np.empty(0, np.uint8)
-        self._closed = False
+        self._closing = False
         self._problem: BaseException | None = None
         self._process = os.getpid()
 
@@ -29,7 +29,7 @@ class PairwiseCommunicator(Communicator):
         The all_reduce of MPI or Gloo leaves the order, and so the bits, to the library. Overflow does not warn, as on
         GPUs.
         """
-        if self._closed:
+        if self._closing:
             raise DeviceError(f"rank {self.rank} has closed its communicator; it takes part in no more exchanges")
         if self._problem is not None:
             raise DeviceError(f"rank {self.rank} has failed in an exchange; it takes part in no more of them")
@@ -76,14 +76,14 @@ class PairwiseCommunicator(Communicator):
     @property
     def _can_close(self) -> bool:
         """Whether this communicator is open, and this process is the rank and no fork of it."""
-        return not self._closed and os.getpid() == self._process
+        return not self._closing and os.getpid() == self._process
 
     def _close_handshake(self) -> None:
         """A last exchange with the ranks of this rank's messages, without content.
 
         Raises DeviceError where one of them is in another exchange; that rank raises it, too.
         """
-        self._closed = True
+        self._closing = True
         self._all_reduce(np.empty(0, np.uint8))
 
     @abstractmethod
@@ -95,7 +95,7 @@ class PairwiseCommunicator(Communicator):
 
     def _announced(self, array: Array) -> int:
         """The size that this rank announces for a message."""
-        return CLOSING if self._closed else array.nbytes
+        return CLOSING if self._closing else array.nbytes
 
     def _check(self, rank: int, received: int | None, other: Array) -> None:
         """Raises DeviceError where the rank announced another size than `other` has; None stands for a larger one."""

@@ -1,3 +1,4 @@
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,18 @@ from gpu_nn.network import Network
 from gpu_nn.training.checkpoint import load_checkpoint
 
 
+# scikit-learn reads the parameters from the signature of the constructor. repr and comparison stay its own.
+@dataclass(eq=False, repr=False)
 class MLPClassifier(TrainedClassifier):
     """scikit-learn's multi-layer perceptron, trained on a GPU or the CPU with the all-but-one cross entropy.
 
-    Parameters of scikit-learn's MLPClassifier have its names, meanings and defaults: hidden_layer_sizes, solver ("sgd",
-    "adam"; "adamw" too), alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle,
-    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1,
-    beta_2, epsilon, n_iter_no_change. Where they differ:
+    The parameters up to n_iter_no_change, but for scoring, are those of scikit-learn's MLPClassifier, with its
+    meanings and defaults. Where they differ:
 
-    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  alpha: of AdamW the decoupled weight
-    decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in the place of learning_rate_init.
-    early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for accuracy, a name of
-    scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight where `fit` has it.
+    activation: also every name of `gpu_nn.kernels.activations.ACTIVATIONS`.  solver: "sgd", "adam" or "adamw".  alpha:
+    of AdamW the decoupled weight decay.  learning_rate: also a `gpu_nn.schedules.Schedule`, for any solver, in place of
+    learning_rate_init.  early_stopping: restores the weights of the best epoch.  scoring: of held-out rows: None for
+    accuracy, a name of scikit-learn's scorers, or scorer(estimator, X, y), with sample_weight if `fit` has it.
 
     class_weight: None, "balanced" or {class: weight}; multiplies the rows' weights.  normalisation: None, "layer" or
     "batch": of each hidden layer before its activation, see `LayerNorm` and `BatchNorm`.  dropout: after each hidden
@@ -59,78 +60,41 @@ class MLPClassifier(TrainedClassifier):
     one more than labels. Pickles hold NumPy arrays and open without a GPU.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        scoring: Any = None,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        class_weight: Any = None,
-        normalisation: str | None = None,
-        dropout: float = 0.0,
-        input_noise: float = 0.0,
-        label_smoothing: float = 0.0,
-        complement_weight: float = 1.0,
-        standardize: bool = False,
-        max_norm: float | None = None,
-        callbacks: Any = None,
-        device: str = "auto",
-        dtype: Any = "float32",
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.scoring = scoring
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.class_weight = class_weight
-        self.normalisation = normalisation
-        self.dropout = dropout
-        self.input_noise = input_noise
-        self.label_smoothing = label_smoothing
-        self.complement_weight = complement_weight
-        self.standardize = standardize
-        self.max_norm = max_norm
-        self.callbacks = callbacks
-        self.device = device
-        self.dtype = dtype
+    hidden_layer_sizes: Any = (100,)
+    activation: str = "relu"
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: Any = "auto"
+    learning_rate: Any = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    scoring: Any = None
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    class_weight: Any = None
+    normalisation: str | None = None
+    dropout: float = 0.0
+    input_noise: float = 0.0
+    label_smoothing: float = 0.0
+    complement_weight: float = 1.0
+    standardize: bool = False
+    max_norm: float | None = None
+    callbacks: Any = None
+    device: str = "auto"
+    dtype: Any = "float32"
 
     @classmethod
     def from_sklearn(cls, estimator: Any, *, device: str = "auto", dtype: Any = None) -> "MLPClassifier":

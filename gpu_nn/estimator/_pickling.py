@@ -56,8 +56,16 @@ def from_host(network: dict[str, Any], fit_state: dict[str, Any], device: str | 
     Where there is no such GPU they open on the CPU, and where the device does not compute in the network's precision
     in the dtype of its parameters; each with a UserWarning.
     """
-    device = _existing_device(device)
-    dtype = _supported_dtype(network["dtype"], device)
+    try:
+        device = resolve_device(device)
+    except DeviceError as error:
+        warnings.warn(f"the classifier opens on the CPU: {error}", UserWarning, stacklevel=3)
+        device = CPU
+    try:
+        dtype = precision(network["dtype"], device).name
+    except DeviceError as error:
+        dtype = parameter_dtype(network["dtype"]).name
+        warnings.warn(f"the classifier opens in {dtype}: {error}", UserWarning, stacklevel=3)
     net = Network(network["layers"], n_inputs=network["n_inputs"], dtype=dtype, device=device)
     net.classes, net.feature_names = network["classes"], network.get("feature_names")
     net.multilabel = network["several_labels"]
@@ -67,23 +75,6 @@ def from_host(network: dict[str, Any], fit_state: dict[str, Any], device: str | 
     optimizer = OPTIMIZERS[solver](lr=fit_state["lr"], weight_decay=fit_state["weight_decay"], **options)
     optimizer.load_state(fit_state["steps"], fit_state["arrays"], net)
     return net, FitState(solver, options, optimizer, fit_state["random"], fit_state["metrics"])
-
-
-def _existing_device(name: str | Device) -> Device:
-    try:
-        return resolve_device(name)
-    except DeviceError as error:
-        warnings.warn(f"the classifier opens on the CPU: {error}", UserWarning, stacklevel=4)
-        return CPU
-
-
-def _supported_dtype(dtype: str, device: Device) -> str:
-    try:
-        return precision(dtype, device).name
-    except DeviceError as error:
-        supported = parameter_dtype(dtype).name
-        warnings.warn(f"the classifier opens in {supported}: {error}", UserWarning, stacklevel=4)
-        return supported
 
 
 def _host_arrays(device: Device, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Predictions, scores and pickles of a trained network and its labels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from gpu_nn.device import Array, Device
+from gpu_nn.device import Array
 from gpu_nn.estimator._labels import LabelEncoder
 from gpu_nn.estimator._pickling import FitState, from_host, to_host
-from gpu_nn.estimator._validation import (
-    array_device,
-    check_sample_weight,
-    check_X,
-    check_y,
-    from_dlpack,
-    to_device,
-)
+from gpu_nn.estimator._validation import array_device, check_sample_weight, check_X, check_y, to_device
 from gpu_nn.layers import Dense
 from gpu_nn.network import Network
 
@@ -31,10 +25,9 @@ class TrainedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict(self, X: Any) -> Array:
         """The label of each row of X, (n, features): (n,), or flags (n, labels) of int64 for several labels a row."""
-        logits, device = self._logits(X)
-        with self.net_.device.active():
-            labels = self._label_encoder.inverse_transform(self._label_encoder.predict(logits))
-        return to_device(labels, device) if labels.dtype.kind in "biuf" else labels
+        return self._from_logits(
+            X, lambda logits: self._label_encoder.inverse_transform(self._label_encoder.predict(logits))
+        )
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities, (n, classes), in the order of classes_ and of the network's dtype.
@@ -42,30 +35,27 @@ class TrainedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Rows sum to 1; for several labels a row each is the probability of its label alone, above ½ where `predict`
         gives the label.
         """
-        logits, device = self._logits(X)
-        with self.net_.device.active():
-            return to_device(self.net_.probabilities(logits), device)
+        return self._from_logits(X, lambda logits: self.net_.probabilities(logits))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of `predict_proba`, finite where the probability itself is too small for its dtype."""
-        logits, device = self._logits(X)
-        with self.net_.device.active():
-            return to_device(self._label_encoder.log_probabilities(self.net_, logits), device)
+        return self._from_logits(X, lambda logits: self._label_encoder.log_probabilities(self.net_, logits))
 
     def decision_function(self, X: Any) -> Array:
         """Logits: the difference of the two, (n,), for two classes, else (n, classes).
 
         For several labels a row, (n, labels), positive where `predict` gives the label.
         """
-        logits, device = self._logits(X)
-        with self.net_.device.active():
-            return to_device(self._label_encoder.decision_function(logits), device)
+        return self._from_logits(X, lambda logits: self._label_encoder.decision_function(logits))
 
-    def _logits(self, X: Any) -> tuple[Array, Device]:
-        """Logits of X in new memory of the network's device, and the device of X."""
+    def _from_logits(self, X: Any, output: Callable[[Array], Array]) -> Array:
+        """`output` of the logits of X, on the device of X unless it is not numbers."""
         check_is_fitted(self)
-        x = check_X(self, from_dlpack("X", X), dtype=self.net_.dtype, reset=False)
-        return self.net_.forward(to_device(x, self.net_.device)), array_device(x)
+        x = check_X(self, X, dtype=self.net_.dtype, reset=False)
+        logits = self.net_.forward(to_device(x, self.net_.device))
+        with self.net_.device.active():
+            values = output(logits)
+            return to_device(values, array_device(x)) if values.dtype.kind in "biuf" else values
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on X, (n, features), and y; several labels of a row must all be right. The largest of a row of

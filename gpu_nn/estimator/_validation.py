@@ -73,11 +73,9 @@ def check_X(estimator: Any, X: Any, *, dtype: np.dtype, reset: bool, name: str =
     """
     X = from_dlpack(name, X)
     on_host = array_device(X).kind == "cpu"
-    if on_host:
-        options: dict[str, Any] = {"dtype": dtype, "order": "C"}
-    else:
+    if not on_host:
         _check_on_gpu(name, X)
-        options = {"skip_check_array": True}
+    options = {"dtype": dtype, "order": "C"} if on_host else {"skip_check_array": True}
     try:
         # A number too large for the dtype becomes infinite, which validate_data refuses.
         with np.errstate(over="ignore"):

@@ -49,8 +49,6 @@ class Dense(Layer):
         he = ACTIVATIONS[self.activation].initialisation == "he"
         variance = 2 / n_inputs if he else 2 / (n_inputs + units)
         weight[:] = random.uniform(-1, 1, weight.shape) * (3 * variance) ** 0.5
-        if self.bias:
-            arrays["bias"][:] = 0
 
     def bind(self, memory: LayerMemory) -> "_BoundDense":
         return _BoundDense(self, memory)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from gpu_nn.layers._batch_norm import BatchNorm
 from gpu_nn.layers._dense import Dense
-from gpu_nn.layers._dropout import Dropout
 from gpu_nn.layers._layer import Layer
-from gpu_nn.layers._layer_norm import LayerNorm
+from gpu_nn.layers._normalisation import BatchNorm, LayerNorm
+from gpu_nn.layers._stochastic import Dropout
 
 NORMALISATIONS: dict[str, type[LayerNorm] | type[BatchNorm]] = {"layer": LayerNorm, "batch": BatchNorm}
 

@@ -75,13 +75,14 @@ class Layer:
     is_preprocessing: the layer learns nothing and draws nothing, so in front of the other layers it can be applied once
     to the whole data set.  supports_half: it can compute in float16 and bfloat16, with float32 gradients of its
     parameters.  half_params: the parameters that it then takes in the half type; the others stay float32.
-    weight_decay_params: the parameters that weight decay applies to.
+    weight_decay_params: the parameters that weight decay applies to.  start_at_1: parameters and state that do so.
     """
 
     is_preprocessing: ClassVar[bool] = False
     supports_half: ClassVar[bool] = True
     half_params: ClassVar[tuple[str, ...]] = ()
     weight_decay_params: ClassVar[tuple[str, ...]] = ()
+    start_at_1: ClassVar[tuple[str, ...]] = ()
 
     def n_outputs(self, n_inputs: int) -> int:
         """The number of output columns."""
@@ -96,7 +97,9 @@ class Layer:
         return {}
 
     def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
-        """Fill parameters and state, given as host arrays by name."""
+        """Fill parameters and state, given as host arrays of zeros by name."""
+        for name in self.start_at_1:
+            arrays[name][:] = 1
 
     def bind(self, memory: LayerMemory) -> "BoundLayer[Any]":
         """This layer on the parameters and batch memory of a network."""

@@ -2,8 +2,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from gpu_nn.device import Array
 from gpu_nn.layers._layer import BoundLayer, Layer, LayerMemory
 
@@ -17,13 +15,10 @@ class Standardize(Layer):
 
     is_preprocessing: ClassVar[bool] = True
     supports_half: ClassVar[bool] = False
+    start_at_1: ClassVar[tuple[str, ...]] = ("scale",)
 
     def state_shapes(self, n_inputs: int) -> Mapping[str, tuple[tuple[int, ...], str | None]]:
         return {"shift": ((n_inputs,), None), "scale": ((n_inputs,), None)}
-
-    def initialise(self, arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> None:
-        arrays["shift"][:] = 0
-        arrays["scale"][:] = 1
 
     def bind(self, memory: LayerMemory) -> "_BoundStandardize":
         return _BoundStandardize(self, memory)

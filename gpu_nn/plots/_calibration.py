@@ -83,16 +83,8 @@ class CalibrationBins:
         upper.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), label="perfectly calibrated")
         upper.bar(middles, 100 * accuracy, width * 0.92, color=BLUE, alpha=0.75, label="share of right rows")
         bars = np.stack([100 * (accuracy - low), 100 * (high - accuracy)])
-        upper.errorbar(
-            middles,
-            100 * accuracy,
-            bars,
-            fmt="none",
-            ecolor=BLACK,
-            elinewidth=1,
-            capsize=2.5,
-            label="its 95 % interval",
-        )
+        line = {"fmt": "none", "ecolor": BLACK, "elinewidth": 1, "capsize": 2.5}
+        upper.errorbar(middles, 100 * accuracy, bars, label="its 95 % interval", **line)
         upper.plot(
             100 * confidence, 100 * accuracy, "D", color=ORANGE, markersize=5, label="at the bin's mean confidence"
         )

@@ -93,16 +93,14 @@ class ConfusionCounts:
         else:
             axes, beside = figure.subplots(1, 2, width_ratios=[side, 3.0])
             _list_mistakes(beside, mistakes, frequencies, self.rows, names)
-        _draw_matrix(figure, axes, counts, shares, self.rows[shown], [names.texts[i] for i in shown], names.family)
+        _draw_matrix(axes, counts, shares, self.rows[shown], [names.texts[i] for i in shown], names.family)
         return figure
 
     def _matrix(self, true: np.ndarray, predicted: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """The counts of the shown classes. shown: ascending class indices."""
-        position = np.full(len(self.classes), -1)
-        position[shown] = np.arange(len(shown))
-        both = (position[true] >= 0) & (position[predicted] >= 0)
+        both = np.isin(true, shown) & np.isin(predicted, shown)
         counts = np.zeros((len(shown), len(shown)), np.int64)
-        counts[position[true[both]], position[predicted[both]]] = self._counts[both]
+        counts[np.searchsorted(shown, true[both]), np.searchsorted(shown, predicted[both])] = self._counts[both]
         return counts
 
 
@@ -127,13 +125,7 @@ def _classes_to_show(mistakes: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _draw_matrix(
-    figure: Any,
-    axes: Any,
-    counts: np.ndarray,
-    shares: np.ndarray,
-    rows: np.ndarray,
-    texts: list[str],
-    family: list[str],
+    axes: Any, counts: np.ndarray, shares: np.ndarray, rows: np.ndarray, texts: list[str], family: list[str]
 ) -> None:
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
@@ -159,7 +151,7 @@ def _draw_matrix(
             colour = "white" if shares[i, j] > 0.35 else BLACK
             axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7.5)
     aspect = 20 if m <= _MAX_WITH_SHARES else 40
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=aspect, format=PercentFormatter(1, 0))
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=aspect, format=PercentFormatter(1, 0))
     bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1])
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL_SIZE, color=LIGHT_GREY, labelcolor=BLACK)

@@ -35,8 +35,7 @@ def learning_curves(history: "History") -> Any:
     _draw_line(panels[0], epochs, training, style.BLUE, "training, mean over the epoch")
     losses = [training]
     if validated.any():
-        best, text = _best_point(epochs, validation, np.nanargmin, "lowest {:.4g} after epoch {}")
-        _draw_line(panels[0], epochs, validation, style.ORANGE, f"validation{text}", best, linestyle="--")
+        _draw_validation(panels[0], epochs, validation, np.nanargmin, "lowest {:.4g} after epoch {}")
         losses.append(validation)
     _shade_epochs(panels[0], epochs[~np.isfinite(training) | (validated & ~np.isfinite(validation))])
     style.style_axes(panels[0], "", "loss, nats a row")
@@ -46,8 +45,7 @@ def learning_curves(history: "History") -> Any:
         style.set_log_scale(panels[0])
     style.draw_legend(panels[0])
     if has_accuracy:
-        best, text = _best_point(epochs, accuracy, np.nanargmax, "highest {:.2f} % after epoch {}")
-        _draw_line(panels[1], epochs, accuracy, style.ORANGE, f"validation{text}", best, linestyle="--")
+        _draw_validation(panels[1], epochs, accuracy, np.nanargmax, "highest {:.2f} % after epoch {}")
         style.style_axes(panels[1], "", "accuracy, % of the rows")
         style.draw_legend(panels[1])
     panels[-1].set_xlabel("epoch")
@@ -92,33 +90,24 @@ def _column(history: "History", name: str) -> np.ndarray:
     return np.array(history.column(name), np.float64)
 
 
-def _best_point(
-    epochs: np.ndarray, values: np.ndarray, arg: Callable[[np.ndarray], Any], template: str
-) -> tuple[tuple[float, float] | None, str]:
-    """The best of `values`, (epoch, value), and its text in the legend; None and "" where none is finite."""
-    finite = np.where(np.isfinite(values), values, np.nan)
-    if np.isnan(finite).all():
-        return None, ""
-    i = int(arg(finite))
-    return (epochs[i], values[i]), ", " + template.format(values[i], int(epochs[i]))
-
-
-def _draw_line(
-    axes: Any,
-    x: np.ndarray,
-    y: np.ndarray,
-    colour: str,
-    label: str,
-    best: tuple[float, float] | None = None,
-    linestyle: str = "-",
+def _draw_validation(
+    axes: Any, epochs: np.ndarray, values: np.ndarray, arg: Callable[[np.ndarray], Any], template: str
 ) -> None:
+    """The line of validation values, with a circle at the best, which the legend names where one is finite."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    best = None if np.isnan(finite).all() else int(arg(finite))
+    label = "validation" if best is None else f"validation, {template.format(values[best], int(epochs[best]))}"
+    _draw_line(axes, epochs, finite, style.ORANGE, label, linestyle="--")
+    if best is not None:
+        circle = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        axes.plot(epochs[best], values[best], color=style.ORANGE, **circle)
+
+
+def _draw_line(axes: Any, x: np.ndarray, y: np.ndarray, colour: str, label: str, linestyle: str = "-") -> None:
     y = np.where(np.isfinite(y), y, np.nan)
     # A point between two that are not finite is on no line segment.
-    markers = len(x) <= _MAX_MARKERS or np.isnan(y).any()
-    style = {"marker": "o" if markers else "", "markersize": 3, "linewidth": 1.8, "linestyle": linestyle}
-    axes.plot(x, y, color=colour, label=label, **style)
-    if best is not None:
-        axes.plot(*best, marker="o", markersize=8, markerfacecolor="none", markeredgewidth=1.8, color=colour)
+    marker = "o" if len(x) <= _MAX_MARKERS or np.isnan(y).any() else ""
+    axes.plot(x, y, color=colour, label=label, marker=marker, markersize=3, linewidth=1.8, linestyle=linestyle)
 
 
 def _shade_epochs(axes: Any, epochs: np.ndarray) -> None:

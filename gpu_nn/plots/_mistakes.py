@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,25 +40,13 @@ def worst_mistakes(
 
 
 @dataclass(frozen=True)
-class _Mistakes:
-    """k rows: their numbers, true and predicted classes, the probabilities of both, and images, (k, pixels)."""
-
-    row: np.ndarray
-    true: np.ndarray
-    predicted: np.ndarray
-    p_true: np.ndarray
-    p_predicted: np.ndarray
+class _Mistake:
+    row: int
+    true: int
+    predicted: int
+    p_true: float
+    p_predicted: float
     image: np.ndarray
-
-    def worst(self, count: int) -> "_Mistakes":
-        """The `count` worst, the worst first; equal ones in the order of their rows."""
-        # With equal probabilities of the true class, more confidence in the predicted one is worse.
-        order = np.lexsort((-self.p_predicted, self.p_true))[:count]
-        return _Mistakes(*(values[order] for values in vars(self).values()))
-
-    def concatenate(self, other: "_Mistakes") -> "_Mistakes":
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return _Mistakes(*(np.concatenate(pair) for pair in pairs))
 
 
 class WorstMistakes:
@@ -67,7 +55,7 @@ class WorstMistakes:
     def __init__(self, image_shape: Sequence[int] | None = None, classes: Sequence[Any] | None = None, count: int = 24):
         check_int("count", count, 1)
         self._image_shape, self._classes, self._count = image_shape, classes, count
-        self._worst: _Mistakes | None = None
+        self._worst: list[_Mistake] = []
         self._shape: tuple[int, ...] = ()
         self._rows = self._wrong = 0
         self._low, self._high, self._bytes = np.inf, -np.inf, True
@@ -85,22 +73,22 @@ class WorstMistakes:
         self._low, self._high = min(self._low, float(pixels.min())), max(self._high, float(pixels.max()))
 
         wrong = np.flatnonzero(predicted != true)
-        pixels = pixels.reshape(len(p), -1)
-        found = _Mistakes(
-            wrong, true[wrong], predicted[wrong], p[wrong, true[wrong]], p[wrong, predicted[wrong]], wrong
-        )
-        found = found.worst(self._count)
-        found = replace(found, row=self._rows + found.row, image=pixels[found.image])
-        self._worst = found if self._worst is None else self._worst.concatenate(found).worst(self._count)
+        p_true, p_predicted = p[wrong, true[wrong]], p[wrong, predicted[wrong]]
+        # With equal probabilities of the true class, more confidence in the predicted one is worse.
+        for i in np.lexsort((-p_predicted, p_true))[: self._count]:
+            row = wrong[i]
+            image = pixels[row].reshape(self._shape).copy()  # a view would keep the batch in memory
+            self._worst.append(_Mistake(self._rows + row, true[row], predicted[row], p_true[i], p_predicted[i], image))
+        # Equal ones stay in the order of their rows.
+        self._worst = sorted(self._worst, key=lambda found: (found.p_true, -found.p_predicted))[: self._count]
         self._rows += len(p)
         self._wrong += len(wrong)
 
     def figure(self) -> Any:
         """`worst_mistakes` of all rows. Raises ValueError where there are none."""
-        worst, classes = self._worst, self._classes
-        if worst is None or classes is None:
+        if self._classes is None or not self._rows:
             raise ValueError("probabilities has no rows; expected at least 1")
-        shown = len(worst.row)
+        shown = len(self._worst)
         if not shown:
             figure = new_figure(6, 2, "Worst mistakes")
             figure.text(
@@ -116,15 +104,15 @@ class WorstMistakes:
         figure = new_figure(max(_IMAGE_INCHES * columns, 6.2) + 0.2, (height + 0.55) * rows + 0.7, heading)
         grid = figure.subplots(rows, columns, squeeze=False)
         low, high = self._value_range()
-        names = ClassNames(classes, _MAX_NAME_WIDTH)
+        names = ClassNames(self._classes, _MAX_NAME_WIDTH)
         for axes in grid.flat:
             axes.set_axis_off()
-        for i, axes in zip(range(shown), grid.flat, strict=False):
-            image = np.clip((worst.image[i].reshape(self._shape).astype(np.float64) - low) / (high - low), 0, 1)
+        for mistake, axes in zip(self._worst, grid.flat, strict=False):
+            image = np.clip((mistake.image.astype(np.float64) - low) / (high - low), 0, 1)
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            title = f"{names.texts[worst.true[i]]}\nnot {names.texts[worst.predicted[i]]}"
+            title = f"{names.texts[mistake.true]}\nnot {names.texts[mistake.predicted]}"
             axes.set_title(title, fontsize=SMALL_SIZE, color=BLACK, family=names.family, parse_math=False, pad=3)
-            below = f"row {worst.row[i]}: {_percent(worst.p_predicted[i])} sure"
+            below = f"row {mistake.row}: {_percent(mistake.p_predicted)} sure"
             axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
         return figure
 

@@ -57,11 +57,10 @@ def draw_legend(axes: Any, columns: int = 3) -> None:
     axes.legend(**place, frameon=False, prop={"family": _FONT, "size": SMALL_SIZE}, labelcolor=BLACK, handlelength=1.8)
 
 
-def needs_log_scale(axis_values: Iterable[float], least_ratio: float = 30) -> bool:
-    """Whether the ratio of the largest to the smallest value is above least_ratio."""
-    values = np.asarray(list(axis_values), np.float64)
-    values = values[np.isfinite(values)]
-    return bool(len(values) and values.min() > 0 and values.max() / values.min() > least_ratio)
+def needs_log_scale(values: np.ndarray) -> bool:
+    """Whether the ratio of the largest to the smallest value is above 30."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > 30)
 
 
 def set_log_scale(axes: Any) -> None:

@@ -5,12 +5,15 @@
 are enough at every scale. A test compares the two.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from mpmath import mp, mpf, workdps
 
 Numbers = Sequence[float]
+_Parameters = ParamSpec("_Parameters")
+_Answer = TypeVar("_Answer")
 
 
 class Exact(NamedTuple):
@@ -56,6 +59,21 @@ def soft(z: Numbers, j: int, but: int | None = None) -> mpf:
     return mp.exp(mpf(float(z[j]))) / sum(mp.exp(mpf(float(v))) for s, v in enumerate(z) if s != but)
 
 
+def _cached(function: Callable[_Parameters, _Answer]) -> Callable[_Parameters, _Answer]:
+    """Keep the answers for the last rows: one takes up to a second, and every backend and test of a row asks for it."""
+    kept = lru_cache(maxsize=1024)(function)
+
+    def hashable(value: Any) -> Any:
+        return tuple(map(float, value)) if hasattr(value, "__len__") else value
+
+    @wraps(function)
+    def cached(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Answer:
+        return kept(*map(hashable, arguments), **{name: hashable(value) for name, value in options.items()})
+
+    return cached
+
+
+@_cached
 def literal(z: Numbers, y: Numbers) -> tuple[mpf, list[mpf]]:
     """C and ∂C/∂z_j = m soft(z,j) - y_j - Σ_{t≠j} (1-y_t) soft(z_{≠t}, j)."""
     m = len(z)
@@ -70,6 +88,7 @@ def literal(z: Numbers, y: Numbers) -> tuple[mpf, list[mpf]]:
         return cost, grad
 
 
+@_cached
 def cost_and_grad(
     z: Numbers,
     y: Numbers,

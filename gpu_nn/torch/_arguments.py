@@ -39,21 +39,16 @@ def check_tensors(function: str, optional: tuple[str, ...] = (), **tensors: torc
             continue
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{function}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
+        problem = ""
         if tensor.is_nested:
-            raise NotImplementedError(
-                f"{function}(): argument '{name}' is a nested tensor; expected a dense one: use "
-                f"torch.cat({name}.unbind())"
-            )
-        if tensor.layout != torch.strided:
-            raise NotImplementedError(
-                f"{function}(): argument '{name}' is of layout {tensor.layout}; expected a dense tensor: use "
-                f"{name}.to_dense()"
-            )
-        if forward_ad.unpack_dual(tensor).tangent is not None:
-            raise NotImplementedError(
-                f"{function}(): argument '{name}' has a tangent, and there is no derivative in forward mode: use "
-                f"backward(), or torch.nn.functional.cross_entropy"
-            )
+            problem = f"is a nested tensor; expected a dense one: use torch.cat({name}.unbind())"
+        elif tensor.layout != torch.strided:
+            problem = f"is of layout {tensor.layout}; expected a dense tensor: use {name}.to_dense()"
+        elif forward_ad.unpack_dual(tensor).tangent is not None:
+            problem = "has a tangent, and there is no derivative in forward mode: use backward(), or "
+            problem += "torch.nn.functional.cross_entropy"
+        if problem:
+            raise NotImplementedError(f"{function}(): argument '{name}' {problem}")
         if first is None:
             first = tensor.device
             if first.type not in ("cpu", "cuda", "meta"):

@@ -43,33 +43,21 @@ def softmax_cross_entropy(
     target: torch.Tensor,
     loss: torch.Tensor,
     grad: torch.Tensor | None,
-    *,
     class_weight: torch.Tensor | None,
     row_scale: torch.Tensor | None,
-    complement_weight: float,
-    label_smoothing: float,
-    ignore_index: int | None,
+    **options: float | None,
 ) -> None:
     """The kernel `softmax_cross_entropy` on contiguous tensors of the active device; grad may be the logits.
 
-    NumPy has no bfloat16: on the CPU the kernel computes bfloat16 logits and their gradient in a float32 copy.
+    options: complement_weight, label_smoothing and ignore_index. NumPy has no bfloat16: on the CPU the kernel computes
+    bfloat16 logits and their gradient in a float32 copy.
     """
     source, out = logits, grad
     if device.kind == "cpu" and logits.dtype == torch.bfloat16:
         source = logits.float()
         out = None if grad is None else source
-    arrays = (None if t is None else as_array(t, device) for t in (source, target, loss, out, class_weight, row_scale))
-    z, y, costs, dz, weights, factors = arrays
-    kernels_for(device).softmax_cross_entropy(
-        z,
-        y,
-        costs,
-        dz,
-        class_weight=weights,
-        row_scale=factors,
-        complement_weight=complement_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-    )
+    tensors = (source, target, loss, out, class_weight, row_scale)
+    *arrays, weights, factors = (None if tensor is None else as_array(tensor, device) for tensor in tensors)
+    kernels_for(device).softmax_cross_entropy(*arrays, class_weight=weights, row_scale=factors, **options)
     if grad is not None and out is not grad:
         grad.copy_(source)

@@ -61,6 +61,8 @@ def _loss_and_grads(
     ):
         if device.kind == "cpu":
             skipped = check_values(target, class_weight, m, ignore_index)
+        options = {"complement_weight": complement_weight, "label_smoothing": label_smoothing, "ignore_index": skipped}
+        needs_grad = of_input or of_weight or of_bias
         d_weight.zero_()
         d_bias.zero_()
         logits = input.new_empty(min(chunk_rows, n), m)
@@ -71,17 +73,9 @@ def _loss_and_grads(
                 torch.mm(a, weight.t(), out=z)
             else:
                 torch.addmm(bias, a, weight.t(), out=z)
+            scale = None if row_scale is None else row_scale[rows]
             _kernels.softmax_cross_entropy(
-                device,
-                z,
-                target[rows],
-                loss[rows],
-                z if of_input or of_weight or of_bias else None,
-                class_weight=class_weight,
-                row_scale=None if row_scale is None else row_scale[rows],
-                complement_weight=complement_weight,
-                label_smoothing=label_smoothing,
-                ignore_index=skipped,
+                device, z, target[rows], loss[rows], z if needs_grad else None, class_weight, scale, **options
             )
             if of_input:
                 torch.mm(z, weight, out=d_input[rows])
@@ -123,7 +117,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:
         ctx.dtype = inputs[0].dtype
         ctx.save_for_backward(edge, *grads)
     else:
-        ctx.save_for_backward(edge, *inputs[:6])
+        ctx.save_for_backward(edge, *inputs[:5])
         ctx.options = inputs[6:10]
 
 
@@ -132,22 +126,14 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: None) -> tuple[Any, 
     edge, *saved = ctx.saved_tensors
     grads: list[torch.Tensor | None] = [None, None, None]
     if grad_loss is not None and ctx.summed:
-        grads = [
-            scale_grad(grad, grad_loss, edge, ctx.dtype) if needed else None
-            for grad, needed in zip(saved, ctx.of, strict=True)
-        ]
+        pairs = zip(saved, ctx.of, strict=True)
+        grads = [scale_grad(grad, grad_loss, edge, ctx.dtype) if needed else None for grad, needed in pairs]
     elif grad_loss is not None:
-        input, weight, bias, target, class_weight, _ = saved
-        needed = ctx.needs_input_grad[:3]
+        needed, dtype = ctx.needs_input_grad[:3], saved[0].dtype
         with torch.no_grad():
-            _, *computed, _ = _loss_and_grads(
-                input, weight, bias, target, class_weight, grad_loss.contiguous(), *ctx.options, False, *needed
-            )
-            computed = [grad.to(input.dtype) for grad in computed]
-        grads = [
-            once_differentiable(grad, grad_loss, edge) if needs else None
-            for grad, needs in zip(computed, needed, strict=True)
-        ]
+            _, *computed, _ = _loss_and_grads(*saved, grad_loss.contiguous(), *ctx.options, False, *needed)
+        pairs = zip(computed, needed, strict=True)
+        grads = [once_differentiable(grad.to(dtype), grad_loss, edge) if needs else None for grad, needs in pairs]
     return (*grads, *(None,) * 11)
 
 
@@ -189,14 +175,15 @@ def linear_softmax_cross_entropy(
     _check_shapes(input, weight, bias, target, chunk_rows)
     check_options(input.dtype, len(weight), class_weight, reduction, label_smoothing, complement_weight)
     if (to := autocast_dtype(input.device)) is not None:
-        input, weight, bias = _cast(input, to), _cast(weight, to), None if bias is None else _cast(bias, to)
+        # As autocast does, leave float64, which is then refused beside another dtype instead of rounded.
+        input, weight, bias = [t if t is None or t.dtype == torch.float64 else t.to(to) for t in (input, weight, bias)]
     for what, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != input.dtype:
             raise RuntimeError(
                 f"expected input and {what} to have the same dtype, but got: {input.dtype} != {tensor.dtype}"
             )
-    n, computed = math.prod(input.shape[:-1]), compute_dtype(input.dtype)
-    rows = input.reshape(n, input.shape[-1]).contiguous()
+    computed = compute_dtype(input.dtype)
+    rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1]).contiguous()
     y = target.reshape(-1, len(weight)) if target.is_floating_point() else target.reshape(-1)
     y = prepare_target(y, ignore_index, computed)
     w = None if class_weight is None else class_weight.to(computed).contiguous()
@@ -204,36 +191,15 @@ def linear_softmax_cross_entropy(
         chunk_rows = max(1, _CHUNK_LOGITS.get(input.device.type, 1) // len(weight))
     summed = reduction != "none"
     wanted = torch.is_grad_enabled() and summed
-    loss = _loss_and_grads(
-        rows,
-        weight,
-        bias,
-        y,
-        w,
-        None,
-        complement_weight,
-        label_smoothing,
-        ignore_index,
-        chunk_rows,
-        summed,
-        wanted and input.requires_grad,
-        wanted and weight.requires_grad,
-        wanted and bias is not None and bias.requires_grad,
-    )[0]
+    of_input, of_weight = wanted and input.requires_grad, wanted and weight.requires_grad
+    of_bias = wanted and bias is not None and bias.requires_grad
+    options = (complement_weight, label_smoothing, ignore_index, chunk_rows, summed)
+    loss, *_ = _loss_and_grads(rows, weight, bias, y, w, None, *options, of_input, of_weight, of_bias)
     return reduce_loss(loss, y, w, ignore_index, reduction) if summed else loss.reshape(input.shape[:-1])
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """As autocast casts: float64 stays float64, which is then refused beside another dtype instead of rounded."""
-    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
-
-
 def _check_shapes(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    target: torch.Tensor,
-    chunk_rows: int | None,
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target: torch.Tensor, chunk_rows: int | None
 ) -> None:
     if input.dim() == 0 or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
         raise RuntimeError(

@@ -45,8 +45,8 @@ def _loss_and_grad(
             target.contiguous(),
             loss,
             grad if needs_grad else None,
-            class_weight=class_weight,
-            row_scale=None,
+            class_weight,
+            None,
             complement_weight=complement_weight,
             label_smoothing=label_smoothing,
             ignore_index=skipped,
@@ -61,16 +61,8 @@ def _empty_outputs(logits: torch.Tensor, needs_grad: bool) -> _Outputs:
 
 
 @_loss_and_grad.register_fake
-def _fake(
-    logits: torch.Tensor,
-    target: torch.Tensor,
-    class_weight: torch.Tensor | None,
-    complement_weight: float,
-    label_smoothing: float,
-    ignore_index: int,
-    needs_grad: bool,
-) -> _Outputs:
-    return _empty_outputs(logits, needs_grad)
+def _fake(logits: torch.Tensor, *others: Any) -> _Outputs:
+    return _empty_outputs(logits, needs_grad=others[-1])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Outputs) -> None:

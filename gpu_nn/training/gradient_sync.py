@@ -36,7 +36,7 @@ class GradientSync:
             self._net.kernels.host_break(lambda: self._communicator.all_reduce_async(bucket))
 
     def finish(self) -> None:
-        """Sum what no bucket held, and wait for all sums."""
+        """Sum what no bucket held, wait for all sums, and average the running statistics over the ranks."""
         net, end = self._net, self._end
         if self._communicator.size > 1:
             rest = (

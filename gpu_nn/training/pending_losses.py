@@ -9,12 +9,12 @@ from gpu_nn.errors import TrainingDiverged
 from gpu_nn.network import Network
 
 # Losses stay on the device for at most this many steps, after which a diverged training stops. On a GPU the host waits
-# when it reads them, so there it mostly reads once an epoch. Ranks also learn then whether one of them is interrupted.
+# when it reads them, so there it mostly reads once an epoch. Several ranks on GPUs learn only then of an interrupt.
 _READ_EVERY, _READ_EVERY_ON_A_GPU = 256, 1 << 16
 
 
 class PendingLosses:
-    """The losses of the latest steps, on the device until the host reads all of them at once.
+    """The losses of the latest steps, on the device until the host reads all of them at once; and the batch's place.
 
     values: (capacity,) of the network's dtype.  count: the number of pending losses.  counters: (2,) of int64 on the
     device: where in the order of a window the next batch begins, and where in `values` its loss goes.
@@ -31,9 +31,9 @@ class PendingLosses:
         self.counters[...] = self._device.asarray(np.array([place, self.count]))
 
     @classmethod
-    def of_fit(cls, net: Network, steps_per_epoch: int, communicator: int) -> Self:
+    def of_fit(cls, net: Network, steps_per_epoch: int, ranks: int) -> Self:
         """Of the capacity after which the host reads them in a fit on that many ranks."""
-        every = _READ_EVERY if net.device.kind == "cpu" or communicator > 1 else _READ_EVERY_ON_A_GPU
+        every = _READ_EVERY if net.device.kind == "cpu" or ranks > 1 else _READ_EVERY_ON_A_GPU
         return cls(net.device, net.dtype, min(every, steps_per_epoch))
 
     @property

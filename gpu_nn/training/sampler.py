@@ -1,5 +1,7 @@
 """The order in which the rows of a window of a stream are trained on, and the rows that each rank reads.
 
+`StreamDataset` has drawn the order of the ranges of rows that make up the windows.
+
 A window has n places, one for each row, which batches of `batch_size` split from its beginning; the last batch takes
 what is left. Of a batch of s rows, rank r of R trains on columns ⌊s·r/R⌋ … ⌊s·(r+1)/R⌋-1. Unshuffled, row i is at
 place i.

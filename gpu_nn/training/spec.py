@@ -33,7 +33,10 @@ class TrainingSpec:
 
     @property
     def shuffle_shards(self) -> int | None:
-        """The shards in which the rows of a stream are shuffled; None where none are shuffled."""
+        """The number of shards in which the rows of a stream are shuffled; None where none are shuffled.
+
+        It stands for the order in checkpoints: whoever changes the order of `sampler` or `StreamDataset` changes it.
+        """
         shuffled = self.settings["trainer"]["shuffle"] and "window_rows" in self.data["training"]
         return SHUFFLE_SHARDS if shuffled else None
 

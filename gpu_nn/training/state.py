@@ -50,7 +50,7 @@ class Progress:
 
     def add(self, losses: np.ndarray, batch_size: int, n_rows: int) -> None:
         """Add the mean costs of the latest batches, the last one of what was left of `n_rows`."""
-        # In whole numbers of any size: float64 rounds those past 2⁵³.
+        # A Python int: float64 would round it past 2⁵³.
         start = (self.steps_in_epoch - 1) * batch_size
         sizes = np.full(len(losses), min(batch_size, n_rows), np.float64)
         sizes[-1] = min(batch_size, n_rows - start)

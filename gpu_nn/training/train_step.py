@@ -46,7 +46,7 @@ class TrainStep:
         self._communicator, self._micro_batches = communicator, micro_batches
         self._rows = -(-min(batch_size, loader.rows) // micro_batches)
         self._graphs: dict[int, Callable[[], None]] = {}
-        self._bindings = net.plan.version
+        self._plan_version = net.plan.version
 
     def allocate(self) -> None:
         """Take the memory of a batch, once the loader is prepared. A shorter last batch uses slices of it."""
@@ -59,12 +59,12 @@ class TrainStep:
         """Make a step on the next `size` rows."""
         net = self._net
         self._optimizer.begin_step(net)
-        if net.plan.version != self._bindings:
+        if net.plan.version != self._plan_version:
             self._graphs.clear()
-            self._bindings = net.plan.version
+            self._plan_version = net.plan.version
         graph = self._graphs.get(size)
         if graph is None:
-            work = self._whole_batch(size) if self._micro_batches == 1 else self._accumulate_gradients(size)
+            work = self._build_whole_batch(size) if self._micro_batches == 1 else self._build_accumulate_gradients(size)
             graph = self._graphs[size] = net.kernels.cuda_graph(work)
         graph()
         self._optimizer.end_step()
@@ -79,7 +79,7 @@ class TrainStep:
         weight = self._weight_batch[:size]
         return [*batch, (loader.weight, weight)], weight
 
-    def _whole_batch(self, size: int) -> Callable[[], None]:
+    def _build_whole_batch(self, size: int) -> Callable[[], None]:
         net, optimizer, kernels = self._net, self._optimizer, self._net.kernels
         batch, weight = self._batch(size)
         x, y = batch[0][1], batch[1][1]
@@ -95,7 +95,7 @@ class TrainStep:
 
         return work
 
-    def _accumulate_gradients(self, size: int) -> Callable[[], None]:
+    def _build_accumulate_gradients(self, size: int) -> Callable[[], None]:
         """The work of a batch of `size` rows over all ranks, of which this rank computes its micro-batches.
 
         Gradients of micro-batches are added in pairs, then the sums of pairs, and so on; `all_reduce` goes on in the
@@ -105,7 +105,7 @@ class TrainStep:
         own = self._micro_batches // communicator.size
         first = own * communicator.rank
         edges = [shard(size, i, self._micro_batches).start for i in range(first, first + own + 1)]
-        micro_batches = [self._micro_batch(begin, end, size) for begin, end in pairwise(edges)]
+        own_micro_batches = [self._build_micro_batch(begin, end, size) for begin, end in pairwise(edges)]
         partial_sums = [
             net.device.empty(net.flat_grads.shape, net.flat_grads.dtype) for _ in range((own - 1).bit_length())
         ]
@@ -119,7 +119,7 @@ class TrainStep:
             sync.start()
             waiting: list[Array] = []
             rows: Array = row_losses
-            for i, micro_batch in enumerate(micro_batches, start=1):
+            for i, micro_batch in enumerate(own_micro_batches, start=1):
                 rows = micro_batch(sync.layer_done if by_buckets else None)
                 if own > 1:
                     at = edges[i - 1] - edges[0]
@@ -141,7 +141,7 @@ class TrainStep:
 
         return work
 
-    def _micro_batch(self, first: int, last: int, size: int) -> Callable[[Callable[[int], None] | None], Array]:
+    def _build_micro_batch(self, first: int, last: int, size: int) -> Callable[[Callable[[int], None] | None], Array]:
         """Forward and backward over rows first … last-1 of a batch of `size`; returns the rows' costs."""
         net, kernels = self._net, self._net.kernels
         batch, weight = self._batch(last - first)

@@ -128,7 +128,7 @@ class Trainer:
                 random = self._progress.random
                 assert_same_on_all_ranks(self.communicator, self._spec, self.net, random=random, **same)
                 offset_rng_by_rank(self.net, self.communicator.rank)
-            # The state of the preprocessing layers is final now.
+            # A checkpoint may have set the state of the preprocessing layers; from here on it stays.
             loader.prepare()
             if held_out is not None and not isinstance(held_out, StreamDataset):
                 held_out.prepare()
@@ -152,8 +152,8 @@ class Trainer:
     def interrupt(self) -> None:
         """End the fit after the current step, for a later one that resumes. Signal handlers and threads may call it.
 
-        Several ranks end after the next step; on GPUs after the next step at which they read the losses, at most 256
-        steps later.
+        Several ranks end after the next step; on GPUs after the next step at which they read the losses, which they do
+        every 256 steps (once an epoch after a checkpoint of a single GPU).
         """
         self._interrupt_requested = True
 
@@ -205,7 +205,7 @@ class Trainer:
         try:
             self._callback_list.after_step(self)
         except TrainingDiverged:
-            # All ranks raise it where they read these losses; rank 0 alone would leave the others in an exchange.
+            # Where a pending loss is not finite, all ranks raise this in `_read_losses`; rank 0 alone must not.
             if self.communicator.size == 1 or np.isfinite(self._pending_losses.to_host()).all():
                 raise
 

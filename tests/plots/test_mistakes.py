@@ -106,7 +106,7 @@ def test_rows_that_are_no_images_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("levels", [17, 256])
-def test_pieces_make_the_picture_of_the_whole_and_few_rows_are_kept(levels):
+def test_batches_give_the_figure_of_the_whole_and_few_rows_are_kept(levels):
     random = np.random.default_rng(0)
     x, y = random.integers(0, levels, (600, 9), np.uint8), random.integers(0, 3, 600)
     # Of few different probabilities, so that rows are equally wrong.
@@ -114,7 +114,7 @@ def test_pieces_make_the_picture_of_the_whole_and_few_rows_are_kept(levels):
     mistakes = WorstMistakes(count=10)
     for piece in np.array_split(np.arange(600), 7):
         mistakes.add(x[piece], y[piece], p[piece])
-        assert len(mistakes._worst.row) == 10
+        assert len(mistakes._worst) == 10
     assert figure_bytes(mistakes.figure()) == figure_bytes(worst_mistakes(x, y, p, count=10))
 
 
