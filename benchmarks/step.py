@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.baselines import jax_adam, jax_logits, present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import Goal, table
 from benchmarks.timing import OURS, STANDARD, OwnClock, Run, cell, compared, figures, interleaved, label, percent, short
-from gpu_nn import Adam, Network, Trainer, network
+from gpu_nn import Adam, Network, Trainer, layer_plan, network
 from gpu_nn.device import CPU
 from gpu_nn.kernels import kernels_for
 
@@ -212,8 +212,9 @@ class Timed:
 def parts(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, epochs: int) -> dict[str, float]:
     """Microseconds of our step (full cost, Adam) in each kernel, and "between kernels": the rest."""
     kernels = Timed(kernels_for(CPU))
-    with mock.patch.object(network, "kernels_for", return_value=kernels):
-        net = network.Network(widths, device="cpu")
+    made = mock.Mock(return_value=kernels)
+    with mock.patch.object(network, "kernels_for", made), mock.patch.object(layer_plan, "kernels_for", made):
+        net = Network(widths, device="cpu")
     trainer = Trainer(net, Adam(1e-3), batch_size=batch)
     trainer.fit(x, y, epochs=1)  # to warm up
     kernels.seconds.clear()
