@@ -31,7 +31,7 @@ def model(**parameters):
         {"solver": "sgd", "learning_rate": "invscaling", "standardize": True, "dtype": "float64"},
     ],
 )
-def test_a_copy_goes_on_as_the_original_would(through, parameters):
+def test_a_copy_continues_like_the_original(through, parameters):
     x, y = blobs()
     fitted = model(device="cpu", **parameters).fit(x, y)
     opened = through(fitted)
