@@ -1,4 +1,4 @@
-"""fit, partial_fit and warm_start: when they end, what they keep, what they go on with."""
+"""fit, partial_fit and warm_start: when they stop, what they keep, what they continue from."""
 
 import warnings
 

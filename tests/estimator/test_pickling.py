@@ -1,4 +1,4 @@
-"""Pickles: NumPy inside, complete, and open where there is no GPU."""
+"""Pickles hold NumPy arrays and the whole state, and open where there is no GPU."""
 
 import copy
 import pickle
