@@ -8,20 +8,24 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gpu_nn import __version__
-from gpu_nn.cli.signals import Interrupted
 from gpu_nn.errors import DataError, DeviceError, TrainingDiverged, one_line
+
+if TYPE_CHECKING:
+    from gpu_nn.training import Trainer
 
 USAGE, DATA, DEVICE, DIVERGED = 2, 3, 4, 5
 
 # Shells report this code plus the signal's number for a process that a signal ended.
 SIGNAL_BASE = 128
 
-# Each is a module of this package with `add_arguments` and `run`, imported when the command is used.
+# Each has `add_<command>_arguments` and `run_<command>` in a module, imported when the command is used.
 _COMMANDS = {
     "train": "train a network; without arguments, on the handwritten digits that scikit-learn ships",
     "evaluate": "accuracy, loss, and precision and recall of each class, of a model on labelled data",
@@ -31,6 +35,63 @@ _COMMANDS = {
     "info": "versions, devices, and the device that 'auto' chooses; or what a model contains",
 }
 
+# The modules of the commands that have none of their name.
+_MODULES = {
+    **dict.fromkeys(("evaluate", "predict"), "evaluate_predict"),
+    **dict.fromkeys(("export", "info"), "export_info"),
+}
+
+
+class Interrupted(KeyboardInterrupt):
+    """The signal `signum` stopped the command."""
+
+    def __init__(self, signum: int, message: str = "interrupted"):
+        super().__init__(message)
+        self.signum = signum
+
+
+class SignalHandler:
+    """While `installed`, a signal raises Interrupted or, during `training`, stops the fit after the current step.
+
+    signum: the signal that arrived, 0 before. A second SIGINT stops a training at once; a second SIGTERM has no effect,
+    because schedulers send several.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._trainer: Trainer | None = None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            # Python lets only the main thread handle signals.
+            yield
+            return
+        previous = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    @contextmanager
+    def training(self, trainer: "Trainer") -> Iterator[None]:
+        """A fit of `trainer`. Raises Interrupted afterwards when a signal arrived."""
+        self._trainer = trainer
+        try:
+            yield
+        finally:
+            self._trainer = None
+        if self.signum:
+            raise Interrupted(self.signum)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        is_second_sigint = signum == self.signum == signal.SIGINT
+        self.signum = signum
+        if self._trainer is None or is_second_sigint:
+            raise Interrupted(signum)
+        self._trainer.interrupt()
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -38,15 +99,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """The parser of one command. It imports the module of the command, and adds its arguments, when it parses."""
+    """The parser of one command, which imports the command's module and adds its arguments when it parses."""
 
-    module = ""
+    command = ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self.module:
-            module, self.module = import_module(self.module), ""
-            module.add_arguments(self)
-            self.set_defaults(run=module.run)
+        if self.command:
+            command, self.command = self.command, ""
+            module = import_module(f"{__name__}.{_MODULES.get(command, command)}")
+            getattr(module, f"add_{command}_arguments")(self)
+            self.set_defaults(run=getattr(module, f"run_{command}"))
         return super().parse_known_args(args, namespace)
 
 
@@ -58,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="|".join(_COMMANDS), parser_class=_CommandParser
     )
     for name, help in _COMMANDS.items():
-        commands.add_parser(name, help=help, description=help).module = f"{__name__}.{name}"
+        commands.add_parser(name, help=help, description=help).command = name
     return top
 
 
@@ -80,9 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, error, SIGNAL_BASE + error.signum)
     except KeyboardInterrupt:
         return _fail(options, "interrupted", SIGNAL_BASE + signal.SIGINT)
-    except DataError as error:
-        return _fail(options, error, DATA)
-    except OSError as error:
+    except (DataError, OSError) as error:
         _discard_stdout()
         return _fail(options, error, DATA)
     except DeviceError as error:

@@ -24,16 +24,8 @@ from gpu_nn.validation import Interval
 # The kernels count columns in 32 bits.
 _MAX_WIDTH = 2**31 - 1
 
-# Units of `interval`: the field of a Trigger, and the factor.
-_UNITS: dict[str, tuple[str, int]] = {
-    "": ("epochs", 1),
-    "epochs": ("epochs", 1),
-    "steps": ("steps", 1),
-    "seconds": ("seconds", 1),
-    "s": ("seconds", 1),
-    "m": ("seconds", 60),
-    "h": ("seconds", 3600),
-}
+# Units of intervals other than a Trigger's own: its field, and the factor.
+_UNITS = {"": ("epochs", 1), "s": ("seconds", 1), "m": ("seconds", 60), "h": ("seconds", 3600)}
 
 
 @dataclass(frozen=True)
@@ -126,29 +118,28 @@ def _parse_widths(text: str) -> list[int]:
 widths = ArgumentType(_parse_widths, (int, list), "a list of whole numbers", ",")
 
 
-def _parse_every(text: str, fields: tuple[str, ...], expected: str) -> Trigger:
-    match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
-    field, factor = _UNITS.get(match[2], ("", 0)) if match else ("", 0)
-    if not (match and field in fields and int(match[1])):
-        raise ArgumentTypeError(f"{text!r}; expected {expected}")
-    return Trigger(**{field: int(match[1]) * factor})
+def _every(fields: tuple[str, ...], expected: str, description: str) -> ArgumentType:
+    def parse(text: str) -> Trigger:
+        match = re.fullmatch(r"(\d{1,12}) *(\w*)", text, re.ASCII)
+        field, factor = _UNITS.get(match[2], (match[2], 1)) if match else ("", 0)
+        if not (match and field in fields and int(match[1])):
+            raise ArgumentTypeError(f"{text!r}; expected {expected}")
+        return Trigger(**{field: int(match[1]) * factor})
+
+    return ArgumentType(parse, (int, str), description)
 
 
-def _parse_interval(text: str) -> Trigger:
-    return _parse_every(
-        text, ("epochs", "steps", "seconds"), "epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h"
-    )
+interval = _every(
+    ("epochs", "steps", "seconds"),
+    "epochs, steps or a time, such as 5, 500steps, 30s, 10m, 2h",
+    "epochs, or a text such as 30s",
+)
+duration = _every(("epochs", "steps"), "epochs or steps, such as 2, 500steps", "epochs, or a text such as 500steps")
 
 
-def _parse_duration(text: str) -> Trigger:
-    return _parse_every(text, ("epochs", "steps"), "epochs or steps, such as 2, 500steps")
-
-
-# Epochs (5), steps (500steps) or a time (30s, 10m, 2h).
-interval = ArgumentType(_parse_interval, (int, str), "epochs, or a text such as 30s")
-
-# Epochs (2) or steps (500steps).
-duration = ArgumentType(_parse_duration, (int, str), "epochs, or a text such as 500steps")
+def flag_text(value: Any) -> str:
+    """The value as it is written after its flag."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # Flags of several commands
@@ -167,11 +158,17 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model.safetensors")
 
 
-def add_stream_argument(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(
+    parser: argparse.ArgumentParser,
+    data_help: str,
+    target_help: str,
+    target_metavar: str = "COLUMN|FILE",
+    required: bool = True,
+) -> None:
+    """--data, --target, --stream and --device."""
+    parser.add_argument("--data", required=required, metavar="FILE|IDX-FOLDER", help=data_help)
+    parser.add_argument("--target", metavar=target_metavar, help=target_help)
     parser.add_argument("--stream", default="auto", help=f"{_STREAM_HELP} (default auto)", **_STREAM)
-
-
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
 
 
@@ -213,8 +210,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, help: str, **options: Any) -> None:
         default = DEFAULTS.get(flag.removeprefix("--").replace("-", "_"))
         if default is not None:
-            text = ",".join(map(str, default)) if isinstance(default, list) else f"{default}"
-            help = f"{help} (default {text.removesuffix('.0')})"
+            help = f"{help} (default {flag_text(default).removesuffix('.0')})"
         parser.add_argument(flag, help=help, **options)
 
     fraction = number(0, 1, above=True, below=True)
@@ -225,17 +221,15 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stream", _STREAM_HELP, **_STREAM)
     add("--test-fraction", f"fraction of the rows to test on (default {TEST_FRACTION})", type=fraction)
     add("--test-last", "test on the last N rows instead", type=integer(1), metavar="N")
-    validation = "fraction of the training rows to validate on"
-    validation += f" (default none; with --early-stopping {VALIDATION_FRACTION})"
-    add("--validation-fraction", validation, type=fraction)
+    default = f"(default none; with --early-stopping {VALIDATION_FRACTION})"
+    add("--validation-fraction", f"fraction of the training rows to validate on {default}", type=fraction)
     add("--early-stopping", "stop after N epochs without a lower validation loss", type=integer(1), metavar="N")
     add("--hidden", "widths of the hidden layers", type=widths, metavar="256,128")
     add("--activation", "activation of the hidden layers", type=one_of(ACTIVATIONS))
     normalisation = "layer or batch normalisation before each activation (default none)"
     add("--normalisation", normalisation, type=one_of(NORMALISATIONS))
     add("--dropout", "dropout rate after each hidden layer", type=number(0, 1, below=True))
-    noise = "standard deviation of Gaussian noise on the standardized inputs"
-    add("--input-noise", noise, type=number(0))
+    add("--input-noise", "standard deviation of Gaussian noise on the standardized inputs", type=number(0))
     add("--epochs", "passes over the training rows", type=integer(0))
     add("--batch-size", "rows of an optimizer step", type=integer(1))
     add("--optimizer", ", ".join(OPTIMIZERS), type=one_of(OPTIMIZERS))

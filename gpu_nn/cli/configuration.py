@@ -9,12 +9,13 @@ import json
 import re
 import reprlib
 import tomllib
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gpu_nn.cli import arguments
-from gpu_nn.cli.arguments import DEFAULTS, TEXT, ArgumentType, add_train_arguments
+from gpu_nn.cli.arguments import DEFAULTS, TEXT, ArgumentType, add_train_arguments, flag_text
 from gpu_nn.data import is_large
 from gpu_nn.data.sources import is_label_file
 from gpu_nn.device import resolve_device
@@ -47,6 +48,13 @@ class _Parser(argparse.ArgumentParser):
         self.actions[names[0].removeprefix("--")] = action
         return action
 
+    def settings(self, flags: Sequence[str] = ()) -> argparse.Namespace:
+        """The settings that the flags give, None for others."""
+        settings = self.parse_args(flags)
+        for flag in _CALL_FLAGS:
+            delattr(settings, self.actions[flag].dest)
+        return settings
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
@@ -59,7 +67,7 @@ def _explicit_settings(options: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if options.config is not None:
         settings = {name: value for name, value in vars(read(Path(options.config))).items() if value is not None}
-    names = {_attribute(key) for key in _Parser().actions if key not in _CALL_FLAGS}
+    names = vars(_Parser().settings())
     flags = {name: value for name, value in vars(options).items() if name in names and value is not None}
     _make_absolute(flags, Path(), settings.get("data"))
     for flag, other in (("test_fraction", "test_last"), ("test_last", "test_fraction")):
@@ -74,7 +82,7 @@ def _explicit_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def new_run_settings(options: argparse.Namespace) -> argparse.Namespace:
     """All settings of a new run; None for those that are not given and have no default."""
-    settings = _Parser().parse_args([])
+    settings = _Parser().settings()
     vars(settings).update({**DEFAULTS, **_explicit_settings(options)})
     settings.device = resolve_device(settings.device).name
     if settings.stream == "auto":
@@ -113,18 +121,18 @@ def resumed_settings(
                 f"epochs; {new_run_command} --epochs {value} starts a new run"
             )
         if name != "device" and not more_epochs:
-            has = "no such flag" if saved_value is None else f"{_flag(name)} {_text(saved_value)}"
-            raise ValueError(f"{_flag(name)} {_text(value)} contradicts the run in {folder}, which has {has}")
+            flag = f"--{_key(name)}"
+            has = "no such flag" if saved_value is None else f"{flag} {flag_text(saved_value)}"
+            raise ValueError(f"{flag} {flag_text(value)} contradicts the run in {folder}, which has {has}")
         setattr(settings, name, value)
     return settings
 
 
 def write(path: Path, settings: argparse.Namespace) -> None:
     """Raises DataError for a file that cannot be written."""
+    values = {_key(name): _toml(value) for name, value in vars(settings).items() if value is not None}
     lines = ["# The settings of this run, by the names of the flags of `gpu-nn train`."]
-    for name, value in vars(settings).items():
-        if value is not None and _key(name) not in _CALL_FLAGS:
-            lines.append(f"{_key(name)} = {_toml(value)}")
+    lines += [f"{key} = {value}" for key, value in values.items()]
     with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
@@ -136,11 +144,7 @@ def read(path: Path) -> argparse.Namespace:
         text = path.read_bytes().decode()
         _check_dots(text)
         values = tomllib.loads(text)
-        flags = [flag for key, value in values.items() for flag in _flags_of(key, value, parser)]
-        settings = parser.parse_args(flags)
-        # Boolean flags have a value even where they are not given.
-        for key in _CALL_FLAGS:
-            vars(settings).pop(_attribute(key), None)
+        settings = parser.settings([flag for key, value in values.items() for flag in _flags_of(key, value, parser)])
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -177,32 +181,21 @@ def _flags_of(key: str, value: Any, parser: _Parser) -> list[str]:
 
 def _make_absolute(settings: dict[str, Any], folder: Path, data: str | None = None) -> None:
     """Replace paths relative to the folder. data: the source of the data, where `settings` does not name it."""
+
+    def absolute(path: str) -> str:
+        return str((folder / path).absolute())
+
     for name in settings.keys() & {"data", "tensorboard", "log"}:
         value = settings[name]
-        if isinstance(value, list):
-            settings[name] = [str((folder / path).absolute()) for path in value]
-        elif value is not None:
-            settings[name] = str((folder / value).absolute())
-    if settings.get("target") is not None:
-        path = str((folder / settings["target"]).absolute())
-        if is_label_file(settings.get("data") or data, path):
-            settings["target"] = path
+        if value is not None:
+            settings[name] = list(map(absolute, value)) if isinstance(value, list) else absolute(value)
+    target = settings.get("target")
+    if target is not None and is_label_file(settings.get("data") or data, absolute(target)):
+        settings["target"] = absolute(target)
 
 
-def _key(attribute: str) -> str:
-    return attribute.replace("_", "-")
-
-
-def _attribute(key: str) -> str:
-    return key.replace("-", "_")
-
-
-def _flag(attribute: str) -> str:
-    return f"--{_key(attribute)}"
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def _key(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _toml(value: Any) -> str:

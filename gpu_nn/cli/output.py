@@ -20,6 +20,14 @@ def print_json(result: dict[str, Any]) -> None:
     write_stdout(json.dumps(_finite(result), allow_nan=False) + "\n")
 
 
+def print_result(as_json: bool, result: dict[str, Any], text: str) -> None:
+    """Print the result as JSON, or else the text."""
+    if as_json:
+        print_json(result)
+    else:
+        write_stdout(text)
+
+
 def write_stdout(text: str) -> None:
     """Write all of the text. With PYTHONUNBUFFERED Python's own write drops what a full disk or pipe does not accept.
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gpu_nn import plots
-from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_device_argument, add_stream_argument, integer, one_of
+from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_data_arguments, integer, one_of
 from gpu_nn.cli.input_data import labelled_batches, read_splits, split_batches
-from gpu_nn.cli.output import print_json, print_stderr, write_stdout
-from gpu_nn.cli.report import read_test_fingerprint, read_test_result
+from gpu_nn.cli.output import print_result, print_stderr
+from gpu_nn.cli.run_files import read_test_fingerprint, read_test_result, writing
 from gpu_nn.cli.run_folder import RunFolder, RunState
-from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
 
@@ -26,21 +25,18 @@ _MIN_IMAGE_SIDE = 8
 _METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="of `gpu-nn train --out`; the run may be unfinished")
     data_help = f"plot predictions on the test part, if any, of these data, {SOURCES} (default: the run's test split)"
-    parser.add_argument("--data", metavar="FILE|IDX-FOLDER", help=data_help)
-    parser.add_argument("--target", metavar="COLUMN|FILE", help=f"of --data: {TARGET_HELP}")
-    add_stream_argument(parser)
+    add_data_arguments(parser, data_help, f"of --data: {TARGET_HELP}", required=False)
     parser.add_argument("--out", metavar="FOLDER", help="write the figures there (default FOLDER/pictures)")
     parser.add_argument("--format", type=one_of(FORMATS), default="png", help="png, svg, pdf (default png)")
     shape_help = "shape of rows that are images but not square; with colours HEIGHT,WIDTH,3"
     parser.add_argument("--image-shape", type=_shape, metavar="HEIGHT,WIDTH", help=shape_help)
-    add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def run_plot(options: argparse.Namespace) -> None:
     if options.target is not None and options.data is None:
         raise ValueError("--target needs --data; the run's own data keep the target of the training")
     if options.stream != "auto" and options.data is None:
@@ -62,18 +58,13 @@ def run(options: argparse.Namespace) -> None:
         print_stderr(f"the run is not finished: only its curves are plotted, up to epoch {len(history)}")
     out = folder.path / "pictures" if options.out is None else Path(options.out)
     written = _write(figures, out, options.format)
-    if options.json:
-        print_json({"pictures": written})
-    else:
-        write_stdout("".join(f"{path}\n" for path in written.values()))
+    print_result(options.json, {"pictures": written}, "".join(f"{path}\n" for path in written.values()))
 
 
 def _write(figures: dict[str, Callable[[], Any]], out: Path, suffix: str) -> dict[str, str]:
     """Write the figures to the folder; returns the file of each. A figure without data is left out, with a message."""
-    try:
+    with writing(out, "; --out names another folder"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}; --out names another folder") from None
     import matplotlib
 
     written = {}
@@ -108,31 +99,30 @@ def _prediction_figures(
         rows = labelled_batches(options, net, classes, stored_dtype=True)
     names = [str(value) for value in classes]
     confusion, calibration = plots.ConfusionCounts(names), plots.CalibrationBins(names)
-    figures: dict[str, Callable[[], Any]] = {"confusion": confusion.figure, "calibration": calibration.figure}
-    add: dict[str, Callable[[Any, Any, Any], None]] = {
-        "confusion": lambda x, y, p: confusion.add(y, p.argmax(axis=1)),
-        "calibration": lambda x, y, p: calibration.add(y, p),
+    plotted: dict[str, tuple[Callable[[], Any], Callable[[Any, Any, Any], None]]] = {
+        "confusion": (confusion.figure, lambda x, y, p: confusion.add(y, p.argmax(axis=1))),
+        "calibration": (calibration.figure, lambda x, y, p: calibration.add(y, p)),
     }
     shape = _image_shape(net.n_inputs, options.image_shape)
     if shape is not None:
         mistakes = plots.WorstMistakes(shape, names)
-        figures["mistakes"], add["mistakes"] = mistakes.figure, mistakes.add
+        plotted["mistakes"] = mistakes.figure, mistakes.add
     correct = 0
     for x, y in rows.batches:
         p = net.device.to_host(net.predict_proba(x))
         correct += int((p.argmax(axis=1) == y).sum())
-        for name in tuple(add):
+        for name, (_, add) in list(plotted.items()):
             try:
-                add[name](x, y, p)
+                add(x, y, p)
             except ValueError as error:
                 print_stderr(f"no {name}: {error}")
-                del add[name], figures[name]
+                del plotted[name]
     test = read_test_result(folder.history)
     if data_changed and test:
         before = f"its test accuracy was {100 * test.accuracy:.2f} % on {test.rows} rows"
         now = f"is now {100 * correct / rows.n_rows:.2f} % on {rows.n_rows}"
         print_stderr(f"the run's data have changed: {before} and {now}, which are plotted")
-    return figures
+    return {name: figure for name, (figure, _) in plotted.items()}
 
 
 def _image_shape(inputs: int, given: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -144,9 +134,8 @@ def _image_shape(inputs: int, given: tuple[int, ...] | None) -> tuple[int, ...] 
     side = math.isqrt(inputs)
     if side * side == inputs and side >= _MIN_IMAGE_SIDE:
         return side, side
-    print_stderr(
-        f"no mistakes: rows of {inputs} inputs are not taken for images; --image-shape HEIGHT,WIDTH overrides this"
-    )
+    unlikely = f"rows of {inputs} inputs are not taken for images"
+    print_stderr(f"no mistakes: {unlikely}; --image-shape HEIGHT,WIDTH overrides this")
     return None
 
 

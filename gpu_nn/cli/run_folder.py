@@ -6,18 +6,19 @@ FINISHED:   config.toml, history.json, model.safetensors, and in checkpoints/ th
 """
 
 import argparse
+import json
 import os
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from gpu_nn.cli import configuration
-from gpu_nn.cli.checkpoint_folder import CheckpointFolder, remove, remove_if_empty
-from gpu_nn.cli.report import TestResult, history_of, history_text, read_history
+from gpu_nn.cli.run_files import CheckpointFolder, TestResult, read_history, remove, remove_if_empty, writing
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write, fsync, fsync_folder
 from gpu_nn.model_file import save
@@ -106,22 +107,17 @@ class RunFolder:
 
     def _create(self, folders: Iterable[Path], created: list[Path]) -> None:
         """Create the folders that do not exist, append them to `created`, and test the last one for writing."""
-        try:
+        with writing(f"--out {self.path}"):
             for folder in folders:
                 if not folder.is_dir():
                     folder.mkdir()
                     created.append(folder)
-            check_writable(folder)
-        except OSError as error:
-            raise self._not_writable(error) from None
+        check_writable(folder, f"--out {self.path}")
 
     def check_can_start(self) -> None:
         """Raises the errors of `start` without writing anything."""
         self._check_available()
-        try:
-            check_writable(self.path)
-        except OSError as error:
-            raise self._not_writable(error) from None
+        check_writable(self.path, f"--out {self.path}")
 
     def _check_available(self) -> None:
         state, checkpoints = self.state, self.checkpoints.path
@@ -138,9 +134,6 @@ class RunFolder:
         for file in (self.model, self.history, self.configuration):
             if file.is_dir():
                 raise DataError(f"--out {self.path} cannot be written: it holds a folder named {file.name}")
-
-    def _not_writable(self, error: OSError) -> DataError:
-        return DataError(f"--out {self.path} cannot be written: {error.strerror}; choose another folder")
 
     def resume_point(self, *, more_epochs: bool) -> tuple[Checkpoint | None, list[str]]:
         """The checkpoint from which the run resumes, None for its beginning, and messages about that, a line each.
@@ -173,18 +166,16 @@ class RunFolder:
 
     def read_history(self) -> History:
         """The history of the run, of an unfinished one up to its newest checkpoint. Raises DataError without one."""
-        if self.state is not RunState.UNFINISHED:
-            return read_history(self.history)
-        checkpoint, _ = read_newest(self.checkpoints.path)
-        return history_of(checkpoint)
+        return self.checkpoints.read_history() if self.state is RunState.UNFINISHED else read_history(self.history)
 
     def finish(self, net: Network, history: History, test: TestResult, data: dict[str, Any]) -> None:
         """Write the model and the history, and keep only the final checkpoint. data: as history.json keeps it.
 
         Raises DataError when the disk is full, which leaves the files of an earlier run as they were.
         """
+        content = {"test": asdict(test), "data": data, **json.loads(history.to_json())}
         with atomic_write(self.history) as file:
-            file.write(history_text(history, test, data).encode())
+            file.write(json.dumps(content, indent=1).encode())
             # Reserve the space of the history before the model is written: a full disk then leaves neither.
             fsync(file)
             save(net, self.model)
@@ -198,12 +189,15 @@ class RunFolder:
                 remove(partial)
 
 
-def check_writable(folder: Path) -> None:
-    """Raises OSError for a folder, or its nearest parent that exists, in which no file can be created."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+def check_writable(folder: Path, name: str) -> None:
+    """Raises DataError for a folder, or its nearest parent that exists, in which no file can be created. name: of the
+    path in the error.
+    """
+    with writing(name):
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 @contextmanager

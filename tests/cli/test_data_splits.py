@@ -83,7 +83,7 @@ def test_a_run_resumes_to_the_same_bits(command, tmp_path, files):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpu_nn.training.callbacks.EarlyStopping.__call__", broken, raising=False)
+        patch.setattr("gpu_nn.training.EarlyStopping.__call__", broken, raising=False)
         options = ("--early-stopping", "3", *every, "--out", tmp_path / "broken")
         assert command("train", *files, *SETTINGS, "--stream", *options).code == 130
     whole = command("train", *files, *SETTINGS, "--stream", "--early-stopping", "3", "--out", tmp_path / "same")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gpu_nn import Adam, Network
-from gpu_nn.cli import report
+from gpu_nn.cli import training_setup
 from gpu_nn.layers import Dense, Standardize
 from gpu_nn.training import checkpoint
 from tests.cli.conftest import CLASSES
@@ -58,7 +58,7 @@ def test_what_it_promises_is_what_is_trained(command, data, tmp_path):
 
 def test_the_memory_is_that_of_the_arrays():
     net = Network([Standardize(), Dense(50, "relu"), Dense(4)], n_inputs=20, device="cpu")
-    parts = report._memory(net, Adam(1e-3), 32, 1000)
+    parts = training_setup._memory(net, Adam(1e-3), 32, 1000)
     assert parts["parameters"] == parts["gradients"] == net.flat_parameters.nbytes
     assert parts["optimizer"] == 2 * parts["parameters"]
     # The gathered rows and labels; outputs of the three layers, loss, and the gradient of what the last one gets.
@@ -163,7 +163,7 @@ def test_of_several_ranks_one_says_it(command, data, monkeypatch):
 
 
 def test_sizes_are_short():
-    sizes = [report._size(size) for size in (0, 1023, 1024, 5 * 2**20, 2**30, 3.5 * 2**40, 2**52)]
+    sizes = [training_setup._size(size) for size in (0, 1023, 1024, 5 * 2**20, 2**30, 3.5 * 2**40, 2**52)]
     assert sizes == ["0 bytes", "1.02e+03 bytes", "1 KiB", "5 MiB", "1 GiB", "3.5 TiB", "4.1e+03 TiB"]
 
 
@@ -171,7 +171,7 @@ def test_the_memory_of_a_half_type_has_the_copies_of_the_parameters_and_half_the
     layers = [Standardize(), Dense(48, "relu"), Dense(4)]
     with emulated_device(nvmath=True) as device:
         nets = {dtype: Network(layers, n_inputs=20, device=device, dtype=dtype) for dtype in ("tf32", "mixed_bfloat16")}
-        full, half = (report._memory(net, Adam(1e-3), 32, 1000) for net in nets.values())
+        full, half = (training_setup._memory(net, Adam(1e-3), 32, 1000) for net in nets.values())
     assert half["parameters"] == 1.5 * full["parameters"] == 1.5 * half["gradients"]
     assert (half["data"], half["optimizer"]) == (full["data"], full["optimizer"])
     # 16 bytes a row are the mask of the ReLU.

@@ -8,7 +8,7 @@ import pytest
 
 import gpu_nn
 from gpu_nn import device
-from gpu_nn.cli import info
+from gpu_nn.cli import export_info, output
 from gpu_nn.multilabel import Multilabel
 from gpu_nn.precision import PRECISIONS
 from tests.cuda_emulator.device import emulated_device
@@ -16,7 +16,7 @@ from tests.cuda_emulator.device import emulated_device
 
 @pytest.fixture
 def without_gpu(no_gpu, monkeypatch):
-    monkeypatch.setattr(info, "cuda_unavailable_reason", device.cuda_unavailable_reason)
+    monkeypatch.setattr(export_info, "cuda_unavailable_reason", device.cuda_unavailable_reason)
 
 
 def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
@@ -30,7 +30,7 @@ def test_versions_and_the_choice_of_auto_are_printed(command, without_gpu):
 
 def test_they_are_written_at_once_so_that_a_part_is_an_error(command, monkeypatch):
     written = []
-    monkeypatch.setattr(info, "write_stdout", written.append)
+    monkeypatch.setattr(output, "write_stdout", written.append)
     assert command("info").out == ""
     (text,) = written
     assert text.startswith("gpu_nn ")
@@ -47,14 +47,14 @@ def test_json_says_the_same(command, without_gpu):
 
 
 def test_a_gpu_with_nvmath_computes_in_every_precision(command, monkeypatch):
-    monkeypatch.setattr(info, "_gpus", list)
+    monkeypatch.setattr(export_info, "_gpus", list)
     for nvmath in (True, False):
         with emulated_device(nvmath=nvmath):
             assert json.loads(command("info", "--json").out)["dtypes"] == list(PRECISIONS)[: None if nvmath else 2]
 
 
 def test_a_package_that_is_not_there_is_said_to_be_missing(command, without_gpu, monkeypatch):
-    monkeypatch.setattr(info, "_PACKAGES", ("no-such-package-as-this",))
+    monkeypatch.setattr(export_info, "_PACKAGES", ("no-such-package-as-this",))
     assert "no-such-package-as-this not installed\n" in command("info").out
     assert json.loads(command("info", "--json").out)["packages"] == {"no-such-package-as-this": None}
 
@@ -64,9 +64,9 @@ def test_gpus_are_listed_with_memory_and_capability(command, monkeypatch):
     runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDeviceProperties=lambda _: properties)
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    for module in (device, info):
+    for module in (device, export_info):
         monkeypatch.setattr(module, "cuda_unavailable_reason", lambda: "")
-    monkeypatch.setattr(info, "why_no_half_products", lambda device: "")
+    monkeypatch.setattr(export_info, "why_no_half_products", lambda device: "")
     out = command("info").out
     assert "cuda:0: H200, 139 GiB, sm_90\ncuda:1: H200, 139 GiB, sm_90\n" in out
     assert "auto chooses cuda:0" in out

@@ -6,7 +6,7 @@ import pytest
 
 import gpu_nn
 from gpu_nn import DeviceError, TrainingDiverged
-from gpu_nn.cli import info, train
+from gpu_nn.cli import export_info, train
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_each_kind_of_error_has_one_line_and_its_own_code(refused, monkeypatch, 
     def fail(_):
         raise raised
 
-    monkeypatch.setattr(info, "run", fail)
+    monkeypatch.setattr(export_info, "run_info", fail)
     assert refused(code, "info") == f"gpu-nn info: {line}\n"
 
 
@@ -34,7 +34,7 @@ def test_a_training_without_memory_names_the_flags_that_need_less(refused, monke
     def fail(_):
         raise MemoryError
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(train, "run_train", fail)
     line = refused(3, "train")
     assert line == "gpu-nn train: out of memory; a smaller --batch-size or --hidden needs less\n"
 
@@ -43,7 +43,7 @@ def test_divergence_has_a_code_of_its_own(refused, monkeypatch):
     def fail(_):
         raise TrainingDiverged(3, float("nan"))
 
-    monkeypatch.setattr(info, "run", fail)
+    monkeypatch.setattr(export_info, "run_info", fail)
     assert "the loss became nan at step 3" in refused(5, "info")
 
 
@@ -51,7 +51,7 @@ def test_an_error_of_our_own_making_is_not_hidden(command, monkeypatch):
     def fail(_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(info, "run", fail)
+    monkeypatch.setattr(export_info, "run_info", fail)
     with pytest.raises(ZeroDivisionError):
         command("info")
 

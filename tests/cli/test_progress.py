@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_nn.cli import report
+from gpu_nn.cli import training_setup
 from tests.cli.test_resume import Raise, with_callback  # noqa: F401
 
 RUN = ("--hidden", 4, "--epochs", 4, "--batch-size", 20, "--device", "cpu")
@@ -28,7 +28,7 @@ def terminal(monkeypatch):
             self.places.append(self.n)
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
-    monkeypatch.setattr(report, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(training_setup, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     return drawn
 
 

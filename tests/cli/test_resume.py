@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Adam, Network, Trainer, files, load
-from gpu_nn.cli import factory, input_data, train
+from gpu_nn.cli import input_data, train, training_setup
 from gpu_nn.cli.run_folder import LOCK_FILE
 from gpu_nn.errors import DataError
 from gpu_nn.training import Callback, Checkpoints, History, Trigger, checkpoint
@@ -82,9 +82,9 @@ def with_callback(monkeypatch):
             trainer.callbacks += [callback] if callback else []
             return trainer
 
-        monkeypatch.setattr(factory, "Trainer", made)
+        monkeypatch.setattr(training_setup, "Trainer", made)
 
-    real = factory.Trainer
+    real = training_setup.Trainer
     return with_callback
 
 
@@ -262,7 +262,7 @@ def test_a_final_checkpoint_for_which_there_is_no_room_does_not_spoil_the_run(co
     def full(path, *state):
         raise DataError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(factory, "write_checkpoint", full)
+    monkeypatch.setattr(training_setup, "write_checkpoint", full)
     done = command("train", "--data", data, *PLAIN, "--epochs", 2, "--out", tmp_path / "run")
     assert done.code == 0
     assert "No space left on device: this run cannot continue to more epochs" in done.err
@@ -524,7 +524,7 @@ def test_the_final_checkpoint_of_a_killed_process_is_not_taken_for_that_of_the_r
     def full(path, *state):
         raise DataError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(factory, "write_checkpoint", full)
+    monkeypatch.setattr(training_setup, "write_checkpoint", full)
     assert command("train", "--resume", tmp_path / "run").code == 0
     for path in checkpoints.iterdir():
         checkpoint.read(path)
@@ -544,7 +544,7 @@ def test_a_run_that_is_finished_stays_so_when_nobody_reads_its_report(
     def gone(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(train, "print_result", gone)
+    monkeypatch.setattr(train, "_print_test", gone)
     assert command("train", "--resume", tmp_path / "run", "--device", "cpu").code == 1
     assert sorted(os.listdir(tmp_path / "run")) == FINISHED
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["steps-000000000006.safetensors"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpu_nn import Network, load, save
-from gpu_nn.cli import input_data, predict
+from gpu_nn.cli import evaluate_predict, input_data
 from gpu_nn.data import datasets
 from gpu_nn.network import INFERENCE_ROWS
 from tests.cli.conftest import CLASSES, N_INPUTS
@@ -103,7 +103,7 @@ def test_predictions_on_stdout_are_the_same(both, large, flags):
 def test_files_of_predictions_are_the_same(both, large, monkeypatch, tmp_path, suffix, proba):
     model, data, _ = large
     out = tmp_path / f"out.{suffix}"
-    monkeypatch.setattr(predict, "_ROW_GROUP_VALUES", INFERENCE_ROWS)
+    monkeypatch.setattr(evaluate_predict, "_ROW_GROUP_VALUES", INFERENCE_ROWS)
     in_memory, streamed = both(
         "predict", model, *data, *proba, "--out", out, "--json", then=lambda done: (done.out, out.read_bytes())
     )
@@ -125,7 +125,7 @@ def test_an_npy_file_has_the_bytes_that_numpy_saves(command, model, x_and_y, tmp
 def test_a_parquet_file_has_all_rows_in_row_groups_of_many(command, model, x_and_y, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     np.save(tmp_path / "x.npy", x_and_y[0])
-    monkeypatch.setattr(predict, "_ROW_GROUP_VALUES", len(CLASSES) * 3000)
+    monkeypatch.setattr(evaluate_predict, "_ROW_GROUP_VALUES", len(CLASSES) * 3000)
     flags = ("--stream", *CPU, "--proba", "--out", tmp_path / "out.parquet")
     command("predict", model, "--data", tmp_path / "x.npy", *flags)
     written = parquet.ParquetFile(tmp_path / "out.parquet")

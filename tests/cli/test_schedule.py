@@ -12,9 +12,9 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 from gpu_nn import Trainer
-from gpu_nn.cli import factory
+from gpu_nn.cli import training_setup
 from gpu_nn.cli.arguments import SCHEDULES
-from gpu_nn.cli.factory import make_schedule
+from gpu_nn.cli.training_setup import make_schedule
 from gpu_nn.training import History
 from tests.cli.test_resume import Raise, outcome, with_callback  # noqa: F401
 
@@ -143,7 +143,7 @@ def test_balanced_weights_are_those_of_scikit_learn(command, arrays, tmp_path, m
             given.append((y, sample_weight))
             return super().fit(x, y, sample_weight=sample_weight, **options)
 
-    monkeypatch.setattr(factory, "Trainer", Kept)
+    monkeypatch.setattr(training_setup, "Trainer", Kept)
     options = ("--test-last", 7, "--class-weight", "balanced")
     assert command("train", "--data", tmp_path / "a.npz", *options, *RUN, "--out", tmp_path / "run").code == 0
     y, weight = given[0]

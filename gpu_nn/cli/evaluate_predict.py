@@ -1,9 +1,13 @@
-"""gpu-nn predict: the class of each row or the probabilities of all classes, as CSV, JSON, npy or Parquet."""
+"""gpu-nn evaluate: accuracy and loss of a model, and precision, recall and F1 of each class.
+
+gpu-nn predict: the class of each row or the probabilities of all classes, as CSV, JSON, npy or Parquet.
+"""
 
 import argparse
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -11,9 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from gpu_nn.cli.arguments import SOURCES, add_device_argument, add_model_argument, add_stream_argument, file_name
-from gpu_nn.cli.input_data import RowBatches, input_batches
-from gpu_nn.cli.output import print_json, write_stdout_when_complete
+from gpu_nn import functional as F
+from gpu_nn.cli.arguments import SOURCES, TARGET_HELP, add_data_arguments, add_model_argument, file_name
+from gpu_nn.cli.input_data import RowBatches, input_batches, labelled_batches
+from gpu_nn.cli.output import print_json, print_result, table, write_stdout_when_complete
 from gpu_nn.errors import DataError
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
@@ -24,17 +29,68 @@ from gpu_nn.network import Network
 _ROW_GROUP_VALUES = 1 << 22
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.add_argument("--data", required=True, metavar="FILE|IDX-FOLDER", help=f"{SOURCES}; labels are optional")
+    add_data_arguments(parser, f"data with labels, of which the test part is used, if any; {SOURCES}", TARGET_HELP)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    net = load(options.model, options.device)
+    if net.multilabel is not None:
+        raise DataError(f"{options.model} gives several labels a row; evaluate counts rows of one label: use predict")
+    classes = list(range(net.n_classes) if net.classes is None else net.classes)
+    rows = labelled_batches(options, net, classes)
+    support, predicted, correct = np.zeros((3, net.n_classes), np.int64)
+    cost = 0.0
+    for x, y in rows.batches:
+        logits = net.forward(x)
+        with net.device.active():
+            losses = F.softmax_cross_entropy(logits, net.device.asarray(y), reduction="none")
+            cost += float(losses.sum(dtype=np.float64))
+        labels = net.device.to_host(logits.argmax(axis=1))
+        for count, of_class in ((support, y), (predicted, labels), (correct, y[y == labels])):
+            count += np.bincount(of_class, minlength=net.n_classes)
+    loss = cost / rows.n_rows
+    if not math.isfinite(loss):
+        raise DataError(f"the loss of {options.model} on {options.data} is {loss}: too large numbers for {net.dtype}")
+    accuracy = float(correct.sum() / support.sum())
+    # NaN for a class that is never predicted (precision), has no row (recall), or both (F1).
+    with np.errstate(invalid="ignore"):
+        columns = (correct / predicted, correct / support, 2 * correct / (predicted + support), support)
+    names = ("class", "precision", "recall", "f1", "support")
+    rows_of_classes = zip(classes, *(column.tolist() for column in columns), strict=True)
+    per_class = [dict(zip(names, row, strict=True)) for row in rows_of_classes]
+    mean = {name: _mean(per_class, name) for name in ("precision", "recall", "f1")}
+    scores = [*per_class, {"class": "mean of the classes", **mean, "support": rows.n_rows}]
+    lines = [
+        (str(row["class"]), *(_percent(row[name]) for name in ("precision", "recall", "f1")), str(row["support"]))
+        for row in scores
+    ]
+    text = f"accuracy {100 * accuracy:.2f} % on {rows.n_rows} rows, loss {loss:.4g}\n\n"
+    text += table(("class", "precision", "recall", "f1", "rows"), lines)
+    result = {"accuracy": accuracy, "loss": loss, "rows": rows.n_rows, "classes": per_class, "class_mean": mean}
+    print_result(options.json, result, text)
+
+
+def _mean(per_class: list[dict[str, Any]], name: str) -> float:
+    """The mean over the classes whose score is not NaN."""
+    scores = [row[name] for row in per_class if not math.isnan(row[name])]
+    return sum(scores) / len(scores) if scores else math.nan
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
     target_help = "the column to leave out (default: the target of the training, if there is such a column)"
-    parser.add_argument("--target", metavar="COLUMN", help=target_help)
+    add_data_arguments(parser, f"{SOURCES}; labels are optional", target_help, "COLUMN")
     parser.add_argument("--proba", action="store_true", help="probabilities, one column for each class")
     out_help = "write to this file instead of stdout; Parquet needs the extra parquet"
     suffixes = file_name(".csv", ".npy", ".parquet")
     parser.add_argument("--out", type=suffixes, metavar="FILE.csv|FILE.npy|FILE.parquet", help=out_help)
-    add_stream_argument(parser)
-    add_device_argument(parser)
     json_help = "print JSON: the predictions or, with --out, the file and its rows"
     parser.add_argument("--json", action="store_true", help=json_help)
 
@@ -54,7 +110,7 @@ class Predictions:
     batches: Iterator[np.ndarray]
 
 
-def run(options: argparse.Namespace) -> None:
+def run_predict(options: argparse.Namespace) -> None:
     parquet = _parquet() if (options.out or "").endswith(".parquet") else None
     net = load(options.model, options.device)
     classes = np.asarray(range(net.n_probabilities) if net.classes is None else net.classes)
@@ -73,8 +129,7 @@ def run(options: argparse.Namespace) -> None:
         elif options.out.endswith(".npy"):
             _write_npy(file, predictions)
         else:
-            for text in _csv(predictions):
-                file.write(text.encode())
+            file.writelines(text.encode() for text in _csv(predictions))
     if options.json:
         print_json({"file": options.out, "rows": rows.n_rows})
 
