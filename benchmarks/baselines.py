@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -104,6 +104,42 @@ def torch_layers(widths: Sequence[int]) -> list[Any]:
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return layers[:-1]
+
+
+def torch_run(cost: Callable, logits: Any, labels: Any) -> Callable[[], Any]:
+    """Forward and backward; the run returns the cost."""
+
+    def run() -> Any:
+        logits.grad = None
+        loss = cost(logits, labels)
+        loss.backward()
+        return loss.detach()
+
+    return run
+
+
+def torch_standard(logits: Any, labels: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def torch_full(logits: Any, labels: Any) -> Any:
+    """-Σ ln p_y + Σ_{t≠y} ln(1-p_t) by log1p(-p), in float32: finite on logits that are mild."""
+    import torch
+
+    log_p = torch.log_softmax(logits.float(), dim=1)
+    rest = torch.log1p(-log_p.exp())
+    return (rest - log_p).gather(1, labels[:, None]).sum() - rest.sum()
+
+
+def jax_logits(weights: Any, x: Any) -> Any:
+    """Logits of a network with ReLUs, given weight and bias of each layer."""
+    import jax
+
+    for w, b in weights[:-1]:
+        x = jax.nn.relu(x @ w + b)
+    return x @ weights[-1][0] + weights[-1][1]
 
 
 def jax_adam(weights: Any, mean: Any, square: Any, t: Any, grads: Any) -> tuple[Any, Any, Any, Any]:

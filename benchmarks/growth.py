@@ -11,21 +11,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import table
-from benchmarks.timing import interleaved, repeats_for
+from benchmarks.timing import OURS, Run, by_turns
 from gpu_nn import Adam, Network
 from gpu_nn import functional as F
 
-# What grows, in which operation, over which sizes.
-SERIES: dict[str, tuple[str, tuple[int, ...]]] = {
-    "n": ("loss, m = 1000", (64, 256, 1024, 4096, 16384)),
-    "m": ("loss, n = 256", (64, 256, 1024, 4096, 16384)),
-    "width": ("step, 2 hidden layers, batch 128", (128, 256, 512, 1024, 2048)),
-    "depth": ("step, width 256, batch 128", (1, 2, 4, 8, 16)),
-    "batch": ("step, 784-256-128-10", (32, 128, 512, 2048)),
-}
 ROUNDS = 7
-
-Run = Callable[[], object]
 
 
 def loss_run(n: int, m: int) -> Run:
@@ -48,23 +38,20 @@ def step_run(widths: list[int], batch: int) -> Run:
     return step
 
 
-def made(series: str, size: int) -> Run:
-    """What is timed at one size of a series."""
-    if series == "n":
-        return loss_run(size, 1000)
-    if series == "m":
-        return loss_run(256, size)
-    if series == "width":
-        return step_run([size, size, size, 10], 128)
-    if series == "depth":
-        return step_run([256, *[256] * size, 10], 128)
-    return step_run([784, 256, 128, 10], size)
+# What grows, in which operation, over which sizes, and what is timed at one of them.
+SERIES: dict[str, tuple[str, tuple[int, ...], Callable[[int], Run]]] = {
+    "n": ("loss, m = 1000", (64, 256, 1024, 4096, 16384), lambda n: loss_run(n, 1000)),
+    "m": ("loss, n = 256", (64, 256, 1024, 4096, 16384), lambda m: loss_run(256, m)),
+    "width": ("step, 2 hidden layers, batch 128", (128, 256, 512, 1024, 2048), lambda w: step_run([w] * 3 + [10], 128)),
+    "depth": ("step, width 256, batch 128", (1, 2, 4, 8, 16), lambda depth: step_run([256] * (depth + 1) + [10], 128)),
+    "batch": ("step, 784-256-128-10", (32, 128, 512, 2048), lambda batch: step_run([784, 256, 128, 10], batch)),
+}
 
 
-def peak_bytes(series: str, size: int) -> int:
+def peak_bytes(made: Callable[[int], Run], size: int) -> int:
     tracemalloc.start()
     try:
-        made(series, size)()
+        made(size)()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -76,15 +63,13 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 
 
 def measured(series: str, quick: bool) -> dict[str, Any]:
-    operation, found = SERIES[series]
+    operation, found, made = SERIES[series]
     sizes = [2, 4] if quick else list(found)
-    runs = {size: made(series, size) for size in sizes}
-    seconds: dict[int, list[float]] = {size: [] for size in sizes}
-    for size, run in runs.items():
-        repeats = 1 if quick else repeats_for({"": run}, 0.03)
-        seconds[size] = interleaved({"": run}, 1 if quick else ROUNDS, repeats)[""]
-    medians = [float(np.median(seconds[size])) for size in sizes]
-    peaks = [peak_bytes(series, size) for size in sizes]
+    medians = []
+    for run in [made(size) for size in sizes]:
+        seconds, _ = by_turns({OURS: run}, ROUNDS, 0.03, quick)
+        medians.append(float(np.median(seconds[OURS])))
+    peaks = [peak_bytes(made, size) for size in sizes]
     return {
         "series": series,
         "operation": operation,
@@ -104,13 +89,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines = []
     for row in result["series"]:
         sizes, times, peaks = row["sizes"], row["microseconds"], row["bytes"]
-        lines.append(
-            [
-                f"{row['series']}, {sizes[0]:,} to {sizes[-1]:,} ({row['operation']})",
-                f"{times[0]:,.0f} to {times[-1]:,.0f}",
-                f"{row['time_exponent']:.2f}",
-                f"{peaks[0] / 1e6:.2f} to {peaks[-1] / 1e6:,.1f}",
-                f"{row['memory_exponent']:.2f}",
-            ]
-        )
+        what = f"{row['series']}, {sizes[0]:,} to {sizes[-1]:,} ({row['operation']})"
+        time = [f"{times[0]:,.0f} to {times[-1]:,.0f}", f"{row['time_exponent']:.2f}"]
+        memory = [f"{peaks[0] / 1e6:.2f} to {peaks[-1] / 1e6:,.1f}", f"{row['memory_exponent']:.2f}"]
+        lines.append([what, *time, *memory])
     return table(["what grows", "µs", "exponent", "MB", "exponent"], lines)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import THREADS, present, thinc_api, why_not_compiled
+from benchmarks.baselines import THREADS, present, thinc_api, torch_full, torch_run, torch_standard, why_not_compiled
 from benchmarks.results import Goal, table
-from benchmarks.timing import OURS, STANDARD, cell, compared, interleaved, label, percent, ratios, repeats_for, spreads
+from benchmarks.timing import OURS, STANDARD, Run, by_turns, cell, compared, figures, label, percent, ratios
 from gpu_nn import functional as F
 
 SHAPES = ((4096, 10), (4096, 1000), (512, 32768))
@@ -24,8 +24,6 @@ FULL = (DENSE, GATHERED, "torch.compile", "jax jit")
 STANDARD_BASELINES = tuple(
     f"{name}, everyday" for name in ("torch eager", "torch.compile", "jax jit", "scikit-learn", "thinc")
 )
-
-Run = Callable[[], Any]
 
 
 def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
@@ -40,30 +38,12 @@ def torch_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
         log_p = torch.log_softmax(logits, dim=1)
         return -(one_hot * log_p + (1 - one_hot) * torch.log1p(-log_p.exp())).sum()
 
-    def gathered(logits: Any, labels: Any) -> Any:
-        log_p = torch.log_softmax(logits, dim=1)
-        rest = torch.log1p(-log_p.exp())
-        return (rest - log_p).gather(1, labels[:, None]).sum() - rest.sum()
-
-    def standard(logits: Any, labels: Any) -> Any:
-        return functional.cross_entropy(logits, labels, reduction="sum")
-
-    def run_of(cost: Callable) -> Run:
-        def run() -> Any:
-            logits.grad = None
-            loss = cost(logits, labels)
-            loss.backward()
-            return loss.detach()
-
-        return run
-
-    yield DENSE, run_of(dense)
-    yield GATHERED, run_of(gathered)
-    yield "torch eager, everyday", run_of(standard)
+    costs = {DENSE: dense, GATHERED: torch_full, "torch eager, everyday": torch_standard}
     if why_not_compiled() is None:
         torch.compiler.reset()
-        yield "torch.compile", run_of(torch.compile(gathered))
-        yield "torch.compile, everyday", run_of(torch.compile(standard))
+        costs |= {"torch.compile": torch.compile(torch_full), "torch.compile, everyday": torch.compile(torch_standard)}
+    for name, cost in costs.items():
+        yield name, torch_run(cost, logits, labels)
 
 
 def jax_runs(z: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
@@ -138,20 +118,16 @@ def measured(n: int, m: int, quick: bool) -> dict[str, Any]:
         same = costs[STANDARD if "everyday" in name else OURS]
         if not np.isclose(cost, same, rtol=1e-3):
             raise ValueError(f"{name} computes {cost} at {n} × {m}, ours {same}: not the same cost")
-    timed = {name: run for name, run in runs.items() if name != FLOOR}
-    repeats = 1 if quick else repeats_for(timed, 0.04)
-    seconds = interleaved(runs, rounds=1 if quick else 11, repeats=repeats)
+    seconds, repeats = by_turns(runs, 11, 0.04, quick, of=costs)
     return {
         "n": n,
         "m": m,
         "repeats": repeats,
         "goal": GOALS.get((n, m)),
-        "times_as_fast": ratios(seconds),
         "everyday_times_as_fast": ratios({name: seconds[name] for name in seconds if "everyday" in name}, STANDARD),
-        "share_of_floor": ratios(seconds)[FLOOR],
         "bytes": 2 * z.nbytes,
         "bytes_a_second": 2 * z.nbytes / float(np.median(seconds[FLOOR])),
-        "microseconds": spreads(seconds),
+        **figures(seconds, FLOOR),
     }
 
 
@@ -161,8 +137,8 @@ def measure(quick: bool) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     rows = result["shapes"]
-    lines = []
     of_standard = STANDARD, STANDARD_BASELINES, "everyday_times_as_fast"
+    lines = []
     for ours, names, key in ((OURS, FULL, "times_as_fast"), of_standard):
         lines.append([label(ours), *(cell(row["microseconds"][ours]) for row in rows)])
         lines += [[label(name), *(compared(row, name, key) for row in rows)] for name in names]

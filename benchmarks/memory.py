@@ -97,7 +97,7 @@ def step_bytes(who: str, name: str) -> int:
     makers: dict[str, Any] = {
         "gpu_nn": partial(our_epoch, complement_weight=1.0),
         "scikit-learn": sklearn_epoch,
-        "torch eager": partial(torch_epoch, compiled=False),
+        "torch eager": torch_epoch,
     }
     makers[who]([4, 4, 2], 2, np.ones((4, 4), np.float32), np.array([0, 1, 0, 1]))()
     np.dot(x, x.T)

@@ -5,7 +5,7 @@ thinc. Floor: a copy that moves as many bytes: Adam reads parameters, gradient a
 gradient, 28 bytes a parameter; SGD with momentum moves 20.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.baselines import jax_adam, present, thinc_api
 from benchmarks.results import table
 from benchmarks.step import NETWORKS
-from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
+from benchmarks.timing import OURS, Run, by_turns, cell, compared, figures, percent
 from gpu_nn import SGD, Adam, Network
 
 # Arrays of the parameters' size that a step reads or writes.
@@ -21,8 +21,6 @@ MOVED = {"adam": 7, "sgd": 5}
 BASELINES = ("scikit-learn", "torch fused", "torch default", "jax jit", "thinc")
 CANNOT = {("thinc", "sgd"): "has no momentum"}
 FLOOR = "copying as many bytes"
-
-Run = Callable[[], object]
 
 
 def torch_runs(net: Network, kind: str) -> Iterator[tuple[str, Run]]:
@@ -97,17 +95,13 @@ def measured(name: str, kind: str, quick: bool) -> dict[str, Any]:
         runs["thinc"] = thinc_run(net)
     if present("jax"):
         runs["jax jit"] = jax_run(net, kind)
-    repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.02)
-    seconds = interleaved(runs, rounds=1 if quick else 15, repeats=repeats)
-    found = ratios(seconds)
+    seconds, _ = by_turns(runs, 15, 0.02, quick)
     return {
         "network": name,
         "optimizer": kind,
         "parameters": net.flat.n_parameters,
         "bytes": MOVED[kind] * net.flat_parameters.nbytes,
-        "times_as_fast": found,
-        "share_of_floor": found[FLOOR],
-        "microseconds": spreads(seconds),
+        **figures(seconds, FLOOR),
     }
 
 

@@ -18,10 +18,7 @@ def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
     for axes, (name, runs) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
         names = sorted(runs, key=lambda run: -runs[run]["median"])
         medians = [runs[run]["median"] for run in names]
-        spread = [
-            [runs[run]["median"] - runs[run]["low"] for run in names],
-            [runs[run]["high"] - runs[run]["median"] for run in names],
-        ]
+        spread = [[abs(runs[run][end] - runs[run]["median"]) for run in names] for end in ("low", "high")]
         colours = ["C1" if run in (OURS, STANDARD) else "C0" for run in names]
         axes.barh([label(run) for run in names], medians, xerr=spread, color=colours)
         axes.set(title=name, xlabel="µs")
@@ -29,17 +26,14 @@ def bars(title: str, groups: dict[str, dict[str, dict[str, float]]]) -> Any:
 
 
 def loss_figure(result: dict[str, Any]) -> Any:
-    groups = {f"{row['n']} × {row['m']}": row["microseconds"] for row in result["shapes"]}
-    return bars("Loss and gradient", groups)
+    return bars("Loss and gradient", {f"{row['n']} × {row['m']}": row["microseconds"] for row in result["shapes"]})
 
 
 def step_figure(result: dict[str, Any]) -> Any:
-    groups = {
-        f"{'-'.join(map(str, row['widths']))}, batch {row['batch']}": {
-            name: spread for name, spread in row["microseconds"].items() if name != "best jax"
-        }
-        for row in result["networks"]
-    }
+    groups = {}
+    for row in result["networks"]:
+        runs = {name: spread for name, spread in row["microseconds"].items() if name != "best jax"}
+        groups[f"{'-'.join(map(str, row['widths']))}, batch {row['batch']}"] = runs
     return bars("A training step", groups)
 
 
@@ -48,12 +42,11 @@ def growth_figure(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, field, power in zip(
-        figure.subplots(1, 2), ("microseconds", "bytes"), ("time_exponent", "memory_exponent"), strict=True
-    ):
+    panels = ("µs", "microseconds", "time_exponent"), ("bytes", "bytes", "memory_exponent")
+    for axes, (unit, field, power) in zip(figure.subplots(1, 2), panels, strict=True):
         for row in result["series"]:
             axes.loglog(row["sizes"], row[field], "o-", label=f"{row['series']}: exponent {row[power]:.2f}")
-        axes.set(xlabel="size", ylabel="µs" if field == "microseconds" else field)
+        axes.set(xlabel="size", ylabel=unit)
         axes.legend()
     return figure
 

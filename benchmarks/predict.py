@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import present, thinc_api, torch_layers, why_not_compiled
+from benchmarks.baselines import jax_logits, present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import table
-from benchmarks.step import NETWORKS
-from benchmarks.timing import OURS, cell, compared, interleaved, percent, ratios, repeats_for, spreads
+from benchmarks.step import NETWORKS, products_run
+from benchmarks.timing import OURS, Run, by_turns, cell, compared, figures, percent
 from gpu_nn import Network
 
 ROWS = (1, 10_000)
 BASELINES = ("scikit-learn", "torch eager", "torch.compile", "jax jit", "thinc")
 FLOOR = "matrix products"
-
-Run = Callable[[], Any]
 
 
 def baseline_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
@@ -43,14 +41,8 @@ def baseline_runs(net: Network, x: np.ndarray) -> Iterator[tuple[str, Run]]:
         import jax.numpy as jnp
 
         held, rows = jax.tree.map(jnp.asarray, weights), jnp.asarray(x)
-
-        def proba(held: Any, a: Any) -> Any:
-            for w, b in held[:-1]:
-                a = jax.nn.relu(a @ w + b)
-            return jax.nn.softmax(a @ held[-1][0] + held[-1][1])
-
-        jitted = jax.jit(proba)
-        yield "jax jit", lambda: jax.block_until_ready(jitted(held, rows))
+        proba = jax.jit(lambda held, rows: jax.nn.softmax(jax_logits(held, rows)))
+        yield "jax jit", lambda: jax.block_until_ready(proba(held, rows))
 
 
 def thinc_run(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> Run:
@@ -90,16 +82,11 @@ def torch_runs(weights: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> I
 
 def products(net: Network, n: int) -> Run:
     random = np.random.default_rng(0)
-    calls = [
-        (random.random((n, i), dtype=np.float32), random.random((i, o), dtype=np.float32), np.empty((n, o), np.float32))
-        for i, o in pairwise(net.widths)
-    ]
-
-    def run() -> None:
-        for a, w, out in calls:
-            np.dot(a, w, out=out)
-
-    return run
+    calls = []
+    for i, o in pairwise(net.widths):
+        a, w = random.random((n, i), dtype=np.float32), random.random((i, o), dtype=np.float32)
+        calls.append((a, w, np.empty((n, o), np.float32)))
+    return products_run(calls)
 
 
 def measured(network: str, n: int, quick: bool) -> dict[str, Any]:
@@ -110,17 +97,8 @@ def measured(network: str, n: int, quick: bool) -> dict[str, Any]:
     for name, run in runs.items():
         if name != FLOOR and not np.allclose(np.asarray(run()), ours, atol=1e-4):
             raise ValueError(f"{name} gives other probabilities than ours on {network}: not the same work")
-    repeats = 1 if quick else repeats_for({OURS: runs[OURS]}, 0.03)
-    seconds = interleaved(runs, rounds=1 if quick else 9, repeats=repeats)
-    found = ratios(seconds)
-    return {
-        "network": network,
-        "widths": net.widths,
-        "n": n,
-        "times_as_fast": found,
-        "share_of_floor": found[FLOOR],
-        "microseconds": spreads(seconds),
-    }
+    seconds, _ = by_turns(runs, 9, 0.03, quick)
+    return {"network": network, "widths": net.widths, "n": n, **figures(seconds, FLOOR)}
 
 
 def measure(quick: bool) -> dict[str, Any]:

@@ -7,28 +7,16 @@ gpu_nn computes both. Floor: the matrix products alone, by `np.dot`. `parts` div
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from benchmarks.baselines import jax_adam, present, thinc_api, torch_layers, why_not_compiled
+from benchmarks.baselines import jax_adam, jax_logits, present, thinc_api, torch_layers, why_not_compiled
 from benchmarks.results import Goal, table
-from benchmarks.timing import (
-    OURS,
-    STANDARD,
-    OwnClock,
-    cell,
-    compared,
-    interleaved,
-    label,
-    percent,
-    ratios,
-    short,
-    spreads,
-)
+from benchmarks.timing import OURS, STANDARD, OwnClock, Run, cell, compared, figures, interleaved, label, percent, short
 from gpu_nn import Adam, Network, Trainer, network
 from gpu_nn.device import CPU
 from gpu_nn.kernels import kernels_for
@@ -45,20 +33,18 @@ GOALS = {
     "A2": {"torch eager": 1.05, "scikit-learn": 2.0, "best jax": 0.95},
     "A3": {"torch eager": 4.5, "scikit-learn": 4.0, "best jax": 0.45},
 }
-Epoch = Callable[[], object]
-Widths = list[int]
 FLOOR = "matrix products"
 COLUMNS = ("scikit-learn", "torch eager", "torch.compile", "jax, Python loop", "jax, lax.scan", "thinc")
 
 
-def our_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, complement_weight: float) -> Epoch:
+def our_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, complement_weight: float) -> Run:
     net = Network(widths, device="cpu")
     trainer = Trainer(net, Adam(1e-3), batch_size=batch, complement_weight=complement_weight)
     # The history's seconds: `fit` checks the data before its first epoch, which no baseline does.
     return OwnClock(lambda: trainer.fit(x, y, epochs=1)[-1].seconds)
 
 
-def products_epoch(widths: Widths, batch: int, batches: int) -> Epoch:
+def products_epoch(widths: list[int], batch: int, batches: int) -> Run:
     """The matrix products of an epoch alone: a·w and aᵀ·dz of every layer, dz·wᵀ of all but the first."""
     random = np.random.default_rng(0)
     calls = []
@@ -70,22 +56,27 @@ def products_epoch(widths: Widths, batch: int, batches: int) -> Epoch:
         if i:
             calls.append((dz, w.T, np.empty_like(a)))
 
-    def epoch() -> None:
-        for _ in range(batches):
-            for a, b, out in calls:
-                np.dot(a, b, out=out)
-
-    return epoch
+    return products_run(calls * batches)
 
 
-def baseline_epochs(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Epoch]]:
+def products_run(calls: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Run:
+    """Every product a·b of `calls`, into `out`."""
+
+    def run() -> None:
+        for a, b, out in calls:
+            np.dot(a, b, out=out)
+
+    return run
+
+
+def baseline_epochs(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, Run]]:
     """Name and epoch of every installed baseline."""
     if present("scikit-learn"):
         yield "scikit-learn", sklearn_epoch(widths, batch, x, y)
     if present("torch"):
-        yield "torch eager", torch_epoch(widths, batch, x, y, compiled=False)
+        yield "torch eager", torch_epoch(widths, batch, x, y)
         if why_not_compiled() is None:
-            yield "torch.compile", torch_epoch(widths, batch, x, y, compiled=True)
+            yield "torch.compile", torch_epoch(widths, batch, x, y, mode="default")
     if present("jax"):
         yield "jax, Python loop", jax_epoch(widths, batch, x, y, scan=False)
         yield "jax, lax.scan", jax_epoch(widths, batch, x, y, scan=True)
@@ -93,7 +84,7 @@ def baseline_epochs(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) ->
         yield "thinc", thinc_epoch(widths, batch, x, y)
 
 
-def sklearn_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Epoch:
+def sklearn_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Run:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier(widths[1:-1], batch_size=batch, alpha=0, random_state=0)
@@ -101,22 +92,37 @@ def sklearn_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> E
     return lambda: model.partial_fit(x, y, classes=classes)
 
 
-def torch_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, compiled: bool) -> Epoch:
+def torch_epoch(
+    widths: list[int],
+    batch: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    mode: str | None = None,
+    where: str = "cpu",
+    half: str | None = None,
+    rate: float = 1e-3,
+) -> Run:
+    """mode: of torch.compile; None runs eagerly. where: the device. half: the type of autocast."""
     import torch
-    from torch import nn
+    from torch.nn.functional import cross_entropy
 
     torch.manual_seed(0)
-    net = nn.Sequential(*torch_layers(widths))
-    adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    rows, labels = torch.from_numpy(x), torch.from_numpy(y)
+    net = torch.nn.Sequential(*torch_layers(widths)).to(where)
+    adam = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=where == "cuda")
+    rows, labels = (torch.from_numpy(array).to(where) for array in (x, y))
 
     def cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(net(x), y)
+        if half is None:
+            return cross_entropy(net(x), y)
+        with torch.autocast(where, dtype=getattr(torch, half)):
+            return cross_entropy(net(x), y)
 
-    cost_of = torch.compile(cost) if compiled else cost
+    if mode is not None:
+        torch.compiler.reset()  # code seen with other shapes would be compiled for any
+    cost_of = cost if mode is None else torch.compile(cost, mode=mode)
 
     def epoch() -> None:
-        for chosen in torch.randperm(len(rows)).split(batch):
+        for chosen in torch.randperm(len(rows), device=where).split(batch):
             adam.zero_grad()
             cost_of(rows[chosen], labels[chosen]).backward()
             adam.step()
@@ -124,7 +130,7 @@ def torch_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, compil
     return epoch
 
 
-def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bool) -> Epoch:
+def jax_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray, scan: bool) -> Run:
     import jax
     import jax.numpy as jnp
 
@@ -135,9 +141,7 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
     rows, labels = jnp.asarray(x), jnp.asarray(y)
 
     def cost(weights: Any, x: Any, y: Any) -> Any:
-        for w, b in weights[:-1]:
-            x = jax.nn.relu(x @ w + b)
-        log_p = jax.nn.log_softmax(x @ weights[-1][0] + weights[-1][1])
+        log_p = jax.nn.log_softmax(jax_logits(weights, x))
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
     def step(state: Any, chosen: Any, rows: Any, labels: Any) -> Any:
@@ -164,7 +168,7 @@ def jax_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray, scan: bo
     return epoch
 
 
-def thinc_epoch(widths: Widths, batch: int, x: np.ndarray, y: np.ndarray) -> Epoch:
+def thinc_epoch(widths: list[int], batch: int, x: np.ndarray, y: np.ndarray) -> Run:
     thinc = thinc_api()
     net = thinc.chain(*(thinc.Relu(width) for width in widths[1:-1]), thinc.Softmax(widths[-1]))
     one_hot = np.eye(widths[-1], dtype=np.float32)
@@ -194,19 +198,14 @@ class Timed:
         kernel = getattr(self._kernels, name)
         if name == "cuda_graph" or not callable(kernel):
             return kernel
-        timed = self._timed(name, kernel)
-        setattr(self, name, timed)
-        return timed
-
-    def _timed(self, name: str, kernel: Callable) -> Callable:
-        seconds = self.seconds
 
         def run(*args: Any, **options: Any) -> Any:
             began = time.perf_counter()
             result = kernel(*args, **options)
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
             return result
 
+        setattr(self, name, run)
         return run
 
 
@@ -240,15 +239,12 @@ def measured(name: str, quick: bool) -> dict[str, Any]:
     jax = [name for name in seconds if name.startswith("jax")]
     if jax:
         seconds["best jax"] = min((seconds[name] for name in jax), key=np.median)
-    found = ratios(seconds)
     return {
         "network": name,
         "widths": widths,
         "batch": batch,
         "goals": GOALS[name],
-        "times_as_fast": found,
-        "share_of_floor": found[FLOOR],
-        "microseconds": spreads(seconds, batches),
+        **figures(seconds, FLOOR, batches),
         "parts_microseconds": parts(widths, batch, x, y, epochs=1 if quick else 5),
     }
 

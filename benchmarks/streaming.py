@@ -51,12 +51,9 @@ def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     )
     trainer = Trainer(net, Adam(1e-3), batch_size=BATCH)
     if in_memory:
-        x, y = (np.load(folder / name, mmap_mode="r")[:SUBSET].copy() for name in ("x.npy", "y.npy"))
-        data: tuple[Any, ...] = (x, y)
-        epochs, rows = 4, len(x)
+        data: list[Any] = [np.load(folder / name, mmap_mode="r")[:SUBSET].copy() for name in ("x.npy", "y.npy")]
     else:
-        data = (stream(folder / "x.npy", str(folder / "y.npy")),)
-        epochs, rows = 1, len(data[0])
+        data = [stream(folder / "x.npy", str(folder / "y.npy"))]
     most = {"RssAnon": 0, "RssFile": 0}
     done = threading.Event()
 
@@ -68,13 +65,13 @@ def trained(folder: Path, widths: list[int], in_memory: bool) -> dict[str, Any]:
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        history = trainer.fit(*data, epochs=epochs)
+        history = trainer.fit(*data, epochs=4 if in_memory else 1)
     finally:
         done.set()
         watching.join()
     # The first epoch in memory makes the buffers.
     seconds = history.column("seconds")[1:] if in_memory else history.column("seconds")
-    return {"rows_a_second": rows / statistics.median(seconds), "seconds": seconds, **most}
+    return {"rows_a_second": len(data[0]) / statistics.median(seconds), "seconds": seconds, **most}
 
 
 def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
@@ -92,31 +89,24 @@ def measured(gigabytes: float, widths: list[int]) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in Path(place).iterdir())
     rates = {name: statistics.median(run["rows_a_second"] for run in found) for name, found in runs.items()}
     most = {name: max(run[name] for run in runs["streamed"]) for name in ("RssAnon", "RssFile")}
-    result = {
-        "rss_anon_mb": round(most["RssAnon"] / 1e6, 1),
-        "share_of_the_rate_in_memory": round(rates["streamed"] / rates["in_memory"], 3),
-    }
-    return {
-        "widths": widths,
-        "batch": BATCH,
-        "bytes": size,
-        "rows": rows,
-        "subset_rows": SUBSET,
+    anonymous, share = round(most["RssAnon"] / 1e6, 1), round(rates["streamed"] / rates["in_memory"], 3)
+    figures = {
         "rows_a_second": {name: round(rate) for name, rate in rates.items()},
-        **result,
+        "rss_anon_mb": anonymous,
+        "share_of_the_rate_in_memory": share,
         "rss_file_mb": round(most["RssFile"] / 1e6, 1),
         "goals": GOALS,
-        "met": result["rss_anon_mb"] < GOALS["rss_anon_mb"]
-        and result["share_of_the_rate_in_memory"] >= GOALS["share_of_the_rate_in_memory"],
+        "met": anonymous < GOALS["rss_anon_mb"] and share >= GOALS["share_of_the_rate_in_memory"],
     }
+    return {"widths": widths, "batch": BATCH, "bytes": size, "rows": rows, "subset_rows": SUBSET, **figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks streaming")
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--network", default="784,256,128,10")
-    parser.add_argument("--in_memory", metavar="FOLDER", help=argparse.SUPPRESS)
-    parser.add_argument("--streamed", metavar="FOLDER", help=argparse.SUPPRESS)
+    for way in ("--in_memory", "--streamed"):
+        parser.add_argument(way, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_known_args()[0]
     widths = [int(width) for width in options.network.split(",")]
     folder = options.in_memory or options.streamed

@@ -2,12 +2,13 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+Run = Callable[[], Any]
 Times = dict[str, list[float]]
 # Names of runs, which the result files keep: the full cost, and the standard cross entropy (complement_weight=0).
 OURS, STANDARD = "gpu_nn", "gpu_nn, everyday loss"
@@ -26,7 +27,7 @@ class OwnClock:
         return self.run()
 
 
-def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
+def seconds_of(run: Run, repeats: int = 1) -> float:
     """Mean seconds of `repeats` calls."""
     if isinstance(run, OwnClock):
         return sum(run() for _ in range(repeats)) / repeats
@@ -36,7 +37,7 @@ def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1, rest: float = _REST) -> Times:
+def interleaved(runs: Mapping[str, Run], rounds: int, repeats: int = 1, rest: float = _REST) -> Times:
     """Seconds of each run in each round: every round calls all of them one after the other, `repeats` times each.
 
     A round before the first warms up. The order rotates from round to round, since a run may leave caches and threads
@@ -55,13 +56,19 @@ def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int, repeats: 
     return seconds
 
 
-def repeats_for(runs: Mapping[str, Callable[[], object]], seconds: float) -> int:
-    """How often to call each run in a round, so that the fastest of them takes about `seconds`."""
+def by_turns(
+    runs: Mapping[str, Run], rounds: int, seconds: float, quick: bool, of: Iterable[str] = (OURS,)
+) -> tuple[Times, int]:
+    """`interleaved` with so many repeats that the fastest of the runs named in `of` takes about
+    `seconds` a round; and the repeats. quick: one call of each."""
+    if quick:
+        return interleaved(runs, rounds=1), 1
     fastest = np.inf
-    for run in runs.values():
-        run()
-        fastest = min(fastest, seconds_of(run))
-    return max(1, round(seconds / fastest))
+    for name in of:
+        runs[name]()
+        fastest = min(fastest, seconds_of(runs[name]))
+    repeats = max(1, round(seconds / fastest))
+    return interleaved(runs, rounds, repeats), repeats
 
 
 def spread(seconds: list[float], factor: float = 1e6) -> dict[str, float]:
@@ -79,6 +86,12 @@ def ratios(seconds: Times, ours: str = OURS) -> dict[str, float]:
     return {
         name: float(np.median(np.array(s) / np.array(seconds[ours]))) for name, s in seconds.items() if name != ours
     }
+
+
+def figures(seconds: Times, floor: str, divided_by: int = 1) -> dict[str, Any]:
+    """What a result keeps of our run, of the baselines and of the floor."""
+    found = ratios(seconds)
+    return {"times_as_fast": found, "share_of_floor": found[floor], "microseconds": spreads(seconds, divided_by)}
 
 
 def cell(spread: Mapping[str, Any] | None) -> str:

@@ -68,11 +68,7 @@ def speed(n: int, m: int, rounds: int) -> dict[str, Any]:
     for threads in (1, torch.get_num_threads()):
         torch.set_num_threads(threads)
         times = interleaved(runs, rounds, repeats=max(1, 200_000 // (n * m)), rest=0)
-        seconds |= {
-            name: taken
-            for name, taken in times.items()
-            if name not in seconds or np.median(taken) < np.median(seconds[name])
-        }
+        seconds = {name: min(seconds.get(name, taken), taken, key=np.median) for name, taken in times.items()}
     ours = np.median(seconds["gpu_nn"])
     return {
         "rows": n,
@@ -100,8 +96,7 @@ def training(name: str, steps: int, seed: int = 0) -> dict[str, Any]:
         loss = cost(model(inputs[rows]), target[rows])
         loss.backward()
         optimizer.step()
-        finite = loss.isfinite() and all(bool(p.isfinite().all()) for p in model.parameters())
-        if not finite:
+        if not all(bool(values.isfinite().all()) for values in (loss, *model.parameters())):
             return {"cost": name, "steps": steps, "not_finite_at": step}
     with torch.no_grad():
         accuracy = (model(inputs).argmax(1) == labels).float().mean()

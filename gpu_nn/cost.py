@@ -4,9 +4,8 @@ The cost of a batch, whose gradient cuda_src/README.md derives, with targets smo
 
     C = -Σ_r v_r Σ_t w_t [ y'_rt ln p_rt + λ (1-y'_rt) ln(1-p_rt) ]
 
-λ = complement_weight multiplies all the ln(1-p) terms; w_t = class_weight multiplies both terms of class t, whatever
-the row's label; v_r = sample_weight multiplies the whole cost of row r; ε = label_smoothing. With λ = 0 and one-hot y
-this is the standard cross entropy.
+λ = complement_weight, w = class_weight, which goes with the class t and not with the row's label, v = sample_weight and
+ε = label_smoothing. With λ = 0 and one-hot y this is the standard cross entropy.
 """
 
 from dataclasses import dataclass

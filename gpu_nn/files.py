@@ -29,7 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(descriptor, "wb") as file:
             yield file
             fsync(file)
-        temporary.chmod(0o666 & ~_umask())
+        os.umask(umask := os.umask(0))  # there is no call that only reads it
+        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
@@ -52,12 +53,6 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

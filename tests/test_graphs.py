@@ -14,6 +14,7 @@ from tests.cuda_emulator import cupy_proxy, nvmath_bindings
 from tests.cuda_emulator.cupy_proxy.cuda import Graph
 from tests.cuda_emulator.device import emulated_device
 from tests.cuda_emulator.work import watched
+from tests.training.steps import recorded_steps
 
 # Their functions bear the same names in the package.
 cuda_graph, dense = (import_module(f"gpu_nn.kernels.cuda_kernels.{name}") for name in ("cuda_graph", "dense"))
@@ -27,6 +28,14 @@ def forget_cublaslt():
     """What was found out about it is asked again."""
     for kept in (cublaslt._plan, dense._keeps_nan, dense._masks_positive):
         kept.cache_clear()
+
+
+def fitted_step(run, epochs, x=X, y=Y):
+    """Fits, and returns the step of the fit, at the start of a window."""
+    with recorded_steps() as steps:
+        run.fit(x, y, epochs=epochs)
+    run._pending_losses.counters.fill(0)
+    return steps[0]
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +116,7 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path)
     broken = trainer(device)
     broken.callbacks = [Checkpoints(tmp_path, Trigger(steps=8))]
     steps = iter(range(1, 99))
-    broken.progress = lambda rows: broken.interrupt() if next(steps) == 8 else None
+    broken.on_batch_end = lambda rows: broken.interrupt() if next(steps) == 8 else None
     broken.fit(X, Y, epochs=4)
     assert broken.optimizer.steps == 8
     resumed = trainer(device)
@@ -120,13 +129,10 @@ def test_a_training_resumed_in_mid_epoch_ends_in_the_same_bits(device, tmp_path)
 
 def test_an_epoch_of_graphs_makes_no_host_copy_and_no_synchronisation(device):
     run = trainer(device, AdamW(Cosine(1e-2, 40), max_norm=1.0))
-    run.fit(X, Y, epochs=3)
-    run.steps.counters.fill(0)
+    step = fitted_step(run, 3)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies, watched() as works:
         for size in (16, 16, 16, 16, 6):
-            run.optimizer.begin_step(run.net)
-            run.steps.of(size)()
-            run.optimizer.end_step()
+            step(size)
     assert waits == []
     assert copies == []
     assert len(works) > 5 * 10
@@ -137,9 +143,9 @@ def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short
     for n in (20, 300):
         run = trainer(device, SGD(1e-3), [Dense(5)], batch_size=1)
         x, y = np.tile(X, (5, 1))[:n], np.tile(Y, 5)[:n]
-        run.fit(x, y, epochs=1)
+        step = fitted_step(run, 1, x, y)
         with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
-            run._epoch()
+            run._train_epoch(step)
         assert run.optimizer.steps == 2 * n
         found.append((len(waits), len(copies)))
     assert found[0] == found[1]
@@ -147,10 +153,9 @@ def test_a_long_epoch_waits_for_the_device_and_uploads_to_it_as_often_as_a_short
 
 def test_a_step_is_this_list_of_launches(device):
     run = trainer(device, Adam(1e-2), [Dense(16, "relu"), Dense(5)])
-    run.fit(X, Y, epochs=3)
-    run.steps.counters.fill(0)
+    step = fitted_step(run, 3)
     with watched() as works:
-        run.steps.of(16)()
+        step(16)
     assert [work.name.partition("<")[0] for work in works] == [
         "gather",
         "gather",
@@ -198,24 +203,21 @@ def test_a_network_bound_anew_is_captured_anew(device, eager):
 
 def test_memory_that_a_graph_uses_is_missed_when_it_was_freed(device):
     run = trainer(device)
-    run.fit(X, Y, epochs=2)
-    run.steps.counters.fill(0)
-    step = run.steps.of(16)
+    step = fitted_step(run, 2)
     plan = run.net.plan
     plan._workspaces.clear(), plan._bound.clear(), plan._passes.clear()
     with pytest.raises(RuntimeError, match="was freed, and a graph still uses it"):
-        step()
+        step(16)
 
 
 def test_another_current_stream_gets_a_graph_of_its_own(device):
     run = trainer(device)
-    run.fit(X, Y, epochs=2)
+    step = fitted_step(run, 2)
     before = Graph.launches
     with cupy_proxy.cuda.Stream(non_blocking=True):
-        run.steps.counters.fill(0)
-        run.steps.of(16)()
+        step(16)
         assert Graph.launches == before
-        run.steps.of(16)()
+        step(16)
     assert Graph.launches == before + 1
 
 

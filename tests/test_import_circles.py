@@ -1,18 +1,17 @@
 """No module of gpu_nn or benchmarks imports itself through others. Imports in functions and for type checkers count."""
 
 import ast
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
 
 def modules(package: str) -> dict[str, Path]:
-    """The modules of a package by their names."""
-    found = {}
-    for path in (ROOT / package).rglob("*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    """The modules of a package by their names, wherever it is installed."""
+    folder, found = Path(next(iter(find_spec(package).submodule_search_locations))), {}
+    for path in folder.rglob("*.py"):
+        parts = (package, *path.relative_to(folder).with_suffix("").parts)
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -20,7 +19,7 @@ def modules(package: str) -> dict[str, Path]:
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
     """The known modules that a file imports, wherever in it. A package counts where a name of its own is imported."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

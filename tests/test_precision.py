@@ -28,6 +28,7 @@ from tests.cuda_emulator import cupy_proxy, nvmath_bindings
 from tests.cuda_emulator.cupy_proxy.cuda import Graph
 from tests.cuda_emulator.device import emulated_device
 from tests.cuda_emulator.work import watched
+from tests.training.steps import recorded_steps
 
 HALVES = {"mixed_float16": np.dtype(np.float16), "mixed_bfloat16": np.dtype(ml_dtypes.bfloat16)}
 EPSILON = {"mixed_float16": 2.0**-11, "mixed_bfloat16": 2.0**-8}  # of rounding to the nearest
@@ -180,13 +181,12 @@ def test_training_learns_as_in_float32(device, layers, dtype):
 @EVERY_LAYER
 def test_a_step_never_waits_for_the_device(device, layers, dtype):
     run = trainer(device, dtype, layers=layers)
-    run.fit(X, Y, epochs=3)
-    run.steps.counters.fill(0)
+    with recorded_steps() as steps:
+        run.fit(X, Y, epochs=3)
+    run._pending_losses.counters.fill(0)
     with cupy_proxy.synchronisations.record() as waits, cupy_proxy.uploads.record() as copies:
         for size in (16, 16, 16, 16, 6):
-            run.optimizer.begin_step(run.net)
-            run.steps.of(size)()
-            run.optimizer.end_step()
+            steps[0](size)
     assert waits == []
     assert copies == []
 

@@ -185,33 +185,21 @@ WORTH = 0.9
 
 
 def _gradients() -> str:
-    """What is summed, how long 8 GPUs of one host take by each link, and how many rows make it worthwhile."""
     lines = []
     for training in PAPER:
         widths, dtype = "-".join(map(str, training.widths)), "mixed_bfloat16" if training.size == 2 else "float32"
-        links = [1e6 * all_reduce_seconds(training.gradient_bytes, 8, link) for link in LINKS]
-        lines.append(
-            [
-                f"{training.name}: {widths}, {dtype}, {training.batch:,} rows",
-                f"{sum(training.parameters):,}",
-                f"{training.gradient_bytes / 1e6:,.3g}",
-                f"{1e6 * step(training, training.batch, 1).work:,.0f}",
-                *(f"{microseconds:,.0f}" for microseconds in links),
-                *(f"{rows_for(training, p, WORTH):,}" for p in (8, GPUS[-1])),
-            ]
-        )
-    head = [
-        "network",
-        "parameters",
-        "gradient, MB",
-        "step of one GPU, µs",
-        *(f"8 by {link.name}, µs" for link in LINKS),
-    ]
+        name = f"{training.name}: {widths}, {dtype}, {training.batch:,} rows"
+        sizes = [f"{sum(training.parameters):,}", f"{training.gradient_bytes / 1e6:,.3g}"]
+        seconds = [step(training, training.batch, 1).work]
+        seconds += [all_reduce_seconds(training.gradient_bytes, 8, link) for link in LINKS]
+        rows = [f"{rows_for(training, p, WORTH):,}" for p in (8, GPUS[-1])]
+        lines.append([name, *sizes, *(f"{1e6 * taken:,.0f}" for taken in seconds), *rows])
+    head = ["network", "parameters", "gradient, MB", "step of one GPU, µs"]
+    head += [f"8 by {link.name}, µs" for link in LINKS]
     return table([*head, *(f"rows each for {percent(WORTH)}, {p:,} GPUs" for p in (8, GPUS[-1]))], lines)
 
 
 def _conclusions() -> str:
-    """What follows for the batch size."""
     waits = [1e6 * all_reduce_seconds(0, p) for p in (GPUS[1], GPUS[-1])]
     rows = [[rows_for(training, p, WORTH) for training in PAPER] for p in (GPUS_OF_A_HOST, GPUS[-1])]
     more = [many / few for few, many in zip(*rows, strict=True)]

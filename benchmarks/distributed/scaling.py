@@ -11,17 +11,15 @@ batch among the ranks (strong) or gives such a batch to each (weak).
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.distributed import model
 from benchmarks.distributed.model import Cpu
-from benchmarks.distributed.sums import sum_seconds
+from benchmarks.distributed.sums import ONE_THREAD, printed_by_mpi_ranks, sum_seconds
 from benchmarks.results import machine, table, write
 from benchmarks.roofline import Training
 from benchmarks.step import NETWORKS
@@ -39,14 +37,8 @@ def ranks_measured(p: int, repeats: int, rounds: int) -> list[dict[str, Any]]:
     """What p ranks measure, `rounds` times."""
     networks = [[name, *NETWORKS[name][:2], steps] for name, steps in STEPS.items()]
     job = json.dumps({"networks": networks, "repeats": repeats})
-    launcher = Path(sys.executable).parent / "mpiexec"
-    command = [str(launcher), "-n", str(p), sys.executable, "-m", "benchmarks.distributed.scaling", "--rank", job]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    found = []
-    for _ in range(rounds):
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-        found.append(json.loads(done.stdout))
-    return found
+    worker = ["-m", "benchmarks.distributed.scaling", "--rank", job]
+    return [printed_by_mpi_ranks(p, worker, {**os.environ, **ONE_THREAD}) for _ in range(rounds)]
 
 
 def median(found: list[Any]) -> Any:
@@ -79,13 +71,8 @@ def cpu_of(name: str, runs: dict[int, Any], p: int, cores: int) -> Cpu:
     if p <= cores:
         return unwaiting
     smallest = min(runs[p]["sums"], key=int)
-    exchanges = np.log2(p)
-    wait = max(0.0, (runs[p]["sums"][smallest] - unwaiting.sum(float(smallest), p)) / exchanges)
+    wait = max(0.0, (runs[p]["sums"][smallest] - unwaiting.sum(float(smallest), p)) / np.log2(p))
     return Cpu(cores, fixed, a_row, start, a_byte, float(wait))
-
-
-def measured(repeats: int = 100, rounds: int = 3) -> dict[str, Any]:
-    return {str(p): median(ranks_measured(p, repeats, rounds)) for p in RANKS}
 
 
 def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,18 +85,10 @@ def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
             for p in runs:
                 cpu = cpu_of(name, runs, p, result["machine"]["cores"])
                 rows = batch / p if kind == "strong" else batch
-                lines.append(
-                    {
-                        "network": name,
-                        "kind": kind,
-                        "ranks": p,
-                        "rows": rows,
-                        "predicted": cpu.step(rows, n_bytes, p),
-                        "measured": runs[p]["networks"][name][kind]["seconds"],
-                        "sum_predicted": cpu.sum(n_bytes, p),
-                        "sum_measured": runs[p]["networks"][name][kind]["in_sum"],
-                    }
-                )
+                found = runs[p]["networks"][name][kind]
+                step = {"predicted": cpu.step(rows, n_bytes, p), "measured": found["seconds"]}
+                sums = {"sum_predicted": cpu.sum(n_bytes, p), "sum_measured": found["in_sum"]}
+                lines.append({"network": name, "kind": kind, "ranks": p, "rows": rows, **step, **sums})
     return lines
 
 
@@ -139,12 +118,8 @@ class SilentRanks(Communicator):
         return [value] * self.size
 
 
-def slowest(communicator: Communicator, seconds: float) -> float:
-    return max(communicator.all_gather_object(seconds))
-
-
 def steps(communicator: Communicator, widths: list[int], batch: int, together: bool, count: int) -> dict[str, float]:
-    """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches.
+    """Median seconds of a step, and of the gradient's sum in it, over epochs of `count` batches, on the slowest rank.
 
     batch: rows of all ranks. together: with sums; without, each rank computes its share alone.
     """
@@ -161,7 +136,8 @@ def steps(communicator: Communicator, widths: list[int], batch: int, together: b
         before = timed.seconds
         seconds.append(trainer.fit(x, y, epochs=1)[-1].seconds / count)
         in_sum.append((timed.seconds - before) / count)
-    return {name: slowest(communicator, statistics.median(s)) for name, s in (("seconds", seconds), ("in_sum", in_sum))}
+    medians = {"seconds": statistics.median(seconds), "in_sum": statistics.median(in_sum)}
+    return {name: max(communicator.all_gather_object(own)) for name, own in medians.items()}
 
 
 def _measured_by_rank(job: dict[str, Any]) -> dict[str, Any]:
@@ -188,12 +164,11 @@ def on_the_cpu(result: dict[str, Any]) -> str:
     head = ["network, rows of a rank", "ranks", "step predicted, µs", "measured", "predicted / measured"]
     lines = []
     for found in compared(result):
-        ratio = found["predicted"] / found["measured"]
-        sums = "" if found["ranks"] == 1 else f"{1e6 * found['sum_predicted']:,.0f}"
-        measured_sum = "" if found["ranks"] == 1 else f"{1e6 * found['sum_measured']:,.0f}"
         name = f"{found['network']}, {found['kind']}, {found['rows']:g}"
-        cells = [f"{1e6 * found['predicted']:,.0f}", f"{1e6 * found['measured']:,.0f}", f"{ratio:.2f}"]
-        lines.append([name, str(found["ranks"]), *cells, sums, measured_sum])
+        steps = [f"{1e6 * found[key]:,.0f}" for key in ("predicted", "measured")]
+        ratio = f"{found['predicted'] / found['measured']:.2f}"
+        sums = [f"{1e6 * found[key]:,.0f}" for key in ("sum_predicted", "sum_measured")]
+        lines.append([name, str(found["ranks"]), *steps, ratio, *(sums if found["ranks"] > 1 else ("", ""))])
     return table([*head, "sum predicted, µs", "measured, waiting included"], lines)
 
 
@@ -206,7 +181,8 @@ MPI ranks on {result["machine"]["cores"]} cores, one BLAS thread each, predicted
 
 
 def main() -> None:
-    result = {"machine": machine("numpy", "mpi4py", "mpich"), "threads_of_a_rank": 1, "runs": measured()}
+    runs = {str(p): median(ranks_measured(p, repeats=100, rounds=3)) for p in RANKS}
+    result = {"machine": machine("numpy", "mpi4py", "mpich"), "threads_of_a_rank": 1, "runs": runs}
     write("scaling", result)
     print(markdown(result))
 

@@ -12,13 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.results import machine, table, write
-from benchmarks.timing import cell, ratios, spreads
+from benchmarks.timing import compared, ratios, spreads
 from gpu_nn.distributed import Communicator, init_process_group
 
 RANKS = (2, 4)
@@ -30,26 +31,28 @@ BY_MPI, BY_GLOO, BEFORE = "MPI", "Gloo", "before"
 
 ROOT = Path(__file__).parents[2]
 PORT = 29_471
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def sizes(quick: bool) -> tuple[int, ...]:
-    return BYTES[:2] if quick else BYTES
+def printed_by_mpi_ranks(p: int, arguments: list[str], environment: dict[str, str]) -> Any:
+    """The JSON that p ranks of Python with these arguments print."""
+    command = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(p), sys.executable, *arguments]
+    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str, float]:
+def ranks_measured(engine: str, p: int, checkout: Path, sizes: Sequence[int]) -> dict[str, float]:
     """Median seconds of a sum over p ranks, by its bytes."""
     # By its path: `gpu_nn` is that of the checkout, this file is not.
-    worker = [sys.executable, "-P", __file__, "--rank", *map(str, sizes(quick))]
+    worker = ["-P", __file__, "--rank", *map(str, sizes)]
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PMI", "MPI", "OMPI", "SLURM"))
-    } | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    } | {"PYTHONPATH": str(checkout), **ONE_THREAD}
     if engine == BY_MPI:
-        launcher = Path(sys.executable).parent / "mpiexec"
-        done = subprocess.run([str(launcher), "-n", str(p), *worker], env=clean, stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
+        return printed_by_mpi_ranks(p, worker, clean)
     place = {"WORLD_SIZE": str(p), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
     processes = [
-        subprocess.Popen(worker, env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE) for rank in range(p)
+        subprocess.Popen([sys.executable, *worker], env={**clean, **place, "RANK": str(rank)}, stdout=subprocess.PIPE)
+        for rank in range(p)
     ]
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
@@ -57,15 +60,15 @@ def ranks_measured(engine: str, p: int, checkout: Path, quick: bool) -> dict[str
     return json.loads(outputs[0])
 
 
-def measured(before: Path | None, quick: bool) -> list[dict[str, Any]]:
+def measured(before: Path | None, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     engines = {BY_MPI: ROOT, BY_GLOO: ROOT} | ({} if before is None else {BEFORE: before})
     lines = []
     for p in RANKS:
         runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
-        for _ in range(1 if quick else ROUNDS):
+        for _ in range(rounds):
             for engine, checkout in engines.items():
-                runs[engine].append(ranks_measured(engine, p, checkout, quick))
-        for size in sizes(quick):
+                runs[engine].append(ranks_measured(engine, p, checkout, sizes))
+        for size in sizes:
             seconds = {engine: [run[str(size)] for run in found] for engine, found in runs.items()}
             times = ratios(seconds, BY_MPI)
             lines.append({"ranks": p, "bytes": size, "microseconds": spreads(seconds), "times": times})
@@ -76,9 +79,7 @@ def markdown(result: dict[str, Any]) -> str:
     engines = list(result["sums"][0]["microseconds"])
     lines = []
     for line in result["sums"]:
-        cells = [cell(line["microseconds"][engine]) for engine in engines]
-        for i, engine in enumerate(engines[1:], start=1):
-            cells[i] += f", {line['times'][engine]:.2f} ×"
+        cells = [compared(line, engine, "times") for engine in engines]
         lines.append([f"{line['bytes']:,}", str(line["ranks"]), *cells])
     return table(["bytes", "ranks", *(f"{engine}, µs" for engine in engines)], lines)
 
@@ -89,7 +90,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two sizes, once; writes nothing")
     options = parser.parse_args()
     packages = ("numpy", "mpi4py", "mpich", "torch")
-    result = {"machine": machine(*packages), "sums": measured(options.before, options.quick)}
+    sizes, rounds = (BYTES[:2], 1) if options.quick else (BYTES, ROUNDS)
+    result = {"machine": machine(*packages), "sums": measured(options.before, sizes, rounds)}
     if not options.quick:
         write("sums", result)
     print(markdown(result))

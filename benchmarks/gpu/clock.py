@@ -44,12 +44,7 @@ class Clock:
         """Times of `runs`, of which ours moves `moved` bytes, and of a copy that moves as many."""
         seconds = self.times({**runs, COPY: self._copy(moved)})
         found = ratios(seconds)
-        return {
-            "bytes": moved,
-            "microseconds": spreads(seconds),
-            "times_as_fast": found,
-            "share_of_copy": found[COPY],
-        }
+        return {"bytes": moved, "microseconds": spreads(seconds), "times_as_fast": found, "share_of_copy": found[COPY]}
 
     def copy_bandwidth(self, size: int) -> float:
         """Bytes read and written a second by a copy of `size` bytes within the device's memory."""

@@ -92,18 +92,14 @@ def workloads(device: Device, size: int) -> Iterator[Workload]:
     def normalisation(name: str) -> Callable[[], object]:
         x, d, out = matrix(), matrix(), xp.empty((n, WIDTH), np.float32)
         of_rows = xp.empty(n, np.float32), xp.empty(n, np.float32)
-        mean, weight, bias, weight_grad, bias_grad, running_mean = (xp.zeros(WIDTH, np.float32) for _ in range(6))
-        variance, running_variance = xp.ones(WIDTH, np.float32), xp.ones(WIDTH, np.float32)
-        of_columns, learned = (mean, variance, weight, bias), (weight, bias, weight_grad, bias_grad)
+        of_batch, running = ((xp.zeros(WIDTH, np.float32), xp.ones(WIDTH, np.float32)) for _ in range(2))
+        learned = [xp.zeros(WIDTH, np.float32) for _ in range(4)]  # weight, bias and their gradients
+        weight, bias = learned[:2]
         kernels.layer_norm(x, weight, bias, out, *of_rows, 1e-5, "relu")
         return {
-            "batch_statistics": lambda: kernels.batch_statistics(
-                x, mean, variance, running_mean, running_variance, 0.1
-            ),
-            "batch_norm": lambda: kernels.batch_norm(x, *of_columns, out, 1e-5, "relu"),
-            "batch_norm_backward": lambda: kernels.batch_norm_backward(
-                d, x, mean, variance, *learned, 1e-5, "relu", True
-            ),
+            "batch_statistics": lambda: kernels.batch_statistics(x, *of_batch, *running, 0.1),
+            "batch_norm": lambda: kernels.batch_norm(x, *of_batch, weight, bias, out, 1e-5, "relu"),
+            "batch_norm_backward": lambda: kernels.batch_norm_backward(d, x, *of_batch, *learned, 1e-5, "relu", True),
             "layer_norm": lambda: kernels.layer_norm(x, weight, bias, out, *of_rows, 1e-5, "relu"),
             "layer_norm_backward": lambda: kernels.layer_norm_backward(d, x, *of_rows, *learned, 1e-5, "relu"),
         }[name]

@@ -4,14 +4,13 @@ Shapes: ROWS × CLASSES × INPUTS in float32. Memory is what CuPy's pool takes b
 was emptied before.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu.clock import Clock
 from benchmarks.results import table
-from benchmarks.timing import cell, ratios, spreads
+from benchmarks.timing import Run, cell, ratios, spreads
 from gpu_nn import functional as F
 from gpu_nn.device import Array, Device
 
@@ -27,25 +26,18 @@ def measured(device: Device, clock: Clock, emulated: bool) -> list[dict[str, Any
     for m in (100,) if emulated else CLASSES:
         arrays = _arrays(device, rows, inputs, m)
         beyond: dict[str, int] = {}
-        runs: dict[str, Callable[[], object]] = {}
+        runs: dict[str, Run] = {}
         for way, chunk_rows in ((CHUNKS, None), (WHOLE, rows)):
             try:
-                beyond[way] = _beyond(device, arrays, chunk_rows)
-                runs[way] = _run(arrays, chunk_rows)
+                run = _run(arrays, chunk_rows)
+                beyond[way] = _beyond(device, run)
+                runs[way] = run
             except MemoryError:
                 pass
         seconds = clock.times(runs)
-        found.append(
-            {
-                "classes": m,
-                "rows": rows,
-                "inputs": inputs,
-                "logits_bytes": 4 * rows * m,
-                "bytes_beyond": beyond,
-                "microseconds": spreads(seconds),
-                "times_as_fast": ratios(seconds, CHUNKS) if CHUNKS in seconds else {},
-            }
-        )
+        faster = ratios(seconds, CHUNKS) if CHUNKS in seconds else {}
+        sizes = {"classes": m, "rows": rows, "inputs": inputs, "logits_bytes": 4 * rows * m}
+        found.append({**sizes, "bytes_beyond": beyond, "microseconds": spreads(seconds), "times_as_fast": faster})
     return found
 
 
@@ -57,16 +49,16 @@ def _arrays(device: Device, rows: int, inputs: int, m: int) -> list[Array]:
         return [a, w, xp.zeros(m, np.float32), xp.arange(rows, dtype=np.int64) * 7919 % m]
 
 
-def _run(arrays: list[Array], chunk_rows: int | None) -> Callable[[], object]:
+def _run(arrays: list[Array], chunk_rows: int | None) -> Run:
     return lambda: F.linear_softmax_cross_entropy_with_grad(*arrays, chunk_rows=chunk_rows)
 
 
-def _beyond(device: Device, arrays: list[Array], chunk_rows: int | None) -> int:
+def _beyond(device: Device, run: Run) -> int:
     pool = device.xp.get_default_memory_pool()
-    _run(arrays, chunk_rows)()  # kernels are compiled and scratch memory is made
+    run()  # kernels are compiled and scratch memory is made
     pool.free_all_blocks()
     before = pool.total_bytes()
-    outputs = F.linear_softmax_cross_entropy_with_grad(*arrays, chunk_rows=chunk_rows)
+    outputs = run()
     return int(pool.total_bytes() - before - sum(output.nbytes for output in outputs if output is not None))
 
 

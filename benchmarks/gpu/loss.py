@@ -16,7 +16,7 @@ from benchmarks import baselines
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.kernels import NOISE_FACTOR, NOISE_MODULUS, Workload, floor_cells, named_dtype, noise
 from benchmarks.results import named, table
-from benchmarks.timing import OURS, cell, compared, percent
+from benchmarks.timing import OURS, Run, cell, compared, percent
 from gpu_nn.device import Array, Device
 from gpu_nn.kernels import kernels_for
 
@@ -30,8 +30,6 @@ _BASELINE_DTYPES = ("float32", "bfloat16")
 _COMPILED_CLASSES = (256, 1000, 4096, 32768)  # each takes many seconds to compile
 # Relative difference of equal costs: baselines sum a half type in that type.
 _SAME = {"float32": 1e-3, "bfloat16": 2e-2}
-
-Run = Callable[[], Any]
 
 
 def workloads(device: Device, size: int, emulated: bool) -> Iterator[Workload]:
@@ -100,13 +98,14 @@ def baseline_runs(facts: dict[str, Any], emulated: bool, compiled: bool) -> Iter
     import torch
 
     z, y = _logits(torch, facts)
-    cost = _standard(torch) if facts["cost"] == "standard" else _full(torch)
-    yield "torch eager", lambda: _torch_run(cost, z, y)
-    if facts["cost"] == "standard" and not baselines.why_no_liger(emulated):
-        yield "Liger", lambda: _torch_run(_liger(), z, y)
+    standard = facts["cost"] == "standard"
+    cost = baselines.torch_standard if standard else baselines.torch_full
+    yield "torch eager", lambda: baselines.torch_run(cost, z, y)
+    if standard and not baselines.why_no_liger(emulated):
+        yield "Liger", lambda: baselines.torch_run(_liger(), z, y)
     if compiled and is_compiled(facts):
         torch.compiler.reset()  # code seen with other shapes would be compiled for any
-        yield "torch.compile", lambda: _torch_run(torch.compile(cost), z, y)
+        yield "torch.compile", lambda: baselines.torch_run(torch.compile(cost), z, y)
 
 
 def _logits(torch: Any, facts: dict[str, Any]) -> tuple[Any, Any]:
@@ -115,31 +114,6 @@ def _logits(torch: Any, facts: dict[str, Any]) -> tuple[Any, Any]:
     z = (torch.arange(n * m, device=where) * NOISE_FACTOR % NOISE_MODULUS).float() * (10 / NOISE_MODULUS) - 5
     z = z.reshape(n, m).to(getattr(torch, facts["dtype"])).requires_grad_()
     return z, torch.arange(n, device=where) * 7919 % m
-
-
-def _torch_run(cost: Callable, z: Any, y: Any) -> Run:
-    def run() -> Any:
-        z.grad = None
-        loss = cost(z, y)
-        loss.backward()
-        return loss.detach()
-
-    return run
-
-
-def _standard(torch: Any) -> Callable:
-    return lambda z, y: torch.nn.functional.cross_entropy(z, y, reduction="sum")
-
-
-def _full(torch: Any) -> Callable:
-    """-Σ ln p_y + Σ_{t≠y} ln(1-p_t) by log1p(-p), in float32: finite on these logits, which are mild."""
-
-    def cost(z: Any, y: Any) -> Any:
-        log_p = torch.log_softmax(z.float(), dim=1)
-        rest = torch.log1p(-log_p.exp())
-        return -(log_p - rest).gather(1, y[:, None]).sum() - rest.sum()
-
-    return cost
 
 
 def _liger() -> Callable:
@@ -152,11 +126,10 @@ def _liger() -> Callable:
 def shares_table(result: dict[str, Any]) -> str:
     """The loss's share of copy bandwidth by number of classes, for each type, target and cost."""
     lines = []
+    shares = {(row["m"], row["dtype"], row["target"], row["cost"]): row["share_of_copy"] for row in result["loss"]}
     for m in sorted({row["m"] for row in result["loss"]}):
-        found = {
-            (row["dtype"], row["target"], row["cost"]): row["share_of_copy"] for row in result["loss"] if row["m"] == m
-        }
-        lines.append([f"{m:,}", *(percent(found[column]) if column in found else "not run" for column in COLUMNS)])
+        found = [shares.get((m, *column)) for column in COLUMNS]
+        lines.append([f"{m:,}", *("not run" if share is None else percent(share) for share in found)])
     return table(["classes, share of a copy", *(", ".join(column) for column in COLUMNS)], lines)
 
 

@@ -125,18 +125,17 @@ def measurements(
     def in_time() -> bool:
         return left() > FOR_TESTS
 
+    @contextlib.contextmanager
+    def part(what: str) -> Iterator[None]:
+        with results.named(what, failed):
+            yield
+        _release(device)
+
     def measure_loss(workload: Workload, compiled: bool) -> None:
-        with results.named(f"loss at {loss.described(workload.facts)}", failed):
+        with part(f"loss at {loss.described(workload.facts)}"):
             row, gone = loss.measured(device, clock, workload, compiled)
             result["loss"].append(row)
             absent.extend(gone)
-        _release(device)
-
-    def measure_kernel(workload: Workload) -> None:
-        with results.named(workload.facts["kernel"], failed):
-            found = clock.beside_a_copy(workload.bytes, {OURS: workload.prepare()})
-            result["kernels"].append({**workload.facts, **found})
-        _release(device)
 
     later: list[Workload] = []
     with _warnings_into(absent):
@@ -147,16 +146,17 @@ def measurements(
                 measure_loss(workload, False)
         keep(result)
         for workload in kernels.workloads(device, size // 2):
-            measure_kernel(workload)
+            with part(workload.facts["kernel"]):
+                found = clock.beside_a_copy(workload.bytes, {OURS: workload.prepare()})
+                result["kernels"].append({**workload.facts, **found})
         keep(result)
         result["steps"], gone = steps.measured(device, emulated, result["copy_bandwidth"], in_time, failed)
         absent += gone
         _release(device)
         keep(result)
-        with results.named("a last layer with very many classes", failed):
+        with part("a last layer with very many classes"):
             result["large_m"] = large_m.measured(device, clock, emulated)
-        _release(device)
-        with results.named("accuracy", failed):
+        with part("accuracy"):
             result["accuracy"] = accuracy_on(device, emulated)
         for workload in later:
             compiled = in_time()

@@ -21,8 +21,8 @@ from benchmarks import baselines
 from benchmarks.gpu.kernels import named_dtype
 from benchmarks.results import named, table
 from benchmarks.roofline import Training
-from benchmarks.step import NETWORKS
-from benchmarks.timing import OwnClock, compared, interleaved, percent, ratios, spreads
+from benchmarks.step import NETWORKS, torch_epoch
+from benchmarks.timing import OwnClock, Run, compared, interleaved, percent, ratios, spreads
 from gpu_nn import Adam, Network, Trainer
 from gpu_nn.device import Device
 from gpu_nn.kernels import cuda_kernels, kernels_for, why_no_half_products
@@ -42,10 +42,6 @@ class Setting:
     batch: int
     batches: int
     dtype: str = "float32"
-
-    @property
-    def rows(self) -> int:
-        return self.batch * self.batches
 
 
 def settings(emulated: bool) -> list[Setting]:
@@ -73,19 +69,15 @@ def measured(
     return rows, absent
 
 
-def _row(
-    setting: Setting, epochs: dict[str, Callable[[], float]], emulated: bool, copy_bandwidth: float
-) -> dict[str, Any]:
+def _row(setting: Setting, epochs: dict[str, Run], emulated: bool, copy_bandwidth: float) -> dict[str, Any]:
     ours = GRAPH if GRAPH in epochs else EAGER
     timed = {name: OwnClock(epoch) for name, epoch in epochs.items()}
     seconds = interleaved(timed, rounds=1 if emulated else ROUNDS, rest=0.0)
     found = ratios(seconds, ours)
     floor = floors(setting)
+    what = {"network": setting.name, "widths": setting.widths, "batch": setting.batch, "dtype": setting.dtype}
     return {
-        "network": setting.name,
-        "widths": setting.widths,
-        "batch": setting.batch,
-        "dtype": setting.dtype,
+        **what,
         "ours": ours,
         "microseconds": spreads(seconds, setting.batches),
         "times_as_fast": found,
@@ -107,7 +99,7 @@ def floors(setting: Setting) -> dict[str, Any]:
 
 def _epochs(
     device: Device, setting: Setting, emulated: bool, in_time: Callable[[], bool]
-) -> tuple[dict[str, Callable[[], float]], list[str]]:
+) -> tuple[dict[str, Run], list[str]]:
     """The epoch of each way, and the ways that are absent, with the reason."""
     absent: list[str] = []
     problem = why_no_half_products(device)
@@ -115,7 +107,7 @@ def _epochs(
         return {}, [f"every way ({problem})"]
     with device.active():
         data = tuple(device.asarray(array) for array in _data(setting))
-    epochs: dict[str, Callable[[], float]] = {}
+    epochs: dict[str, Run] = {}
     if problem:
         absent += [f"{way} ({problem})" for way in (GRAPH, FULL)]
     else:
@@ -129,7 +121,7 @@ def _epochs(
             absent.append(f"{way} ({reason or 'no time left'})")
             continue
         with named(way, absent):
-            epoch = _torch_epoch(setting.widths, setting.batch, setting.dtype, *_data(setting), compiled)
+            epoch = _torch_epoch(setting, compiled)
             epoch()  # compiles
             epochs[way] = epoch
     return epochs, absent
@@ -137,13 +129,11 @@ def _epochs(
 
 def _data(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    x = random.random((setting.rows, setting.widths[0]), dtype=np.float32)
-    return x, random.integers(0, setting.widths[-1], setting.rows)
+    x = random.random((setting.batch * setting.batches, setting.widths[0]), dtype=np.float32)
+    return x, random.integers(0, setting.widths[-1], len(x))
 
 
-def _our_epoch(
-    device: Device, setting: Setting, data: tuple[Any, ...], complement_weight: float, graph: bool
-) -> Callable[[], float]:
+def _our_epoch(device: Device, setting: Setting, data: tuple[Any, ...], complement_weight: float, graph: bool) -> Run:
     dtype = setting.dtype if setting.dtype == "float32" else f"mixed_{setting.dtype}"
     net = Network(setting.widths, device=device, dtype=dtype)
     trainer = Trainer(net, Adam(1e-4), batch_size=setting.batch, complement_weight=complement_weight)
@@ -155,7 +145,7 @@ def _our_epoch(
     return epoch
 
 
-def _products_epoch(device: Device, setting: Setting) -> Callable[[], float]:
+def _products_epoch(device: Device, setting: Setting) -> Run:
     """The matrix products of a step, one after the other: forward, of the weights, and of the inputs but the first."""
     kernels, dtype = kernels_for(device), named_dtype(setting.dtype)
     layers = []
@@ -175,54 +165,40 @@ def _products_epoch(device: Device, setting: Setting) -> Callable[[], float]:
 
     step = kernels.cuda_graph(run)
 
+    def steps() -> None:
+        for _ in range(setting.batches):
+            step()
+
+    timed = _timed(steps, device.xp.cuda.Device(device.index).synchronize)
+
     def epoch() -> float:
         with device.active():
-            device.xp.cuda.Device(device.index).synchronize()
-            began = time.perf_counter()
-            for _ in range(setting.batches):
-                step()
-            device.xp.cuda.Device(device.index).synchronize()
-            return time.perf_counter() - began
+            return timed()
 
     return epoch
 
 
-def _torch_epoch(
-    widths: list[int], batch: int, dtype: str, x: np.ndarray, y: np.ndarray, compiled: bool
-) -> Callable[[], float]:
-    """An epoch as it is written in PyTorch; it returns its seconds."""
+def _torch_epoch(setting: Setting, compiled: bool) -> Run:
     import torch
 
     where = baselines.TORCH_DEVICE
-    model = torch.nn.Sequential(*baselines.torch_layers(widths)).to(where)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, capturable=where == "cuda")
-    rows, labels = (torch.from_numpy(array).to(where) for array in (x, y))
-    half = dtype != "float32"
+    half = None if setting.dtype == "float32" else setting.dtype
+    mode = "reduce-overhead" if compiled else None
+    epoch = torch_epoch(setting.widths, setting.batch, *_data(setting), mode, where, half, rate=1e-4)
+    return _timed(epoch, torch.cuda.synchronize if where == "cuda" else lambda: None)
 
-    def loss_of(x: Any, y: Any) -> Any:
-        with torch.autocast(where, dtype=getattr(torch, dtype)) if half else nullcontext():
-            return torch.nn.functional.cross_entropy(model(x), y)
 
-    if compiled:
-        torch.compiler.reset()  # code seen with other shapes would be compiled for any
-    loss_function = torch.compile(loss_of, mode="reduce-overhead") if compiled else loss_of
+def _timed(epoch: Run, synchronize: Callable[[], object]) -> Run:
+    """The run returns the seconds that the device takes."""
 
-    def epoch() -> float:
-        _synchronize(torch)
+    def seconds() -> float:
+        synchronize()
         began = time.perf_counter()
-        for chosen in torch.randperm(len(rows), device=where).split(batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss_function(rows[chosen], labels[chosen]).backward()
-            optimizer.step()
-        _synchronize(torch)
+        epoch()
+        synchronize()
         return time.perf_counter() - began
 
-    return epoch
-
-
-def _synchronize(torch: Any) -> None:
-    if baselines.TORCH_DEVICE == "cuda":
-        torch.cuda.synchronize()
+    return seconds
 
 
 def markdown(result: dict[str, Any]) -> str:

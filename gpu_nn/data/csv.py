@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -81,7 +82,7 @@ class _CsvParser:
         values, lines = array("d"), array("q")
         codes = array("q")
         seen: dict[str, int] = {}
-        for row in self._data():
+        for row in chain([] if self.first_row is None else [self.first_row], self._rows()):
             if len(row) != self.width:
                 raise DataError(
                     f"{self.path}: line {self.reader.line_num} has {len(row)} cells, the lines before {self.width}"
@@ -115,11 +116,6 @@ class _CsvParser:
             return f"line {lines[i]}, column {names[j]!r}"
 
         return Table(x, names, labels, target, cell, self.first_row is None)
-
-    def _data(self) -> Iterator[list[str]]:
-        if self.first_row is not None:
-            yield self.first_row
-        yield from self._rows()
 
     def _rows(self) -> Iterator[list[str]]:
         """The rows, without blank lines."""

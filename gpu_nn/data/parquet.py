@@ -51,8 +51,11 @@ class ParquetTable:
         self._for_prediction = target.n_inputs is not None
         if self._target_index is not None:
             target_type = types.pop(self._target_index)
-            if not self._for_prediction:
-                self._check_target(target_type)
+            is_label = _is_number(self._arrow, target_type) or _is_text(self._arrow, target_type)
+            if not (self._for_prediction or is_label):
+                raise DataError(
+                    f"{path}: column {self.target!r}, the target, is {target_type}; expected numbers or text"
+                )
         if not self.names:
             raise DataError(f"{path} has {len(columns)} columns; expected inputs and a target")
         if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != self.n_rows:
@@ -174,12 +177,6 @@ class ParquetTable:
             raise DataError(
                 f"{self.path}: column {self._columns[column]!r} has nulls, the first in row {row}; fill them in, or "
                 "drop their rows or the column"
-            )
-
-    def _check_target(self, column_type: Any) -> None:
-        if not (_is_number(self._arrow, column_type) or _is_text(self._arrow, column_type)):
-            raise DataError(
-                f"{self.path}: column {self.target!r}, the target, is {column_type}; expected numbers or text"
             )
 
     def _dtype(self, name: str, column_type: Any) -> np.dtype:

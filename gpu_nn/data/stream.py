@@ -150,11 +150,24 @@ class StreamDataset:
         name: of the second, for errors. Raises DataError where one would have no rows.
         """
         n = len(self)
-        if last is None:
-            return self._random_split(name, fraction, random_generator(seed))
-        if not 0 < last < n:
-            raise DataError(f"{self.reader.name} has {n} rows; its {name} part cannot be the last {last}: choose fewer")
-        return self.row_slice(0, n - last), self.row_slice(n - last, n)
+        if last is not None:
+            if not 0 < last < n:
+                expected = f"its {name} part cannot be the last {last}: choose fewer"
+                raise DataError(f"{self.reader.name} has {n} rows; {expected}")
+            return self.row_slice(0, n - last), self.row_slice(n - last, n)
+        if n < 2:
+            raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
+        share = min(max(round(fraction * n), 1), n - 1) / n
+        rows, random = self.ranges[:, 1] - self.ranges[:, 0], random_generator(seed)
+        # Rounding the cumulative sum, over the ranges in random order, spreads the rounding errors over the ranges.
+        order = random.permutation(len(rows))
+        drawn = np.empty_like(rows)
+        drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
+        # The drawn rows begin at a random row and wrap around at the end of the range.
+        first = np.where(drawn, random.integers(rows), 0)
+        wrapped, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
+        edges = self.ranges[:, :1] + np.stack([np.zeros_like(rows), wrapped, first, stop, rows], 1)
+        return self._with_ranges(edges[:, [1, 2, 3, 4]]), self._with_ranges(edges[:, [0, 1, 2, 3]])
 
     def row_slice(self, begin: int, end: int) -> "StreamDataset":
         """The rows begin … end-1 of this data set."""
@@ -168,23 +181,6 @@ class StreamDataset:
         first = np.searchsorted(self.ranges[:, 1], begin, "right")
         last = np.searchsorted(self.ranges[:, 0], end, "left")
         return self.ranges[first:last].clip(begin, end).tolist()
-
-    def _random_split(
-        self, name: str, fraction: float, random: np.random.Generator
-    ) -> tuple["StreamDataset", "StreamDataset"]:
-        rows, n = self.ranges[:, 1] - self.ranges[:, 0], len(self)
-        if n < 2:
-            raise DataError(f"{self.reader.name} has {n} row; its {name} part cannot be {fraction:g} of it: add rows")
-        share = min(max(round(fraction * n), 1), n - 1) / n
-        # Rounding the cumulative sum, over the ranges in random order, spreads the rounding errors over the ranges.
-        order = random.permutation(len(rows))
-        drawn = np.empty_like(rows)
-        drawn[order] = np.diff(np.rint(np.cumsum(rows[order]) * share), prepend=0)
-        # The drawn rows begin at a random row and wrap around at the end of the range.
-        first = np.where(drawn, random.integers(rows), 0)
-        wrapped, stop = np.maximum(first + drawn - rows, 0), np.minimum(first + drawn, rows)
-        edges = self.ranges[:, :1] + np.stack([np.zeros_like(rows), wrapped, first, stop, rows], 1)
-        return self._with_ranges(edges[:, [1, 2, 3, 4]]), self._with_ranges(edges[:, [0, 1, 2, 3]])
 
     def _with_ranges(self, ranges: np.ndarray) -> "StreamDataset":
         """The data set of the non-empty among `ranges`, (k, 2·j): j of each of its own k ranges."""

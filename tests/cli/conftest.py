@@ -100,6 +100,14 @@ def data(arrays, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick(arrays, tmp_path_factory) -> tuple[object, ...]:
+    """Flags for the points in whole numbers, which a process splits and scales without importing scikit-learn."""
+    path = tmp_path_factory.mktemp("quick") / "points.npz"
+    np.savez(path, x=(100 + 10 * arrays["x"]).astype(np.uint8), y=arrays["y"])
+    return "--data", path, "--test-last", 18
+
+
+@pytest.fixture(scope="session")
 def model(data, tmp_path_factory) -> Path:
     """What `gpu-nn train` made of the data."""
     folder = tmp_path_factory.mktemp("model")

@@ -123,8 +123,8 @@ def test_a_stdout_that_is_full_is_one_line(process):
         assert running.wait(30) == 3
 
 
-def test_an_interruption_ends_a_training_that_keeps_nothing_with_130(process, data, tmp_path):
-    running = process("train", "--data", data, "--epochs", 10**9, "--device", "cpu")
+def test_an_interruption_ends_a_training_that_keeps_nothing_with_130(process, quick, tmp_path):
+    running = process("train", *quick, "--epochs", 10**9, "--device", "cpu")
     while "epoch 1," not in running.stderr.readline():
         assert running.poll() is None
     running.send_signal(signal.SIGINT)

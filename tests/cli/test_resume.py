@@ -296,12 +296,12 @@ def test_a_run_resumes_where_there_is_no_gpu_and_says_that_bits_may_differ(
 
 
 @pytest.mark.parametrize("again", ["--out", "--resume"])
-def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_path, again):
+def test_a_second_process_in_the_folder_is_refused(process, command, quick, tmp_path, again):
     run = tmp_path / "run"
-    running = process("train", "--data", data, "--epochs", 10**6, "--device", "cpu", "--out", run)
+    running = process("train", *quick, "--epochs", 10**6, "--device", "cpu", "--out", run)
     while "epoch 1," not in running.stderr.readline():
         assert running.poll() is None
-    options = ("--data", data) if again == "--out" else ()
+    options = quick if again == "--out" else ()
     second = process("train", *options, again, run)
     out, err = second.communicate(timeout=30)
     assert (second.returncode, out) == (3, "")
@@ -312,7 +312,7 @@ def test_a_second_process_in_the_folder_is_refused(process, command, data, tmp_p
     assert (run / LOCK_FILE).exists()
     for path in (run / "checkpoints").iterdir():
         path.unlink()
-    assert command("train", "--data", data, *SETTINGS, "--out", run).code == 0
+    assert command("train", *quick, *SETTINGS, "--out", run).code == 0
     assert sorted(os.listdir(run)) == FINISHED
 
 
@@ -417,8 +417,8 @@ def test_a_signal_ends_after_the_step_saves_and_names_the_command_that_resumes(
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, data, tmp_path, signum, code):
-    running = process("train", "--data", data, "--epochs", 10**6, "--device", "cpu", "--out", tmp_path / "run")
+def test_a_process_that_gets_a_signal_leaves_a_run_that_resumes(process, quick, tmp_path, signum, code):
+    running = process("train", *quick, "--epochs", 10**6, "--device", "cpu", "--out", tmp_path / "run")
     while "epoch 1," not in running.stderr.readline():
         assert running.poll() is None
     running.send_signal(signum)

@@ -114,10 +114,10 @@ def test_no_epoch_is_the_network_as_it_begins(command, data):
     assert command("train", "--data", data, *FAST, "--epochs", 0).code == 0
 
 
-def test_a_terminal_gets_a_bar(process, data):
+def test_a_terminal_gets_a_bar(process, quick):
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 100))
-    running = process("train", "--data", data, *FAST, stderr=end)
+    running = process("train", *quick, *FAST, stderr=end)
     os.close(end)
     shown = b""
     try:

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from gpu_nn.data import Target, read, read_csv, read_inputs
+from gpu_nn.data import read, read_inputs
+from gpu_nn.data.csv import read_csv
+from gpu_nn.data.table import Target
 from gpu_nn.errors import DataError
 from tests.data.files import mutations
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu_nn.data import read_idx, read_idx_folder
-from gpu_nn.data.idx import read_idx_images
+from gpu_nn.data.idx import read_idx, read_idx_folder, read_idx_images
 from gpu_nn.errors import DataError
 from tests.data.files import idx_bytes, mutations, write_idx_pair
 

@@ -4,8 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpu_nn.data import read, read_inputs, read_npy
-from gpu_nn.data.npy import NpyReader
+from gpu_nn.data import read, read_inputs
+from gpu_nn.data.npy import NpyReader, read_npy
 from gpu_nn.errors import DataError
 from tests.data.files import Payload, idx_bytes, mutations, npy_bytes
 

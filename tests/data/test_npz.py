@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from gpu_nn.data import read_npz
 from gpu_nn.data.memory import max_inflated_bytes
+from gpu_nn.data.npz import read_npz
 from gpu_nn.errors import DataError
 from tests.data.files import Payload, live_pickle, mutations, npy_bytes, zip_bytes
 

@@ -8,9 +8,10 @@ import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
-from gpu_nn.data import Target, parquet, read, read_inputs, read_parquet
+from gpu_nn.data import parquet, read, read_inputs
 from gpu_nn.data.memory import available_bytes
-from gpu_nn.data.parquet import ParquetTable
+from gpu_nn.data.parquet import ParquetTable, read_parquet
+from gpu_nn.data.table import Target
 from gpu_nn.errors import DataError
 
 N = 20
@@ -213,7 +214,7 @@ READ_ONE_GROUP = """
 import sys
 from pathlib import Path
 import numpy as np, pyarrow
-from gpu_nn.data import Target
+from gpu_nn.data.table import Target
 from gpu_nn.data.parquet import ParquetTable
 table = ParquetTable(Path(sys.argv[1]), Target())
 out = np.empty((table.n_rows, len(table.names)), table.dtype)

@@ -10,8 +10,13 @@ import numpy as np
 
 import gpu_nn
 from gpu_nn.cli import configuration
-from gpu_nn.data import Target, read, read_csv, read_idx, read_idx_folder, read_inputs, read_npy, read_npz, read_parquet
-from gpu_nn.data.npy import NpyReader
+from gpu_nn.data import read, read_inputs
+from gpu_nn.data.csv import read_csv
+from gpu_nn.data.idx import read_idx, read_idx_folder
+from gpu_nn.data.npy import NpyReader, read_npy
+from gpu_nn.data.npz import read_npz
+from gpu_nn.data.parquet import read_parquet
+from gpu_nn.data.table import Target
 from gpu_nn.errors import DataError
 from gpu_nn.training import checkpoint
 from gpu_nn.training.checkpoint import DamagedCheckpoint, read_newest

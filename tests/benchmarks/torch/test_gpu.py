@@ -24,7 +24,7 @@ def torch_on_the_cpu(monkeypatch):
     monkeypatch.setattr(baselines, "TORCH_DEVICE", "cpu")
     monkeypatch.setattr(baselines, "why_no_torch", lambda emulated: "")
     monkeypatch.setattr(baselines, "why_no_liger", lambda emulated: "")
-    monkeypatch.setattr(loss, "_liger", lambda: loss._standard(torch))
+    monkeypatch.setattr(loss, "_liger", lambda: baselines.torch_standard)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
 
 
@@ -48,7 +48,7 @@ def test_baselines_compute_our_cost_of_our_logits(device, torch_on_the_cpu, dtyp
 
 
 def test_a_baseline_with_another_cost_is_left_out_and_named(device, torch_on_the_cpu, monkeypatch):
-    monkeypatch.setattr(loss, "_standard", lambda torch: lambda z, y: 2 * z.sum())
+    monkeypatch.setattr(baselines, "torch_standard", lambda z, y: 2 * z.sum())
     workload = next(loss.workloads(device, 1 << 14, True))
     row, absent = loss.measured(device, Clock(device, True), workload, compiled=False)
     assert set(row["microseconds"]) == {"gpu_nn", "copy"}
