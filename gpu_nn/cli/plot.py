@@ -16,13 +16,11 @@ from gpu_nn.cli.run_folder import RunFolder, RunState
 from gpu_nn.files import atomic_write
 from gpu_nn.model_file import load
 
-FORMATS = ("png", "svg", "pdf")
-
 # A smaller square number of inputs is more often a table's than an image's.
 _MIN_IMAGE_SIDE = 8
 
-# Without dates, and with a fixed salt for SVG ids, equal figures are equal files.
-_METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+# Of the files, with their metadata: without dates, and with a fixed salt for SVG ids, equal figures are equal files.
+_FORMATS: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,7 @@ def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     data_help = f"plot predictions on the test part, if any, of these data, {SOURCES} (default: the run's test split)"
     add_data_arguments(parser, data_help, f"of --data: {TARGET_HELP}", required=False)
     parser.add_argument("--out", metavar="FOLDER", help="write the figures there (default FOLDER/pictures)")
-    parser.add_argument("--format", type=one_of(FORMATS), default="png", help="png, svg, pdf (default png)")
+    parser.add_argument("--format", type=one_of(_FORMATS), default="png", help="png, svg, pdf (default png)")
     shape_help = "shape of rows that are images but not square; with colours HEIGHT,WIDTH,3"
     parser.add_argument("--image-shape", type=_shape, metavar="HEIGHT,WIDTH", help=shape_help)
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON")
@@ -78,7 +76,7 @@ def _write(figures: dict[str, Callable[[], Any]], out: Path, suffix: str) -> dic
                 continue
             path = out / f"{name}.{suffix}"
             with atomic_write(path) as file:
-                figure.savefig(file, format=suffix, metadata=_METADATA[suffix])
+                figure.savefig(file, format=suffix, metadata=_FORMATS[suffix])
             written[name] = str(path)
     for line in dict.fromkeys(str(warning.message) for warning in caught):
         print_stderr(line)
