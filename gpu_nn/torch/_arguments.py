@@ -196,34 +196,24 @@ def reduce_loss(
     return (total / denominator.masked_fill(nothing, 1)).masked_fill(nothing, torch.nan)
 
 
-def check_values(
-    target: torch.Tensor, class_weight: torch.Tensor | None, m: int, ignore_index: int | None
-) -> int | None:
+def check_values(target: torch.Tensor, class_weight: torch.Tensor | None, m: int, ignore_index: int) -> int | None:
     """Checks values on the CPU; returns the ignore_index for the kernel, None where no row has it.
 
     Raises IndexError for an index out of range, ValueError for a probability outside [0, 1] and for a class weight
     that is negative, NaN or infinite.
     """
-    needed = _check_target_values(target, m, None if target.dim() == 2 else ignore_index)
+    needed = None
+    if target.numel():
+        low, high = torch.aminmax(target)
+        if target.dim() == 2:
+            if not (low >= 0 and high <= 1):
+                check_probabilities("target", target.detach().numpy(), m)
+        elif low < 0 or high >= m or 0 <= ignore_index < m:
+            wrong = ((target < 0) | (target >= m)) & (target != ignore_index)
+            if wrong.any():
+                raise IndexError(f"Target {int(target[wrong][0])} is out of bounds.")
+            needed = ignore_index
     if class_weight is not None:
         array = class_weight.detach().numpy()
         weights("weight", array, len(array), "classes", np, array.dtype)
     return needed
-
-
-def _check_target_values(target: torch.Tensor, m: int, ignore_index: int | None) -> int | None:
-    if target.numel() == 0:
-        return None
-    low, high = torch.aminmax(target)
-    if target.dim() == 2:
-        if not (low >= 0 and high <= 1):
-            check_probabilities("target", target.detach().numpy(), m)
-        return None
-    if low >= 0 and high < m and not (ignore_index is not None and 0 <= ignore_index < m):
-        return None
-    wrong = (target < 0) | (target >= m)
-    if ignore_index is not None:
-        wrong &= target != ignore_index
-    if wrong.any():
-        raise IndexError(f"Target {int(target[wrong][0])} is out of bounds.")
-    return ignore_index

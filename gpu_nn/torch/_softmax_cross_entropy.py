@@ -39,18 +39,9 @@ def _loss_and_grad(
     with _kernels.active_device(logits.device) as device:
         if device.kind == "cpu":
             skipped = check_values(target, class_weight, logits.shape[1], ignore_index)
-        _kernels.softmax_cross_entropy(
-            device,
-            logits.contiguous(),
-            target.contiguous(),
-            loss,
-            grad if needs_grad else None,
-            class_weight,
-            None,
-            complement_weight=complement_weight,
-            label_smoothing=label_smoothing,
-            ignore_index=skipped,
-        )
+        options = {"complement_weight": complement_weight, "label_smoothing": label_smoothing, "ignore_index": skipped}
+        z, y, dz = logits.contiguous(), target.contiguous(), grad if needs_grad else None
+        _kernels.softmax_cross_entropy(device, z, y, loss, dz, class_weight, None, **options)
     return loss, grad, edge
 
 

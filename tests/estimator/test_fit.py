@@ -1,4 +1,4 @@
-"""fit, partial_fit and warm_start: when they end, what they keep, what they go on with."""
+"""fit, partial_fit and warm_start: when they stop, what they keep, what they continue from."""
 
 import warnings
 
@@ -49,7 +49,7 @@ class TestEnd:
             warnings.simplefilter("error")
             assert model(max_iter=3, callbacks=[stop]).fit(*blobs()).n_iter_ == 3
 
-    def test_early_stopping_brings_the_best_weights_back(self):
+    def test_early_stopping_restores_the_best_weights(self):
         seen = []
         fitted = model(
             early_stopping=True,
@@ -76,7 +76,7 @@ class TestEnd:
         y[0] = 7
         model(early_stopping=True).fit(x, y)
 
-    def test_validation_data_of_ones_own_are_scored_and_decide(self):
+    def test_the_callers_validation_data_are_scored_and_decide(self):
         x, y = blobs()
         other = blobs(n=30, seed=1)
         watched = model().fit(x, y, validation=other)
@@ -179,7 +179,7 @@ class TestGoingOn:
         np.testing.assert_array_equal(one, same)
         assert states[0].randint(1000) == states[1].randint(1000) != np.random.RandomState(3).randint(1000)
 
-    def test_fit_begins_anew_and_warm_start_does_not(self):
+    def test_fit_starts_again_and_warm_start_continues(self):
         fitted = model().fit(*blobs())
         first = weights(fitted)
         np.testing.assert_array_equal(weights(fitted.fit(*blobs())), first)
@@ -210,7 +210,7 @@ class TestGoingOn:
         assert parts.history_.column("epoch") == [1, 2, 3, 4, 5, 6]
         assert parts.n_iter_ == 1
 
-    def test_fit_can_be_gone_on_with_by_partial_fit(self):
+    def test_partial_fit_continues_a_fit(self):
         x, y = blobs()
         fitted = model(max_iter=5).fit(x, y).partial_fit(x, y)
         np.testing.assert_array_equal(weights(fitted), weights(model(max_iter=6).fit(x, y)))
@@ -317,7 +317,7 @@ class TestCompany:
         np.testing.assert_allclose(fitted.net_.forward(x), a, rtol=1e-9, atol=1e-12)
         assert fitted.score(x, y) > 0.8
 
-    def test_early_stopping_brings_back_the_running_statistics_of_the_best_epoch(self):
+    def test_early_stopping_restores_the_running_statistics_of_the_best_epoch(self):
         """A prediction after the fit scores as the best epoch did, though the training went on behind it."""
         x, y = blobs()
         options = {"normalisation": "batch", "early_stopping": True, "n_iter_no_change": 4, "max_iter": 40}

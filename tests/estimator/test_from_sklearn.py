@@ -223,7 +223,7 @@ class TestClassifier:
 
     @pytest.mark.parametrize("solver", ["lbfgs", "sgd", "adam"])
     @pytest.mark.parametrize("scalers", [[], [MinMaxScaler()]], ids=str)
-    def test_it_goes_on_learning(self, solver, scalers):
+    def test_training_continues(self, solver, scalers):
         x, y = blobs()
         ours = MLPClassifier.from_sklearn(fitted(x, y, *scalers, max_iter=3, solver=solver), device="cpu")
         before = -np.log(ours.predict_proba(x)[np.arange(120), y]).mean()

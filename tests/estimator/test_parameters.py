@@ -1,4 +1,4 @@
-"""Parameters: wrong ones are refused with the hint, right ones mean what they mean in scikit-learn."""
+"""Parameters: invalid ones raise an error with a hint, valid ones mean what they mean in scikit-learn."""
 
 import re
 from itertools import pairwise

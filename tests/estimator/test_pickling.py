@@ -1,4 +1,4 @@
-"""Pickles: NumPy inside, complete, and open where there is no GPU."""
+"""Pickles hold NumPy arrays and the whole state, and open where there is no GPU."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ def model(**parameters):
         {"solver": "sgd", "learning_rate": "invscaling", "standardize": True, "dtype": "float64"},
     ],
 )
-def test_a_copy_goes_on_as_the_original_would(through, parameters):
+def test_a_copy_continues_like_the_original(through, parameters):
     x, y = blobs()
     fitted = model(device="cpu", **parameters).fit(x, y)
     opened = through(fitted)

@@ -72,7 +72,7 @@ def test_parameters_keep_the_name_through_get_params_clone_and_a_search(dtype):
 
 
 @ALL
-def test_a_pickle_goes_on_as_the_original_would(dtype):
+def test_a_pickle_continues_like_the_original(dtype):
     fitted = model(dtype).fit(X, Y)
     if fitted.net_.loss_scale is not None:
         fitted.net_.loss_scale.fill(2.0**9)
@@ -140,7 +140,7 @@ def test_several_labels_and_sample_weights_train_too(dtype):
 
 
 @ALL
-def test_scikit_learns_classifier_is_adopted_in_it(dtype, device):
+def test_from_sklearn_converts_to_it(dtype, device):
     theirs = fitted_there(X, Y)
     net = from_sklearn(theirs, device="cuda", dtype=dtype)
     assert net.precision.name == dtype

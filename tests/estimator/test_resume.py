@@ -1,4 +1,4 @@
-"""A fit that was broken off goes on from its checkpoint, and ends in the bits of one that never was."""
+"""A fit resumed from a checkpoint has the bits of an uninterrupted one."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def outcome(fitted):
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("after", [13, 28, 43])
-def test_it_ends_in_the_bits_of_an_unbroken_fit(tmp_path, name, after):
+def test_a_resumed_fit_has_the_bits_of_an_uninterrupted_one(tmp_path, name, after):
     x, y = blobs()
     whole = model(**SETTINGS[name]).fit(x, y)
     assert broken(tmp_path, after, x, y, **SETTINGS[name]).n_iter_ < whole.n_iter_
@@ -83,7 +83,7 @@ def test_the_settings_meet_what_they_are_for():
     assert int(np.argmax(stopped.validation_scores_)) < stopped.n_iter_ - 1
 
 
-def test_another_process_goes_on(tmp_path):
+def test_another_process_resumes(tmp_path):
     code = f"""
 import warnings
 warnings.simplefilter("ignore")
@@ -105,7 +105,7 @@ def test_the_warning_of_a_damaged_checkpoint_is_given_where_fit_is_called(tmp_pa
     assert {warning.filename for warning in told} == {__file__}
 
 
-def test_what_the_folders_error_advises_works(tmp_path):
+def test_the_advice_of_the_folder_error_works(tmp_path):
     x, y = blobs()
     broken(tmp_path, 17, x, y)
     again = model(callbacks=[Checkpoints(tmp_path)])
@@ -114,7 +114,7 @@ def test_what_the_folders_error_advises_works(tmp_path):
     assert outcome(again.fit(x, y, resume=tmp_path)) == outcome(model().fit(x, y))
 
 
-def test_several_labels_and_ones_own_validation_go_on_too(tmp_path):
+def test_several_labels_and_the_callers_validation_data_are_resumed(tmp_path):
     x, y = flags(120)
     settings = {"early_stopping": True, "random_state": None, "max_iter": 5}
     callbacks = [Checkpoints(tmp_path), Breaks(9)]
@@ -124,7 +124,7 @@ def test_several_labels_and_ones_own_validation_go_on_too(tmp_path):
     assert resumed.n_iter_ == len(resumed.loss_curve_) == len(resumed.validation_scores_) == 5
 
 
-def test_a_gpu_goes_on(tmp_path):
+def test_a_gpu_resumes(tmp_path):
     x, y = blobs()
     settings = SETTINGS["early stopping"]
     with emulated_device():

@@ -107,6 +107,6 @@ def test_a_fitted_classifier_keeps_no_half_fitted_one():
         (lambda estimator, x, y: None, ValueError, "gave None on the held-out rows"),
     ],
 )
-def test_what_scores_nothing_is_refused(scoring, kind, message):
+def test_scorers_that_return_no_finite_number_are_errors(scoring, kind, message):
     with pytest.raises(kind, match=message):
         model(scoring=scoring, early_stopping=True).fit(*blobs())

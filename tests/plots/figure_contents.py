@@ -29,7 +29,7 @@ def ticks(axis):
 
 
 def overlaps(texts):
-    """Pairs of the texts whose boxes in the picture share room."""
+    """Pairs of the texts whose boxes in the figure overlap."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
     return [
         (one, other)

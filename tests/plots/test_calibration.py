@@ -107,12 +107,12 @@ def test_float32_sums_above_one_are_probabilities():
         ([0], [[0.5, 0.5]], {"bins": 0}, "bins=0; expected a whole number ≥ 1"),
     ],
 )
-def test_what_is_no_distribution_is_named(y, p, options, message):
+def test_invalid_probabilities_are_errors(y, p, options, message):
     with pytest.raises(ValueError, match=message):
         calibration(y, p, **options)
 
 
-def test_pieces_make_the_diagram_of_the_whole():
+def test_batches_give_the_diagram_of_the_whole():
     random = np.random.default_rng(0)
     y, p = random.integers(0, 3, 1000), random.dirichlet([0.4] * 3, 1000)
     found = CalibrationBins()
@@ -128,6 +128,6 @@ def test_pieces_make_the_diagram_of_the_whole():
         found.add([0, 0, 0], [[1, 0, 0], [1, 0, 0], [2, 0, 0]])
 
 
-def test_of_no_rows_nothing_is_drawn():
+def test_no_rows_are_an_error():
     with pytest.raises(ValueError, match="probabilities has no rows"):
         CalibrationBins().figure()

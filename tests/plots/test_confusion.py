@@ -110,14 +110,14 @@ def test_a_single_class_is_a_matrix_of_one():
     assert cells(axes) == {(0, 0): "2\n100 %"}
 
 
-def test_dollars_are_no_mathematics_and_long_names_are_cut():
+def test_dollar_signs_are_not_mathematics_and_long_names_are_truncated():
     names = ["$x_1$", "a\nb", "a name that is much too long for a tick"]
     axes = drawn(confusion_matrix([0, 1, 2], [0, 1, 2], names)).axes[0]
     assert ticks(axes.xaxis) == ["$x_1$", "a b", "a name that is much too l…"]
     assert not any(label.get_parse_math() for label in axes.get_xticklabels())
 
 
-def test_dollars_are_none_in_the_list_of_mistakes_either():
+def test_dollar_signs_are_not_mathematics_in_the_list_of_mistakes():
     y, predicted = many(20, 300)
     beside = drawn(confusion_matrix(y, predicted, [f"$a_{i}$" for i in range(20)])).axes[1].texts[0]
     assert "$a_1$ → " in beside.get_text()
@@ -157,7 +157,7 @@ def test_labels_that_are_no_classes_are_named(y, predicted, classes, message):
 
 
 @pytest.mark.parametrize("m", [2, 30, 150])
-def test_pieces_make_the_matrix_of_the_whole(m):
+def test_batches_give_the_matrix_of_the_whole(m):
     random = np.random.default_rng(0)
     y, predicted = random.integers(0, m, (2, 4000))
     predicted[::2] = y[::2]
@@ -170,6 +170,6 @@ def test_pieces_make_the_matrix_of_the_whole(m):
     np.testing.assert_array_equal(counts._matrix(*np.divmod(counts._pairs, m), np.arange(m)), pairs)
 
 
-def test_of_no_rows_nothing_is_drawn():
+def test_no_rows_are_an_error():
     with pytest.raises(ValueError, match="y has no rows"):
         ConfusionCounts("ab").figure()

@@ -58,7 +58,7 @@ def test_losses_that_are_not_finite_are_gaps_and_shaded():
     assert axes.get_yscale() == "linear"
 
 
-def test_nothing_finite_is_still_a_picture_that_says_so():
+def test_without_a_finite_value_the_figure_says_so():
     (axes,) = drawn(learning_curves(History([record(1, NAN, NAN, NAN), record(2, math.inf, NAN, NAN)]))).axes
     assert legend(axes) == ["training, mean over the epoch", "validation", "loss not finite"]
     assert not axes.get_yticks().size

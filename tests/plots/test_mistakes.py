@@ -100,7 +100,7 @@ def test_long_names_do_not_run_into_each_other():
         ((np.zeros((4, 4)), [1] * 4, P, None, None, 0), "count=0; expected a whole number ≥ 1"),
     ],
 )
-def test_rows_that_are_no_images_are_refused(arguments, message):
+def test_rows_that_are_not_images_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         worst_mistakes(*arguments)
 
@@ -118,6 +118,6 @@ def test_batches_give_the_figure_of_the_whole_and_few_rows_are_kept(levels):
     assert figure_bytes(mistakes.figure()) == figure_bytes(worst_mistakes(x, y, p, count=10))
 
 
-def test_of_no_rows_nothing_is_drawn():
+def test_no_rows_are_an_error():
     with pytest.raises(ValueError, match="probabilities has no rows"):
         WorstMistakes().figure()

@@ -1,4 +1,4 @@
-"""What holds for all pictures."""
+"""Properties of every figure."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ DRAW = {
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_a_picture_is_a_figure_that_pyplot_knows_nothing_of(name):
+def test_figures_are_not_registered_with_pyplot(name):
     from matplotlib import rcParams
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What is refused, in PyTorch's own kind of error and message."""
+"""What raises an error, of the type and with the message of PyTorch."""
 
 from itertools import product
 

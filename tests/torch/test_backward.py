@@ -1,4 +1,4 @@
-"""The gradient is there once: what would differentiate it is refused in whatever way it asks; no wrong number comes."""
+"""There is only a first derivative: second derivatives and forward mode raise errors, never a wrong number."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The head of a language model: values and gradients are those of the logits, which never exist all at once."""
+"""The cost of a linear layer: values and gradients are those of the logits, which are never all in memory."""
 
 from contextlib import nullcontext
 

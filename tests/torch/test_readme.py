@@ -1,4 +1,4 @@
-"""README's passage for users of PyTorch runs and prints what stands there."""
+"""The example for users of PyTorch in README prints the output that README shows."""
 
 import contextlib
 import io
