@@ -50,7 +50,9 @@ def built(folder: Path) -> tuple[Path, Path]:
 def unpacked(sdist: Path, folder: Path) -> Path:
     """The one folder that an sdist holds, unpacked there."""
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.0 to 3.11.3 have no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     return folder / sdist.name.removesuffix(".tar.gz")
 
 
