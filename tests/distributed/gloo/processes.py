@@ -21,7 +21,7 @@ class Started:
     """Ranks 0 … size-1 of a job, or only some of them. variables: of all ranks; `of_ranks`: of each."""
 
     def __init__(
-        self, size: int, *arguments: object, cwd: Path, communicator: Any = None, of_ranks: Any = None, **variables: str
+        self, size: int, *arguments: object, cwd: Path, ranks: Any = None, of_ranks: Any = None, **variables: str
     ):
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size), **variables}
         self.processes = [
@@ -30,7 +30,7 @@ class Started:
                 env={**clean_environment(), **place, "RANK": str(rank), **(of_ranks or {}).get(rank, {})},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
             )
-            for rank in (range(size) if communicator is None else communicator)
+            for rank in (range(size) if ranks is None else ranks)
         ]  # fmt: skip
 
     def __enter__(self) -> "Started":

@@ -179,14 +179,14 @@ def test_a_child_that_a_rank_forked_is_no_rank(tmp_path):
 def test_a_rank_that_is_interrupted_in_a_sum_is_an_exception_on_the_others(tmp_path):
     """In the middle of its messages: what it says on leaving would be taken for the rest of them."""
     interrupt = """
-receive = type(ranks)._receive
+receive = type(communicator)._receive
 
 def interrupted(self, other, rank):
     if self.rank == 1 and other.nbytes == 1:
         raise KeyboardInterrupt
     return receive(self, other, rank)
 
-type(ranks)._receive = interrupted
+type(communicator)._receive = interrupted
 """
     program = f"{MEET}{interrupt}with communicator: communicator.all_reduce(np.ones(100_000))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
@@ -213,7 +213,7 @@ with communicator:
         ended = started.ended(SECONDS)
     for rank, (code, said) in enumerate(ended):
         assert code == 1
-        assert f"DeviceError: rank {rank} has failed in a sum; there are no more for it" in said
+        assert f"DeviceError: rank {rank} has failed in an exchange; it takes part in no more of them" in said
 
 
 def test_a_program_may_destroy_all_groups_before_it_ends(tmp_path):
@@ -224,7 +224,7 @@ def test_a_program_may_destroy_all_groups_before_it_ends(tmp_path):
 
 
 def test_after_the_last_sum_there_is_none(tmp_path):
-    program = f"{MEET}with communicator: pass\nranks.sum(np.ones(1))"
+    program = f"{MEET}with communicator: pass\ncommunicator.all_reduce(np.ones(1))"
     with Started(2, "-c", program, cwd=tmp_path) as started:
         ended = started.ended()
     for rank, (code, said) in enumerate(ended):
@@ -257,7 +257,7 @@ def test_arrays_of_unlike_sizes_are_told_apart(tmp_path, shapes):
 AGAIN = """
 import os, sys, threading
 import numpy as np
-from gpu_nn.distributed import connect, is_raised_on_all_ranks, together
+from gpu_nn.distributed import init_process_group, is_raised_on_all_ranks
 
 def held():
     return len(os.listdir("/proc/self/fd")), threading.active_count()
@@ -364,14 +364,14 @@ import sys
 from gpu_nn.cli import main
 from gpu_nn.training import Trainer
 
-epoch = Trainer._epoch
+train_epoch = Trainer._train_epoch
 
-def failing(trainer):
+def failing(trainer, step):
     if trainer.communicator.rank == 1 and len(trainer.history) == 2:
         raise OSError("the disk is full")
-    epoch(trainer)
+    return train_epoch(trainer, step)
 
-Trainer._epoch = failing
+Trainer._train_epoch = failing
 sys.exit(main(["train", "--distributed", "--device", "cpu"]))
 """
 
@@ -414,7 +414,7 @@ class TestLocalRank:
 
     def communicator(self, rank, hosts):
         found = object.__new__(gloo.GlooCommunicator)
-        found.rank, found.gathered = rank, lambda _: hosts
+        found.rank, found.all_gather_object = rank, lambda _: hosts
         return found
 
     def test_it_counts_lower_ranks_on_the_same_host(self):

@@ -22,8 +22,8 @@ JOB = "gpu_nn a job"
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(rendezvous, "_UNTIL_A_NEW_ROUND", 1.0)
-    monkeypatch.setattr(rendezvous, "_CONNECTING", 0.5)
+    monkeypatch.setattr(rendezvous, "_NEW_ROUND_TIMEOUT", 1.0)
+    monkeypatch.setattr(rendezvous, "_CONNECT_TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def gone(threads, came, port, size=3):
     """Outcomes of processes that came to an agent's store and are gone: what comes behind them is in new processes."""
     first = [threads.submit(met, rank, size, port, 3.0 if rank == 0 else 4.0, agent=True) for rank in came]
     errors = [one.exception(60) for one in first]
-    rendezvous._known.clear()
+    rendezvous._known_rounds.clear()
     return errors
 
 
@@ -112,7 +112,7 @@ def test_a_rank_that_comes_twice_or_counts_otherwise_is_named_by_all(threads, ra
     here = [threads.submit(met, 0, 3, port), threads.submit(met, 1, 3, port)]
     time.sleep(1.0)
     if rank == 1:
-        rendezvous._known.clear()  # as in a process of its own
+        rendezvous._known_rounds.clear()  # as in a process of its own
     here.append(threads.submit(met, rank, size, port))
     told = [said(one) for one in here]
     problem = problem.format(f"{HOST}:{port}")
