@@ -177,7 +177,7 @@ FAULTS = [
         "misaligned address: 12 bytes past a multiple of 16, which 'const struct float4' needs, at {vector load}",
         lambda: (zeros(64), zeros(64)),
     ),
-    memory("wild_pointer", r"illegal address 0x10000000: .* at {wild store}", modes=("plain",)),
+    memory("wild_pointer", r"illegal address 0x8000: .* at {wild store}", modes=("plain",)),
     memory("wild_pointer", "out of bounds: writes 4 bytes at no memory of this launch, at {wild store}", modes=CHECKED),
     memory(
         "write_to_const",

@@ -46,7 +46,8 @@ template <bool healthy> __global__ void misaligned_vector(const float* x, float*
 }
 
 template <bool healthy> __global__ void wild_pointer(float* y) {
-    float* p = healthy ? y : reinterpret_cast<float*>(0x10000000);
+    // Below what Linux lets a process map (vm.mmap_min_addr), wherever its heap lies.
+    float* p = healthy ? y : reinterpret_cast<float*>(0x8000);
     p[threadIdx.x] = 1;  //: wild store
 }
 
