@@ -77,7 +77,7 @@ def reading(
         raise MissingFile(f"{path} does not exist") from None
     except MemoryError:
         raise DataError(f"{path} does not fit in memory") from None
-    except Exception as error:
+    except Exception as error:  # any: the caller says which types mean a damaged file; all others are raised again
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
         for message, types in invalid.items():

@@ -56,8 +56,7 @@ def from_dlpack(name: str, array: Any) -> Any:
             return np.from_dlpack(array)
         if memory in _CUDA_MEMORY:
             return cupy_module().from_dlpack(array)
-    except Exception as error:
-        # Each library raises its own type: torch a BufferError for a tensor that requires a gradient.
+    except Exception as error:  # any: each library raises its own, torch a BufferError where a gradient is required
         raise TypeError(f"{name} of {type(array).__name__} cannot be shared through DLPack: {error}") from error
     raise TypeError(
         f"{name} of {type(array).__name__} is in memory of DLPack device type {memory}; expected a host or a CUDA GPU: "

@@ -34,8 +34,8 @@ def _loss_and_grads(
     weight: torch.Tensor,
     bias: Optional[torch.Tensor],  # noqa: UP045  # the schema is read from this form in all versions
     target: torch.Tensor,
-    class_weight: Optional[torch.Tensor],  # noqa: UP045
-    row_scale: Optional[torch.Tensor],  # noqa: UP045
+    class_weight: Optional[torch.Tensor],  # noqa: UP045  # as bias
+    row_scale: Optional[torch.Tensor],  # noqa: UP045  # as bias
     complement_weight: float,
     label_smoothing: float,
     ignore_index: int,

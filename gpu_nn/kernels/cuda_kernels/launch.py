@@ -87,8 +87,7 @@ class Kernel:
         try:
             raw = module.RawModule(code=code, options=OPTIONS, name_expressions=(self.name,))
             return raw.get_function(self.name)
-        except Exception as error:
-            # CuPy raises RuntimeErrors for the driver and NVRTC, and a CompileException of its own.
+        except Exception as error:  # any: CuPy's CompileException has no public base; others are raised again
             if (
                 not isinstance(error, ImportError | OSError | RuntimeError)
                 and type(error).__name__ != "CompileException"
